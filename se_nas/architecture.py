@@ -1,0 +1,408 @@
+"""Sites and architectures: where SE can go, and where it goes with which hidden width.
+
+An architecture is identified by what it builds: realised hidden widths, never reduction ratios. Two ratios
+that round to the same width are one architecture, and so are settings that no block uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from se_nas.errors import ConfigError
+
+SCHEMA = 1
+ABSENT = 0
+"""Width of a site without SE; on a native site: the native block is removed."""
+KEEP = -1
+"""Width of a native gate that has no bottleneck (ECA, eSE) and stays as timm made it."""
+GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
+ACTIVATIONS = ("relu", "relu6", "silu", "gelu", "leaky_relu", "hard_swish")
+NATIVE_POLICIES = ("keep", "resize", "remove")
+ROUNDINGS = ("timm", "exact")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A tensor in the backbone that an SE block can gate.
+
+    Attributes:
+        stage: index of the resolution at which the block works, from 0.
+        block: index of the repeated unit inside its stage, from 0.
+        path: dotted name of the module at which SE sits; unique among the sites of a backbone and position.
+        channels: width C of the gated tensor.
+        reduction_base: width that the reduction ratio γ divides (the block's input in MBConv nets).
+        resolution: (height, width) of the gated map at the input size that the sites were found with.
+        native: kind of the gate that timm builds here ("se", "ese", "eca", ...), or None.
+        native_rd_channels: hidden width of the native gate; None without one, or where it has no bottleneck.
+        position: where in the block the tensor is: standard, pre, post, identity, conv3x3 or slot.
+        rd_divisor: the family's rounding of the hidden width: to multiples of this, 1 for the nearest integer.
+        rd_round_limit: as in timm's ``make_divisible``: round up where less than this share would be left.
+        act: inner activation that the family uses at this site.
+    """
+
+    stage: int
+    block: int
+    path: str
+    channels: int
+    reduction_base: int
+    resolution: tuple[int, int]
+    native: str | None = None
+    native_rd_channels: int | None = None
+    position: str = "standard"
+    rd_divisor: int = 8
+    rd_round_limit: float = 0.0
+    act: str = "relu"
+
+    def rd_channels(self, reduction: float, rounding: str = "timm") -> int:
+        """Hidden width at reduction ratio γ: ``reduction_base / γ``, rounded.
+
+        ``rounding="timm"`` is the family's own (timm's ``make_divisible``, or the nearest integer with a
+        floor of 1); ``"exact"`` is ``reduction_base // γ`` and refuses a width of 0.
+        """
+        if rounding not in ROUNDINGS:
+            raise ConfigError(f"rounding is {rounding!r}; allowed: {', '.join(ROUNDINGS)}.")
+        if not reduction > 0 or reduction != reduction:
+            raise ConfigError(f"reduction is {reduction!r}; it must be a number above 0.")
+        if rounding == "exact":
+            width = int(self.reduction_base // reduction)
+            if width == 0:
+                raise ConfigError(
+                    f"reduction {reduction:g} is larger than the {self.reduction_base} channels that it"
+                    f" divides at site {self.path!r}; the largest allowed there is {self.reduction_base}."
+                )
+            return width
+        # timm multiplies by 1/γ; a division could round the other way at a tie.
+        value = self.reduction_base * (1.0 / reduction)
+        if self.rd_divisor == 1:
+            return max(1, round(value))
+        width = max(self.rd_divisor, int(value + self.rd_divisor / 2) // self.rd_divisor * self.rd_divisor)
+        return width + self.rd_divisor if width < self.rd_round_limit * value else width
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Architecture:
+    """A backbone with SE absent or present, with a hidden width, at every site. Equal when ``key`` is equal.
+
+    Attributes:
+        backbone: a timm model name.
+        timm_kwargs: keywords of ``timm.create_model`` that change the network, sorted by name.
+        position: where SE is inserted; the family's usual position is resolved before it gets here.
+        sites: every site, in order of execution.
+        widths: for every site the hidden width, ``ABSENT`` (0) or ``KEEP`` (-1, gates without a bottleneck).
+        gate: gate of inserted blocks. Native blocks keep their own gate and inner activation.
+        act: inner activation of inserted blocks; None is the family's own (``Site.act``).
+        bias: whether the layers of inserted blocks have biases.
+    """
+
+    backbone: str
+    timm_kwargs: tuple[tuple[str, Any], ...] = ()
+    position: str
+    sites: tuple[Site, ...]
+    widths: tuple[int, ...]
+    gate: str = "sigmoid"
+    act: str | None = None
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.sites):
+            raise ConfigError(
+                f"{self.backbone} has {len(self.sites)} sites at position {self.position!r},"
+                f" but {len(self.widths)} widths were given."
+            )
+        if self.gate not in GATES:
+            raise ConfigError(f"gate is {self.gate!r}; allowed: {', '.join(GATES)}.")
+        if self.act is not None and self.act not in ACTIVATIONS:
+            raise ConfigError(f"act is {self.act!r}; allowed: {', '.join(ACTIVATIONS)} or None.")
+        paths = [site.path for site in self.sites]
+        if len(set(paths)) != len(paths):
+            twice = next(path for path in paths if paths.count(path) > 1)
+            raise ConfigError(f"site {twice!r} is named twice.")
+        for site, width in zip(self.sites, self.widths, strict=True):
+            _check_width(site, width)
+
+    @classmethod
+    def plain(cls, backbone: str, *, position: str | None = None, **timm_kwargs: Any) -> Architecture:
+        """The backbone as timm makes it, native gates included."""
+        sites, position = _sites_of(backbone, position, timm_kwargs)
+        widths = tuple(_native_width(site) for site in sites)
+        return cls(
+            backbone=backbone, timm_kwargs=_frozen(timm_kwargs), position=position, sites=sites, widths=widths
+        )
+
+    @classmethod
+    def uniform(
+        cls,
+        backbone: str,
+        *,
+        reduction: float | Mapping[int, float | None],
+        position: str | None = None,
+        bias: bool = True,
+        rounding: str = "timm",
+        gate: str = "sigmoid",
+        native: str = "keep",
+        act: str | None = None,
+        **timm_kwargs: Any,
+    ) -> Architecture:
+        """SE at every site with one reduction ratio γ, or with one for each stage.
+
+        Args:
+            backbone: a timm model name.
+            reduction: γ, above 0; or a mapping from stage to γ, where a stage that is absent or None has none.
+            position: one of the family's positions; None is its usual one.
+            rounding: "timm" (the family's own) or "exact" (C // γ).
+            native: what happens to gates that timm builds: "keep", "resize" (set to γ) or "remove".
+            act: inner activation of inserted blocks; None is the family's own.
+            timm_kwargs: further keywords of ``timm.create_model`` that change the network.
+
+        Raises:
+            ConfigError: γ is not above 0, or is larger than the channels allow.
+            BackboneError: the backbone is unknown, has no site, or lacks the position.
+        """
+        sites, position = _sites_of(backbone, position, timm_kwargs)
+        ratios = reduction if isinstance(reduction, Mapping) else {site.stage: reduction for site in sites}
+        check_reductions(sites, ratios)
+        widths = tuple(width_at(site, ratios.get(site.stage), rounding, native) for site in sites)
+        return cls(
+            backbone=backbone,
+            timm_kwargs=_frozen(timm_kwargs),
+            position=position,
+            sites=sites,
+            widths=widths,
+            gate=gate,
+            act=act,
+            bias=bias,
+        )
+
+    @classmethod
+    def from_widths(
+        cls,
+        backbone: str,
+        *,
+        widths: Sequence[int] | Mapping[str, int],
+        position: str | None = None,
+        bias: bool = True,
+        gate: str = "sigmoid",
+        act: str | None = None,
+        **timm_kwargs: Any,
+    ) -> Architecture:
+        """Hidden widths site by site: one for every site in order, or a mapping from path to width.
+
+        Sites that a mapping does not name stay as timm makes them.
+        """
+        sites, position = _sites_of(backbone, position, timm_kwargs)
+        if isinstance(widths, Mapping):
+            known = {site.path for site in sites}
+            unknown = [path for path in widths if path not in known]
+            if unknown:
+                raise ConfigError(
+                    f"{unknown[0]!r} is no site of {backbone} at position {position!r};"
+                    f" sites: {', '.join(site.path for site in sites)}."
+                )
+            widths = [widths.get(site.path, _native_width(site)) for site in sites]
+        return cls(
+            backbone=backbone,
+            timm_kwargs=_frozen(timm_kwargs),
+            position=position,
+            sites=sites,
+            widths=tuple(widths),
+            gate=gate,
+            act=act,
+            bias=bias,
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits that are equal for equal networks and differ otherwise (SHA-256 of the canonical form).
+
+        Only what departs from the plain backbone enters it, so settings that no block uses do not.
+        """
+        return hashlib.sha256(json.dumps(self._canonical(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def _canonical(self) -> dict[str, Any]:
+        native = {site.path: width for site, width in self.changed() if site.native}
+        inserted = {
+            site.path: [width, self.act or site.act] for site, width in self.changed() if not site.native
+        }
+        form: dict[str, Any] = {"backbone": self.backbone, "timm": list(self.timm_kwargs), "native": native}
+        if inserted:
+            form |= {"position": self.position, "se": inserted, "gate": self.gate, "bias": self.bias}
+        return form
+
+    def changed(self) -> Iterator[tuple[Site, int]]:
+        """Sites that are not as timm makes them, with their widths."""
+        for site, width in zip(self.sites, self.widths, strict=True):
+            if width != _native_width(site):
+                yield site, width
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is the backbone as timm makes it."""
+        return next(self.changed(), None) is None
+
+    @property
+    def num_gated(self) -> int:
+        """Number of sites with a gate, native or inserted."""
+        return sum(width != ABSENT for width in self.widths)
+
+    def by_stage(self) -> dict[int, list[tuple[Site, int]]]:
+        """Sites and widths grouped by stage, in order of execution."""
+        stages: dict[int, list[tuple[Site, int]]] = {}
+        for site, width in zip(self.sites, self.widths, strict=True):
+            stages.setdefault(site.stage, []).append((site, width))
+        return dict(sorted(stages.items()))
+
+    def describe(self) -> str:
+        """A line for people: gated sites out of all, and the realised γ, for each stage that has a gate.
+
+        The realised γ is ``reduction_base / width``, a range where the blocks of a stage differ.
+        """
+        if self.num_gated == 0:
+            return "no SE"
+        words = []
+        for stage, members in self.by_stage().items():
+            gated = [(site, width) for site, width in members if width != ABSENT]
+            if not gated:
+                continue
+            ratios = sorted({round(site.reduction_base / width, 1) for site, width in gated if width > 0})
+            if not ratios:
+                ratio = "no bottleneck"
+            elif len(ratios) == 1:
+                ratio = f"γ={ratios[0]:g}"
+            else:
+                ratio = f"γ={ratios[0]:g}–{ratios[-1]:g}"
+            words.append(f"stage {stage}: {len(gated)}/{len(members)} {ratio}")
+        return "; ".join(words)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; ``from_dict`` gives an equal architecture back, without torch or timm."""
+        return {
+            "schema": SCHEMA,
+            "backbone": self.backbone,
+            "timm_kwargs": dict(self.timm_kwargs),
+            "position": self.position,
+            "gate": self.gate,
+            "act": self.act,
+            "bias": self.bias,
+            "sites": [asdict(site) for site in self.sites],
+            "widths": list(self.widths),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
+        """Inverse of ``to_dict``.
+
+        Raises:
+            ConfigError: a field is missing or unknown, or the schema is newer than this program's.
+        """
+        if data.get("schema", SCHEMA) > SCHEMA:
+            raise ConfigError(
+                f"the architecture has schema {data['schema']}; this version of se-nas reads up to {SCHEMA}."
+                " Upgrade se-nas."
+            )
+        names = {field.name for field in fields(cls)}
+        missing = names - data.keys()
+        unknown = data.keys() - names - {"schema"}
+        if missing or unknown:
+            wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"has unknown {sorted(unknown)[0]!r}"
+            raise ConfigError(f"this is no architecture: it {wrong}.")
+        return cls(
+            backbone=data["backbone"],
+            timm_kwargs=_frozen(data["timm_kwargs"]),
+            position=data["position"],
+            sites=tuple(site_from_dict(site) for site in data["sites"]),
+            widths=tuple(data["widths"]),
+            gate=data["gate"],
+            act=data["act"],
+            bias=data["bias"],
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Architecture) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __str__(self) -> str:
+        return f"{self.backbone} [{self.key}] {self.describe()}"
+
+
+def site_from_dict(data: Mapping[str, Any]) -> Site:
+    """A site from its JSON form."""
+    try:
+        return Site(**{**data, "resolution": tuple(data["resolution"])})
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"this is no site: {error}.") from error
+
+
+def width_at(site: Site, reduction: float | None, rounding: str = "timm", native: str = "keep") -> int:
+    """Realised width at a site for γ (None: no SE), with the policy for native gates."""
+    if native not in NATIVE_POLICIES:
+        raise ConfigError(f"native is {native!r}; allowed: {', '.join(NATIVE_POLICIES)}.")
+    if site.native and (native == "keep" or (native == "resize" and site.native_rd_channels is None)):
+        return _native_width(site)
+    if reduction is None or (site.native and native == "remove"):
+        return ABSENT
+    return site.rd_channels(reduction, rounding)
+
+
+def check_reductions(sites: Sequence[Site], reductions: Mapping[int, float | None]) -> None:
+    """Refuse a γ that is not above 0 or exceeds the widest channels of its stage, and unknown stages."""
+    widest: dict[int, int] = {}
+    for site in sites:
+        widest[site.stage] = max(widest.get(site.stage, 0), site.reduction_base)
+    for stage, reduction in reductions.items():
+        if stage not in widest:
+            raise ConfigError(f"stage {stage!r} has no site; stages: {', '.join(map(str, sorted(widest)))}.")
+        if reduction is None:
+            continue
+        if isinstance(reduction, bool) or not isinstance(reduction, int | float) or not reduction > 0:
+            raise ConfigError(f"reduction is {reduction!r}; it must be a number above 0.")
+        if reduction > max(widest.values()):
+            raise ConfigError(
+                f"reduction {reduction:g} is larger than the channels allow;"
+                f" the widest site divides {max(widest.values())} channels."
+            )
+
+
+def _check_width(site: Site, width: int) -> None:
+    if isinstance(width, bool) or not isinstance(width, int) or width < KEEP:
+        raise ConfigError(f"width at {site.path!r} is {width!r}; it must be 0 (no SE) or a positive integer.")
+    no_bottleneck = site.native is not None and site.native_rd_channels is None
+    if width == KEEP and not no_bottleneck:
+        raise ConfigError(f"width -1 keeps a native gate without a bottleneck; {site.path!r} has none.")
+    if width > 0 and no_bottleneck:
+        raise ConfigError(f"the native {site.native} gate at {site.path!r} has no width: keep (-1) or remove (0).")
+
+
+def _native_width(site: Site) -> int:
+    if site.native is None:
+        return ABSENT
+    return KEEP if site.native_rd_channels is None else site.native_rd_channels
+
+
+def _frozen(timm_kwargs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    try:
+        canonical = json.loads(json.dumps(dict(timm_kwargs), sort_keys=True))
+    except TypeError as error:
+        raise ConfigError(
+            f"keywords of timm.create_model must be plain JSON values, so that the architecture can be saved: {error}"
+        ) from error
+    return tuple((name, _hashable(value)) for name, value in canonical.items())
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value
+
+
+def _sites_of(
+    backbone: str, position: str | None, timm_kwargs: Mapping[str, Any]
+) -> tuple[tuple[Site, ...], str]:
+    from se_nas.backbones import find_sites, usual_position
+
+    position = position or usual_position(backbone, **timm_kwargs)
+    return tuple(find_sites(backbone, position=position, **timm_kwargs)), position

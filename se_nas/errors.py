@@ -1,0 +1,44 @@
+"""The errors that a user can cause. Everything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SeNasError(Exception):
+    """Base of every error that names what was given, what is allowed and what to do."""
+
+
+class ConfigError(SeNasError):
+    """A configuration value, a search space or an option is invalid."""
+
+
+class BackboneError(SeNasError):
+    """The backbone is unknown to timm, has no site, or cannot take what is asked of it."""
+
+
+class DataError(SeNasError):
+    """The data set is missing, empty, unreadable or does not fit the task."""
+
+
+class DeviceError(SeNasError):
+    """The device does not exist or is too small."""
+
+
+class CheckpointError(SeNasError):
+    """Weights on disk do not fit the model, or are not weights."""
+
+
+class RunError(SeNasError):
+    """A run folder or a report is missing, in use, of a newer schema, or not comparable."""
+
+
+class InfeasibleError(SeNasError):
+    """No candidate can meet a budget, or the model does not fit the machine."""
+
+
+def nearest(value: str, known: Iterable[str], count: int = 3) -> str:
+    """``" Did you mean 'a' or 'b'?"`` with the known names closest to ``value``; empty if none is close."""
+    close = difflib.get_close_matches(value, list(known), n=count, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
