@@ -129,7 +129,7 @@ class Architecture:
     def plain(cls, backbone: str, *, position: str | None = None, **timm_kwargs: Any) -> Architecture:
         """The backbone as timm makes it, native gates included."""
         sites, position = _sites_of(backbone, position, timm_kwargs)
-        widths = tuple(_native_width(site) for site in sites)
+        widths = tuple(native_width(site) for site in sites)
         return cls(
             backbone=backbone, timm_kwargs=_frozen(timm_kwargs), position=position, sites=sites, widths=widths
         )
@@ -203,7 +203,7 @@ class Architecture:
                     f"{unknown[0]!r} is no site of {backbone} at position {position!r};"
                     f" sites: {', '.join(site.path for site in sites)}."
                 )
-            widths = [widths.get(site.path, _native_width(site)) for site in sites]
+            widths = [widths.get(site.path, native_width(site)) for site in sites]
         return cls(
             backbone=backbone,
             timm_kwargs=_frozen(timm_kwargs),
@@ -236,7 +236,7 @@ class Architecture:
     def changed(self) -> Iterator[tuple[Site, int]]:
         """Sites that are not as timm makes them, with their widths."""
         for site, width in zip(self.sites, self.widths, strict=True):
-            if width != _native_width(site):
+            if width != native_width(site):
                 yield site, width
 
     @property
@@ -344,7 +344,7 @@ def width_at(site: Site, reduction: float | None, rounding: str = "timm", native
     if native not in NATIVE_POLICIES:
         raise ConfigError(f"native is {native!r}; allowed: {', '.join(NATIVE_POLICIES)}.")
     if site.native and (native == "keep" or (native == "resize" and site.native_rd_channels is None)):
-        return _native_width(site)
+        return native_width(site)
     if reduction is None or (site.native and native == "remove"):
         return ABSENT
     return site.rd_channels(reduction, rounding)
@@ -379,7 +379,8 @@ def _check_width(site: Site, width: int) -> None:
         raise ConfigError(f"the native {site.native} gate at {site.path!r} has no width: keep (-1) or remove (0).")
 
 
-def _native_width(site: Site) -> int:
+def native_width(site: Site) -> int:
+    """Width at a site of the backbone as timm makes it."""
     if site.native is None:
         return ABSENT
     return KEEP if site.native_rd_channels is None else site.native_rd_channels
