@@ -1,0 +1,246 @@
+"""Samplers side by side: share of the true hypervolume against evaluations.
+
+    python benchmarks/samplers.py run --out runs/samplers.jsonl [--task T ...] [--sampler S ...]
+    python benchmarks/samplers.py table --out runs/samplers.jsonl [--plot docs/figures/samplers.png]
+
+`run` is resumable: each finished run is one line of JSON, and runs that are there are skipped. Cost is a known
+function for all, but only se-nas's sampler uses it. The front is scored with true means, never with readings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sampler_tasks import NAMES, Array, Task, load
+
+EVALUATIONS = 100
+LEVELS = (0.95, 0.98, 0.99)
+BUDGETS = (10, 20, 30, 40, 60, 80, 100)
+Evaluate = Callable[[dict[str, Any]], tuple[float, float]]
+
+
+class Recorder:
+    """Hands out noisy readings and keeps what was evaluated, in order; the first `limit` of them."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self.task, self.rows = task, []  # type: ignore[var-annotated]
+        self._rng = np.random.default_rng([seed, 77])
+
+    def __call__(self, params: dict[str, Any]) -> tuple[float, float]:
+        index = self.task.index(params)
+        self.rows.append(index[0].tolist())
+        noise = self.task.noise * self._rng.standard_normal()
+        return float(self.task.means(index)[0] + noise), float(self.task.costs(index)[0])
+
+
+def optuna_run(make: Callable[[Task, int], Any], task: Task, seed: int, evaluate: Evaluate) -> None:
+    """100 trials of an Optuna sampler."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=make(task, seed))
+    for _ in range(EVALUATIONS):
+        trial = study.ask()
+        params = {name: trial.suggest_categorical(name, values) for name, values in task.choices.items()}
+        study.tell(trial, evaluate(params))
+
+
+def pymoo_run(task: Task, seed: int, evaluate: Evaluate) -> None:
+    """NSGA-II of pymoo on choice numbers, population 20, its integer operators."""
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import ElementwiseProblem
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+    from pymoo.optimize import minimize
+
+    names, choices = list(task.choices), list(task.choices.values())
+
+    class Problem(ElementwiseProblem):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(
+                n_var=len(names), n_obj=2, xl=0, xu=np.array([len(c) - 1 for c in choices]), vtype=int
+            )
+
+        def _evaluate(self, x: Array, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            accuracy, cost = evaluate({n: c[int(i)] for n, c, i in zip(names, choices, x, strict=True)})
+            out["F"] = [-accuracy, cost]
+
+    algorithm = NSGA2(
+        pop_size=20,
+        sampling=IntegerRandomSampling(),
+        crossover=SBX(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
+        mutation=PM(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
+        eliminate_duplicates=True,
+    )
+    minimize(Problem(), algorithm, ("n_eval", EVALUATIONS), seed=seed, verbose=False)
+
+
+def optuna_samplers() -> dict[str, Callable[[Task, int], Any]]:
+    from optuna import samplers
+
+    def ours(task: Task, seed: int) -> Any:
+        from se_nas.study.sampler import ParetoSampler
+
+        return ParetoSampler(known={1: task.cost}, seed=seed)
+
+    return {
+        "random": lambda task, seed: samplers.RandomSampler(seed=seed),
+        "tpe": lambda task, seed: samplers.TPESampler(seed=seed),
+        "tpe-multivariate": lambda task, seed: samplers.TPESampler(seed=seed, multivariate=True),
+        "nsga2": lambda task, seed: samplers.NSGAIISampler(seed=seed, population_size=20),
+        "gp": lambda task, seed: samplers.GPSampler(seed=seed),
+        "pareto": ours,
+    }
+
+
+SAMPLERS = ("random", "tpe", "tpe-multivariate", "nsga2", "pymoo-nsga2", "gp", "pareto")
+
+
+def run(out: Path, tasks: list[str], names: list[str], repetitions: int) -> None:
+    """Does the runs that `out` lacks and appends them, one line each."""
+    done = {(row["task"], row["sampler"], row["seed"]) for row in read(out)}
+    known = optuna_samplers()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for name in tasks:
+        wanted = [(s, r) for r in range(repetitions) for s in names if (name, s, r) not in done]
+        if not wanted:
+            continue
+        task = load(name)
+        for sampler, seed in wanted:
+            recorder, start = Recorder(task, seed), time.perf_counter()
+            if sampler == "pymoo-nsga2":
+                pymoo_run(task, seed, recorder)
+            else:
+                optuna_run(known[sampler], task, seed, recorder)
+            seconds = time.perf_counter() - start
+            index = np.array(recorder.rows[:EVALUATIONS])
+            values = np.stack([task.means(index), task.costs(index)], axis=1)
+            shares = [round(task.share(values[:n]), 6) for n in range(1, len(values) + 1)]
+            row = {"task": name, "sampler": sampler, "seed": seed, "seconds": round(seconds, 2), "share": shares}
+            with open(out, "a") as file:
+                file.write(json.dumps(row | {"index": index.tolist()}) + "\n")
+            print(f"{name} {sampler} seed {seed}: {shares[-1]:.4f} in {seconds:.1f} s", flush=True)
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    """The finished runs; a torn last line (a kill while it was written) is dropped."""
+    rows = []
+    for line in out.read_text().splitlines() if out.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{out}: dropped an unfinished line", file=sys.stderr)
+    return rows
+
+
+def first_at(shares: Array, level: float) -> float:
+    """Evaluations until `level` is reached; infinite if it never is."""
+    reached = np.flatnonzero(shares >= level)
+    return float(reached[0] + 1) if len(reached) else np.inf
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: medians and quartiles by budget, evaluations to each level, paired differences."""
+    lines = [
+        f"Python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in ("optuna", "numpy", "scipy")),
+        "",
+    ]  # fmt: skip
+    for task in [name for name in NAMES if any(row["task"] == name for row in rows)]:
+        runs = {
+            s: {row["seed"]: np.array(row["share"]) for row in rows if (row["task"], row["sampler"]) == (task, s)}
+            for s in SAMPLERS
+        }
+        runs = {name: by_seed for name, by_seed in runs.items() if by_seed}
+        head = [f"{n}" for n in BUDGETS] + [f"to {level:.0%}" for level in LEVELS] + ["runs"]
+        lines += [f"**{task}**", "", "| sampler | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+        for name, by_seed in runs.items():
+            shares = np.stack(list(by_seed.values()))
+            cells = [
+                f"{np.median(c):.3f} ({np.quantile(c, 0.25):.3f}–{np.quantile(c, 0.75):.3f})"
+                for c in (shares[:, n - 1] for n in BUDGETS)
+            ]
+            for level in LEVELS:
+                middle = np.median([first_at(row, level) for row in shares])
+                cells.append(f"{middle:.0f}" if np.isfinite(middle) else f"> {EVALUATIONS}")
+            lines.append(f"| {name} | " + " | ".join([*cells, str(len(shares))]) + " |")
+        lines += ["", *paired(runs), ""]
+    return "\n".join(lines)
+
+
+def paired(runs: dict[str, dict[int, Array]]) -> list[str]:
+    """Ours minus each rival on the same seeds: mean and its 95 % interval (Student's t) at each budget."""
+    from scipy.stats import t
+
+    lines = ["| pareto minus | " + " | ".join(str(n) for n in BUDGETS) + " |", "|---" * (len(BUDGETS) + 1) + "|"]
+    for name in (n for n in runs if n != "pareto" and "pareto" in runs):
+        seeds = sorted(set(runs[name]) & set(runs["pareto"]))
+        if len(seeds) < 2:
+            continue
+        difference = np.stack([runs["pareto"][s] - runs[name][s] for s in seeds])
+        half = t.ppf(0.975, len(seeds) - 1) * difference.std(axis=0, ddof=1) / np.sqrt(len(seeds))
+        cells = [f"{difference[:, n - 1].mean():+.3f} ± {half[n - 1]:.3f}" for n in BUDGETS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """One panel a task: the median and the quartiles of what is still missing, on a logarithmic axis."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    tasks = [name for name in NAMES if any(row["task"] == name for row in rows)]
+    figure, panels = pyplot.subplots(1, len(tasks), figsize=(4.2 * len(tasks), 4), sharey=True, squeeze=False)
+    colours = dict(zip(SAMPLERS, pyplot.get_cmap("tab10").colors, strict=False))
+    for panel, task in zip(panels[0], tasks, strict=True):
+        for name in SAMPLERS:
+            found = [row["share"] for row in rows if (row["task"], row["sampler"]) == (task, name)]
+            if not found:
+                continue
+            low, middle, high = np.quantile(1 - np.array(found), [0.25, 0.5, 0.75], axis=0)
+            steps = np.arange(1, len(middle) + 1)
+            panel.plot(steps, middle, label=name, color=colours[name], linewidth=2.5 if name == "pareto" else 1.2)
+            panel.fill_between(steps, low, high, color=colours[name], alpha=0.12, linewidth=0)
+        panel.set(title=task, xlabel="evaluations", yscale="log", ylim=(1e-3, 1))
+        panel.axhline(0.02, color="grey", linewidth=0.6, linestyle=":")
+    panels[0][0].set_ylabel("share of the true hypervolume missing")
+    panels[0][-1].legend(fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("--out", type=Path, default=Path("runs/samplers.jsonl"))
+    parser.add_argument("--task", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--sampler", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
+    parser.add_argument("--repetitions", type=int, default=8)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    if options.action == "run":
+        run(options.out, options.task, options.sampler, options.repetitions)
+        return
+    rows = [r for r in read(options.out) if r["task"] in options.task and r["sampler"] in options.sampler]
+    print(table(rows))
+    if options.plot:
+        plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()
