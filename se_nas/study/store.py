@@ -1,0 +1,121 @@
+"""Optuna's storage of a run: the truth about its trials. ``trials.json`` is a table derived from it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from se_nas.architecture import Architecture
+from se_nas.errors import RunError
+from se_nas.run import ROW_FIELDS, RunFolder
+
+STUDY_NAME = "se-nas"
+FIXED = "architecture"
+"""User attribute of a trial whose architecture is given instead of suggested."""
+_FROM_TRIAL = ("number", "params", "state")
+
+
+class StudyStore:
+    """The study of one run folder, with its trials as rows."""
+
+    def __init__(self, folder: RunFolder, study: optuna.Study, storage: JournalStorage) -> None:
+        self.folder = folder
+        self.study = study
+        self._storage = storage
+        self._study_id = storage.get_study_id_from_name(STUDY_NAME)
+
+    @classmethod
+    def create(cls, folder: RunFolder, objectives: Sequence[str]) -> StudyStore:
+        """A new study: accuracy is maximised, every cost minimised."""
+        directions = ["maximize" if name == "accuracy" else "minimize" for name in objectives]
+        with _quiet_optuna():
+            storage = _storage(folder)
+            study = optuna.create_study(study_name=STUDY_NAME, storage=storage, directions=directions)
+            study.set_metric_names(list(objectives))
+        return cls(folder, study, storage)
+
+    @classmethod
+    def open(cls, folder: RunFolder) -> StudyStore:
+        """The study of an existing run; RunError where the journal is missing or damaged."""
+        if not folder.journal.exists():
+            raise RunError(f"{folder.path} has no {folder.journal.name}: the search never began.")
+        with _quiet_optuna():
+            try:
+                storage = _storage(folder)
+                study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
+            except (KeyError, ValueError) as error:
+                raise RunError(f"{folder.journal} is damaged: {error}") from error
+        return cls(folder, study, storage)
+
+    def enqueue(self, params: Mapping[str, Any] | None, architecture: Architecture, **fields: Any) -> None:
+        """Queue an architecture; ``params`` is None where the space cannot express it."""
+        fixed = {} if params is not None else {FIXED: architecture.to_dict()}
+        self.study.enqueue_trial(dict(params or {}), user_attrs={**fields, **fixed})
+
+    def record(self, number: int, **fields: Any) -> None:
+        """Store fields of a trial's row."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        for name, value in fields.items():
+            self._storage.set_trial_user_attr(trial_id, name, value)
+
+    def finish(self, number: int, values: Sequence[float] | None, **fields: Any) -> None:
+        """Store the last fields and tell the sampler: objective values, or None for a trial without."""
+        self.record(number, **fields, finished=now())
+        with _quiet_optuna():
+            self.study.tell(number, values, state=None if values is not None else TrialState.FAIL)
+
+    def open_trials(self) -> list[FrozenTrial]:
+        """Trials that were begun and not finished, oldest first."""
+        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def has_waiting(self) -> bool:
+        """Whether queued trials are left."""
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a trial that was given an architecture of its own, in order of number."""
+        return list(self._rows())
+
+    def write_table(self) -> None:
+        """Bring ``trials.json`` up to date."""
+        self.folder.write_rows(self.rows())
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.user_attrs.get("key") is None or trial.state == TrialState.WAITING:
+                continue
+            if trial.user_attrs.get("duplicate_of") is not None:
+                continue
+            row = {name: trial.user_attrs.get(name) for name in ROW_FIELDS if name not in _FROM_TRIAL}
+            state = trial.user_attrs.get("state", "running")
+            yield {"number": trial.number, "params": trial.params, "state": state, **row}
+
+
+def now() -> str:
+    """The time, in ISO 8601 and UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _storage(folder: RunFolder) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(folder.journal)))
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Keep Optuna's own log lines, and notices that its interfaces may change, out of ours."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
