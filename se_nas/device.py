@@ -1,0 +1,51 @@
+"""Devices by name: the default choice, and an error that lists what exists."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+from se_nas.errors import DeviceError
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device of that name; ``"auto"`` is cuda, else mps, else cpu.
+
+    Raises:
+        DeviceError: torch knows no such device, or this machine has none.
+    """
+    available = available_devices()
+    if name == "auto":
+        return torch.device(available[-1])
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"device is {name!r}; allowed here: auto, {', '.join(available)}.") from None
+    wanted = f"{device.type}:{device.index or 0}" if device.type == "cuda" else device.type
+    if wanted not in available or (device.type != "cuda" and device.index not in (None, 0)):
+        raise DeviceError(f"device {name!r} does not exist on this machine; it has: {', '.join(available)}.")
+    return torch.device(wanted)
+
+
+def available_devices() -> list[str]:
+    """Devices of this machine, the preferred one last."""
+    names = ["cpu"]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    if torch.cuda.is_available():
+        names += [f"cuda:{index}" for index in reversed(range(torch.cuda.device_count()))]
+    return names
+
+
+def device_name(device: torch.device | str) -> str:
+    """The hardware's own name, such as "NVIDIA H100 80GB HBM3" or the processor's model."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
