@@ -1,0 +1,326 @@
+"""ParetoReport: a run's candidates, its front and what the front rests on; a versioned file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from se_nas.architecture import Site, site_from_dict
+from se_nas.errors import ConfigError, RunError
+from se_nas.pareto import hypervolume, non_dominated
+from se_nas.report.candidates import OBJECTIVES, Candidate, Objective, group
+from se_nas.report.intervals import Noise, interval_around
+from se_nas.run import MANIFEST, REPORT, TRIALS, RunFolder, read_json, write_json
+
+SCHEMA = 1
+KIND = "se-nas report"
+_DRAWS = 4000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ParetoReport:
+    """A run as its manifest and its table of trials say it.
+
+    The front is taken over the means of the final readings (full schedule, fresh seeds) where the run has
+    them, and is then ``final``; otherwise over the search's own readings, and is provisional: the best of
+    many single readings is partly luck. Stopped, unfinished, diverged, failed and infeasible trials are kept
+    in ``candidates`` but never stand on the front.
+
+    Attributes:
+        manifest: ``manifest.json`` of the run.
+        rows: ``trials.json`` of the run, one dictionary a trial.
+        source: the run folder as it was given, for the commands that a report prints.
+    """
+
+    manifest: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], ...]
+    source: str | None = None
+
+    @classmethod
+    def load(cls, path: str | Path) -> ParetoReport:
+        """From a run folder, or from a file that ``save`` wrote.
+
+        Raises:
+            RunError: nothing is there, it is damaged, or its schema is newer than this program's.
+        """
+        path = Path(path)
+        return cls._from_file(path) if path.is_file() else cls.from_run(path)
+
+    @classmethod
+    def from_run(cls, path: str | Path) -> ParetoReport:
+        """From a run folder; errors as for ``load``."""
+        folder = RunFolder.open(path)
+        report = cls(manifest=folder.manifest, rows=_checked_rows(folder.rows()), source=str(path))
+        report._check(str(path))
+        return report
+
+    @classmethod
+    def _from_file(cls, path: Path) -> ParetoReport:
+        if path.name in (MANIFEST, TRIALS):
+            return cls.from_run(path.parent)
+        data = read_json(path)
+        if not isinstance(data, dict) or data.get("kind") != KIND:
+            raise RunError(
+                f"{path} is no report of se-nas: give a run folder or a {REPORT} that se-nas saved."
+            )
+        schema = data.get("schema")
+        if not isinstance(schema, int):
+            raise RunError(f"{path} is damaged: its schema is {schema!r}.")
+        if schema > SCHEMA:
+            raise RunError(
+                f"{path} has schema {schema}; this version of se-nas reads up to {SCHEMA}. Upgrade se-nas."
+            )
+        missing = [name for name in ("manifest", "trials") if name not in data]
+        if missing:
+            raise RunError(f"{path} is damaged: it lacks {', '.join(missing)}.")
+        report = cls(manifest=data["manifest"], rows=_checked_rows(data["trials"]), source=data.get("source"))
+        report._check(str(path))
+        return report
+
+    def _check(self, path: str) -> None:
+        """Read everything once, so that damage shows on loading and names the file."""
+        try:
+            _ = self.objectives, self.candidates
+        except RunError as error:
+            raise RunError(f"{path}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+            raise RunError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report as JSON, whole or not at all; ``load`` gives an equal report back."""
+        path = Path(path)
+        write_json(path, self.to_dict())
+        return path
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest.get("name") or (Path(self.source).name if self.source else "run"))
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Accuracy first, then the costs in the order of the run."""
+        names = list(self.manifest["objectives"])
+        unknown = [name for name in names if name not in OBJECTIVES]
+        if unknown or names[:1] != ["accuracy"] or len(names) < 2:
+            raise RunError(
+                f"the objectives are {names}; they must be accuracy and then at least one of"
+                f" {', '.join(name for name in OBJECTIVES if name != 'accuracy')}."
+            )
+        return tuple(OBJECTIVES[name] for name in names)
+
+    @property
+    def costs(self) -> tuple[Objective, ...]:
+        return self.objectives[1:]
+
+    @property
+    def directions(self) -> list[str]:
+        return [objective.direction for objective in self.objectives]
+
+    @cached_property
+    def sites(self) -> dict[str, tuple[Site, ...]]:
+        """Sites of the backbone by position."""
+        return {
+            position: tuple(site_from_dict(site) for site in sites)
+            for position, sites in (self.manifest.get("sites") or {}).items()
+        }
+
+    @cached_property
+    def final(self) -> bool:
+        """Whether the front rests on final readings; otherwise it is provisional."""
+        return not self.manifest.get("provisional") and any(
+            row.get("phase") == "final" and row.get("state") == "complete" and row.get("accuracy") is not None
+            for row in self.rows
+        )
+
+    @property
+    def label(self) -> str:
+        """What the accuracies of the front are, in words."""
+        if not self.front:
+            return "no candidate has finished yet"
+        counts = sorted({len(candidate.counted) for candidate in self.front})
+        seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        if self.final:
+            noun = "seed" if counts == [1] else "seeds"
+            return f"final: mean of {seeds} {noun} at the full schedule"
+        noun = "reading" if counts == [1] else "readings"
+        return f"provisional: {seeds} {noun} of the search a candidate, best of {len(self.counted)}; not retrained"
+
+    @cached_property
+    def noise(self) -> Noise | None:
+        """Scatter between seeds, pooled over the candidates whose counted readings repeat; None without."""
+        return Noise.pooled(
+            [reading.accuracy for reading in candidate.counted if reading.accuracy is not None]
+            for candidate in self._grouped
+        )
+
+    @cached_property
+    def residual_noise(self) -> Noise | None:
+        """Scatter of paired comparisons: without what a seed does to all candidates alike; None without."""
+        return Noise.residual(candidate.by_seed for candidate in self._grouped)
+
+    @cached_property
+    def _grouped(self) -> list[Candidate]:
+        return group(self.rows, self.sites, final=self.final)
+
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every candidate, in order of its first trial."""
+        grouped = self._grouped
+        index = [i for i, candidate in enumerate(grouped) if self._values(candidate) is not None]
+        members = [grouped[i] for i in index]
+        on_front: dict[int, bool] = {}
+        probability: dict[int, float] = {}
+        if members:
+            values = np.array([self._values(candidate) for candidate in members])
+            on_front = dict(zip(index, non_dominated(values, self.directions).tolist(), strict=True))
+            noise = self.residual_noise or self.noise
+            if noise is not None:
+                counts = [len(candidate.counted) for candidate in members]
+                shares = _probabilities(values, counts, noise)
+                probability = dict(zip(index, shares, strict=True))
+        return tuple(
+            replace(
+                candidate,
+                on_front=on_front.get(i, False),
+                probability=probability.get(i),
+                accuracy_interval=self._accuracy_interval(candidate),
+            )
+            for i, candidate in enumerate(grouped)
+        )
+
+    def _values(self, candidate: Candidate) -> list[float] | None:
+        values = [candidate.value(objective) for objective in self.objectives]
+        return None if any(value is None for value in values) else [float(value or 0) for value in values]
+
+    def _accuracy_interval(self, candidate: Candidate) -> tuple[float, float] | None:
+        if candidate.accuracy is None or self.noise is None:
+            return None
+        return interval_around(candidate.accuracy, self.noise.half_width(len(candidate.counted)))
+
+    @cached_property
+    def counted(self) -> tuple[Candidate, ...]:
+        """Candidates that stand for the front: a counted accuracy and every cost known."""
+        return tuple(candidate for candidate in self.candidates if self._values(candidate) is not None)
+
+    @cached_property
+    def front(self) -> tuple[Candidate, ...]:
+        """The non-dominated candidates, cheapest first; equal ones all stand."""
+        members = [candidate for candidate in self.candidates if candidate.on_front]
+        cost = self.costs[0]
+        return tuple(sorted(members, key=lambda member: (member.value(cost) or 0, -(member.accuracy or 0))))
+
+    @cached_property
+    def baselines(self) -> tuple[Candidate, ...]:
+        """The baselines, on the front or not: plain backbone, SE everywhere, native SE, last stage."""
+        return tuple(candidate for candidate in self.candidates if candidate.baselines)
+
+    @cached_property
+    def plain(self) -> Candidate | None:
+        """The plain backbone."""
+        return next((candidate for candidate in self.baselines if "plain" in candidate.baselines), None)
+
+    @cached_property
+    def reference(self) -> tuple[float, ...]:
+        """Reference point of this run's hypervolume: a tenth of the range beyond the worst counted value."""
+        if not self.counted:
+            raise RunError("no candidate has finished yet, so there is no reference point.")
+        return reference_point([self], self.objectives)
+
+    def values(self, candidates: Sequence[Candidate]) -> np.ndarray:
+        """Objective values, shape (candidates, objectives), in the fields' own units."""
+        rows = [self._values(candidate) for candidate in candidates]
+        return np.array([row for row in rows if row is not None]).reshape(-1, len(self.objectives))
+
+    def hypervolume(self, reference: Sequence[float] | None = None) -> float:
+        """Hypervolume of the front, in the product of the objectives' own units (percent times ms, say)."""
+        if not self.front:
+            return 0.0
+        point = self.reference if reference is None else reference
+        return float(hypervolume(self.values(self.front), point, self.directions))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The saved form: manifest and trials are the truth; the rest is derived, for other programs."""
+        return {
+            "schema": SCHEMA,
+            "kind": KIND,
+            "name": self.name,
+            "source": self.source,
+            "final": self.final,
+            "label": self.label,
+            "objectives": [
+                {"name": item.name, "field": item.field, "direction": item.direction}
+                for item in self.objectives
+            ],
+            "reference": list(self.reference) if self.counted else None,
+            "hypervolume": self.hypervolume(),
+            "seed_sd": self.noise.sd if self.noise else None,
+            "front": [candidate.key for candidate in self.front],
+            "candidates": [_summary(candidate) for candidate in self.candidates],
+            "manifest": dict(self.manifest),
+            "trials": [dict(row) for row in self.rows],
+        }
+
+
+def _probabilities(values: np.ndarray, counts: Sequence[int], noise: Noise) -> list[float]:
+    """Share of parametric bootstrap draws of the mean accuracies in which each candidate is non-dominated."""
+    generator = np.random.default_rng(0)
+    error = noise.sd / np.sqrt(np.array(counts))
+    scale = np.sqrt(noise.dof / generator.chisquare(noise.dof, size=(_DRAWS, 1)))
+    draws = values[:, 0] + generator.standard_normal((_DRAWS, len(counts))) * error * scale
+    costs = values[:, 1:]
+    no_dearer = (costs[:, None, :] <= costs[None, :, :]).all(-1)
+    cheaper = no_dearer & (costs[:, None, :] < costs[None, :, :]).any(-1)
+    np.fill_diagonal(no_dearer, False)
+    shares = []
+    for i in range(len(counts)):
+        better = (draws[:, no_dearer[:, i]] > draws[:, i, None]).any(1)
+        as_good = (draws[:, cheaper[:, i]] >= draws[:, i, None]).any(1)
+        shares.append(1 - float((better | as_good).mean()))
+    return shares
+
+
+def reference_point(reports: Sequence[ParetoReport], objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """A tenth of the range beyond the worst value that any counted candidate of the reports has."""
+    values = np.concatenate([report.values(report.counted) for report in reports])
+    signs = np.array([objective.sign for objective in objectives])
+    gains = values * signs
+    worst, best = gains.min(0), gains.max(0)
+    span = np.where(best > worst, best - worst, np.maximum(np.abs(worst), 1.0))
+    return tuple(float(value) for value in signs * (worst - 0.1 * span))
+
+
+def _checked_rows(rows: Any) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RunError("the table of trials is damaged: it must be a list of rows.")
+    return tuple(rows)
+
+
+def _summary(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "number": candidate.number,
+        "key": candidate.key,
+        "name": candidate.name,
+        "placement": candidate.placement,
+        "baselines": list(candidate.baselines),
+        "state": candidate.state,
+        "on_front": candidate.on_front,
+        "probability": candidate.probability,
+        "accuracy": candidate.accuracy,
+        "accuracy_interval": candidate.accuracy_interval and list(candidate.accuracy_interval),
+        "selection_accuracy": candidate.selection_accuracy,
+        "test_accuracy": candidate.test_accuracy,
+        "num_params": candidate.num_params,
+        "macs": candidate.macs,
+        "activations": candidate.activations,
+        "latency_ms": candidate.latency_ms,
+        "latency_ratio": candidate.latency_ratio,
+        "latency_interval": candidate.latency_interval and list(candidate.latency_interval),
+        "latency_source": candidate.latency_source,
+        "trials": [reading.number for reading in candidate.readings],
+        "counted": [reading.number for reading in candidate.counted],
+    }

@@ -1,0 +1,174 @@
+"""Picks from a front, with the reason in words."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from se_nas.errors import RunError, nearest
+from se_nas.report.candidates import Candidate
+from se_nas.report.differences import accuracy_gain, latency_gain
+from se_nas.report.pareto_report import ParetoReport
+
+PICKS = ("best", "knee", "cheapest")
+_BUDGET = re.compile(r"(?P<value>\d+(?:\.\d+)?(?:e\d+)?)\s*(?P<unit>[a-zA-Z]*)")
+_SCALES = {"k": 1e3, "m": 1e6, "g": 1e9, "": 1.0}
+_FIELDS = {"params": "num_params", "macs": "macs"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """A chosen candidate, the name by which it was asked for, and why it is the one."""
+
+    name: str
+    candidate: Candidate
+    reason: str
+
+
+def pick(report: ParetoReport, name: str = "best") -> Pick:
+    """The candidate that ``name`` asks for.
+
+    Args:
+        report: the report to choose from.
+        name: ``best`` accuracy; ``knee`` (the front's largest sum of gains, each scaled to the front's range:
+            the point farthest from the line between the front's ends); ``cheapest`` within one standard error
+            of the best; ``under:BUDGET``, the best accuracy within ``6.5ms``, ``1.05x`` (the plain backbone's
+            latency), ``27Mparams`` or ``4.1Gmacs``; or a trial's number, or the beginning of a key.
+
+    Raises:
+        RunError: no candidate has finished, the name is unknown or ambiguous, or nothing meets the budget.
+    """
+    if not report.front:
+        raise RunError(f"nothing can be picked from {report.name}: no candidate has finished yet.")
+    if name.startswith("under:"):
+        candidate, why = _under(report, name.removeprefix("under:").strip())
+    elif name in _RULES:
+        candidate, why = _RULES[name](report)
+    else:
+        candidate, why = _by_id(report, name), "asked for by its trial number or key"
+    return Pick(name=name, candidate=candidate, reason=f"{describe(report, candidate)} ({why}).")
+
+
+def describe(report: ParetoReport, candidate: Candidate) -> str:
+    """``SE in stages 3 and 4 at γ=8: +0.6±0.2 points for 1.9±0.3 % latency``, against the plain backbone.
+
+    ± is half of the 95 % interval; without repeats there is none, and the words say so.
+    """
+    if report.plain is None or candidate.key == report.plain.key:
+        accuracy = "no accuracy" if candidate.accuracy is None else f"{candidate.accuracy:.2f} %"
+        return f"{candidate.placement}: {accuracy}"
+    parts = []
+    if candidate.accuracy is None and candidate.selection_accuracy is not None:
+        parts.append(f"{candidate.selection_accuracy:.2f} % in the search, not retrained,")
+    gain = accuracy_gain(report, candidate, report.plain)
+    if gain is not None:
+        parts.append(f"{gain.signed(1)} points{'' if gain.half_width else ' (no repeats, so no interval)'}")
+    cost = report.costs[0]
+    if cost.name == "latency":
+        added = latency_gain(candidate)
+        if added is not None:
+            parts.append(f"{added.signed(1).removeprefix('+')} % latency")
+    else:
+        own, plain = candidate.value(cost), report.plain.value(cost)
+        if own is not None and plain:
+            parts.append(f"{100 * (own / plain - 1):.2g} % {cost.name}")
+    return f"{candidate.placement}: {' for '.join(parts)}" if parts else candidate.placement
+
+
+def _best(report: ParetoReport) -> tuple[Candidate, str]:
+    best = max(report.front, key=lambda member: member.accuracy or -math.inf)
+    return best, f"the best accuracy of the front, {best.accuracy:.2f} %"
+
+
+def _knee(report: ParetoReport) -> tuple[Candidate, str]:
+    values = report.values(report.front) * np.array([objective.sign for objective in report.objectives])
+    span = values.max(0) - values.min(0)
+    scaled = (values - values.min(0)) / np.where(span > 0, span, 1)
+    index = int(scaled.sum(1).argmax())
+    if len(report.front) < 3:
+        return report.front[
+            index
+        ], f"the knee of a front of {len(report.front)}, which has no bend to speak of"
+    return report.front[index], "the front's knee, farthest from the line between its ends"
+
+
+def _cheapest(report: ParetoReport) -> tuple[Candidate, str]:
+    best, _ = _best(report)
+    accuracy = best.accuracy or 0.0
+    if report.noise is not None:
+        error, kind = report.noise.sd / math.sqrt(len(best.counted)), "its mean over seeds"
+    else:
+        images = (report.manifest.get("data") or {}).get("num_val") or 1
+        error = 100 * math.sqrt(max(accuracy / 100 * (1 - accuracy / 100), 0.0) / images)
+        kind = f"{images} validation images (no repeats)"
+    within = [member for member in report.front if (member.accuracy or 0) >= accuracy - error]
+    return within[0], f"the cheapest within one standard error, {error:.2f} points of {kind}, of the best"
+
+
+_RULES = {"best": _best, "knee": _knee, "cheapest": _cheapest}
+
+
+def _under(report: ParetoReport, budget: str) -> tuple[Candidate, str]:
+    field, limit = _parse_budget(report, budget)
+    known = [candidate for candidate in report.counted if getattr(candidate, field) is not None]
+    within = [candidate for candidate in known if getattr(candidate, field) <= limit]
+    if not within:
+        least = min((getattr(candidate, field) for candidate in known), default=None)
+        smallest = f"the smallest {field} is {least:.6g}" if least is not None else f"no {field} is known"
+        raise RunError(f"no candidate of {report.name} is under {budget}: {smallest}.")
+    best = max(within, key=lambda candidate: candidate.accuracy or -math.inf)
+    return best, f"the best accuracy under {budget}"
+
+
+def _parse_budget(report: ParetoReport, budget: str) -> tuple[str, float]:
+    """Field of a candidate and the largest value allowed."""
+    match = _BUDGET.fullmatch(budget)
+    unit = match["unit"].lower() if match else None
+    if match and unit == "ms":
+        return "latency_ms", float(match["value"])
+    if match and unit == "x":
+        return "latency_ratio", float(match["value"])
+    for scale in _SCALES if match else ():
+        for name, field in _FIELDS.items():
+            if unit == scale + name:
+                return field, float(match["value"]) * _SCALES[scale]
+    counts = [cost for cost in report.costs if cost.field in _FIELDS.values()]
+    if match and unit in _SCALES and len(counts) == 1:
+        return counts[0].field, float(match["value"]) * _SCALES[unit]
+    raise RunError(f"the budget is {budget!r}; write it as 6.5ms, 1.05x, 27Mparams or 4.1Gmacs.")
+
+
+def _by_id(report: ParetoReport, name: str) -> Candidate:
+    for candidate in report.candidates:
+        if name in [str(reading.number) for reading in candidate.readings]:
+            return _finished(candidate, name)
+    matches = [candidate for candidate in report.candidates if candidate.key.startswith(name)] if name else []
+    if len(matches) == 1:
+        return _finished(matches[0], name)
+    if matches:
+        raise RunError(
+            f"{name!r} begins {len(matches)} keys: {', '.join(match.key for match in matches[:5])}."
+        )
+    raise RunError(
+        f"there is no pick {name!r} in {report.name}.{nearest(name, PICKS)} Allowed: {', '.join(PICKS)},"
+        f" under:BUDGET, a trial number (0 to {max(row['number'] for row in report.rows)}) or a key."
+    )
+
+
+def _finished(candidate: Candidate, name: str) -> Candidate:
+    if candidate.state != "complete":
+        reason = next((reading.error for reading in candidate.readings if reading.error), None)
+        detail = f": {reason}" if reason else ""
+        raise RunError(f"{name!r} cannot be picked: its state is {candidate.state}{detail}.")
+    return candidate
+
+
+def names_of(report: ParetoReport) -> dict[str, tuple[str, ...]]:
+    """The standing picks of a front by key, to mark them in tables and pictures."""
+    picks: dict[str, list[str]] = {}
+    for name in PICKS if report.front else ():
+        picks.setdefault(_RULES[name](report)[0].key, []).append(name)
+    return {key: tuple(names) for key, names in picks.items()}

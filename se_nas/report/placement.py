@@ -1,0 +1,78 @@
+"""Where SE sits, in words and in shares by stage, from realised hidden widths alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from se_nas.architecture import ABSENT, Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlacement:
+    """SE in one stage: how many of its sites are gated, and the realised γ (``reduction_base / width``)."""
+
+    stage: int
+    gated: int
+    total: int
+    reductions: tuple[float, ...]
+
+    @property
+    def share(self) -> float:
+        return self.gated / self.total
+
+    @property
+    def ratio(self) -> str:
+        """``γ=8``, ``γ=8–16`` where sites differ, empty for gates without a bottleneck."""
+        if not self.reductions:
+            return ""
+        low, high = self.reductions[0], self.reductions[-1]
+        return f"γ={low:g}" if low == high else f"γ={low:g}–{high:g}"
+
+
+def by_stage(sites: Sequence[Site], widths: Sequence[int]) -> list[StagePlacement]:
+    """One entry a stage, in order; ``widths`` belong to ``sites``."""
+    stages: dict[int, list[tuple[Site, int]]] = {}
+    for site, width in zip(sites, widths, strict=True):
+        stages.setdefault(site.stage, []).append((site, width))
+    return [
+        StagePlacement(
+            stage=stage,
+            gated=sum(width != ABSENT for _, width in members),
+            total=len(members),
+            reductions=tuple(sorted({reduction(site, width) for site, width in members if width > 0})),
+        )
+        for stage, members in sorted(stages.items())
+    ]
+
+
+def reduction(site: Site, width: int) -> float:
+    """Realised γ at a gated site, to one decimal."""
+    return round(site.reduction_base / width, 1)
+
+
+def placement(sites: Sequence[Site], widths: Sequence[int]) -> str:
+    """``SE in stages 3 and 4 at γ=8``; stages with equal settings are named together."""
+    stages = by_stage(sites, widths)
+    gated = [stage for stage in stages if stage.gated]
+    if not gated:
+        return "no SE"
+    ratios = {stage.ratio for stage in stages}
+    if len(ratios) == 1 and all(stage.share == 1 for stage in stages):
+        ratio = ratios.pop()
+        return f"SE everywhere at {ratio}" if ratio else "SE everywhere"
+    groups: dict[tuple[str, str], list[int]] = {}
+    for stage in gated:
+        part = "" if stage.share == 1 else f" ({stage.gated} of {stage.total} sites)"
+        groups.setdefault((part, stage.ratio), []).append(stage.stage)
+    clauses = []
+    for (part, ratio), members in groups.items():
+        noun = "stage" if len(members) == 1 else "stages"
+        each = " each" if part and len(members) > 1 else ""
+        place = f"{noun} {_listed([str(member) for member in members])}"
+        clauses.append(f"{place}{part[:-1] + each + ')' if part else ''}{f' at {ratio}' if ratio else ''}")
+    return f"SE in {_listed(clauses) if len(clauses) < 3 else '; '.join(clauses)}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
