@@ -58,7 +58,8 @@ class Reading:
     """One training of a candidate: a row of ``trials.json``.
 
     ``accuracy``, ``top5``, ``ece`` and ``test_accuracy`` are in percent, ``seconds`` is wall time,
-    ``started`` and ``finished`` are seconds since the epoch, ``latency_interval`` is the 95 % interval of the ratio.
+    ``started`` and ``finished`` are seconds since the epoch, ``latency_interval`` is the 95 % interval of the
+    ratio to the plain backbone.
     """
 
     number: int
@@ -198,7 +199,7 @@ def mean_accuracy(readings: Sequence[Reading]) -> float | None:
 def group(
     rows: Sequence[Mapping[str, Any]], sites: Mapping[str, Sequence[Site]], *, final: bool
 ) -> list[Candidate]:
-    """One candidate a key, in order of its first trial. Final readings count where ``final``, else the search's.
+    """One candidate a key, in order of its first trial. Final readings count, or the search's.
 
     Raises:
         RunError: a row lacks a field.

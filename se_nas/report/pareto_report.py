@@ -148,7 +148,8 @@ class ParetoReport:
             noun = "seed" if counts == [1] else "seeds"
             return f"final: mean of {seeds} {noun} at the full schedule"
         noun = "reading" if counts == [1] else "readings"
-        return f"provisional: {seeds} {noun} of the search a candidate, best of {len(self.counted)}; not retrained"
+        luck = f"best of {len(self.counted)}; not retrained"
+        return f"provisional: {seeds} {noun} of the search a candidate, {luck}"
 
     @cached_property
     def noise(self) -> Noise | None:
