@@ -131,7 +131,7 @@ class Architecture:
         sites, position = _sites_of(backbone, position, timm_kwargs)
         widths = tuple(native_width(site) for site in sites)
         return cls(
-            backbone=backbone, timm_kwargs=_frozen(timm_kwargs), position=position, sites=sites, widths=widths
+            backbone=backbone, timm_kwargs=freeze_kwargs(timm_kwargs), position=position, sites=sites, widths=widths
         )
 
     @classmethod
@@ -169,7 +169,7 @@ class Architecture:
         widths = tuple(width_at(site, ratios.get(site.stage), rounding, native) for site in sites)
         return cls(
             backbone=backbone,
-            timm_kwargs=_frozen(timm_kwargs),
+            timm_kwargs=freeze_kwargs(timm_kwargs),
             position=position,
             sites=sites,
             widths=widths,
@@ -206,7 +206,7 @@ class Architecture:
             widths = [widths.get(site.path, native_width(site)) for site in sites]
         return cls(
             backbone=backbone,
-            timm_kwargs=_frozen(timm_kwargs),
+            timm_kwargs=freeze_kwargs(timm_kwargs),
             position=position,
             sites=sites,
             widths=tuple(widths),
@@ -312,7 +312,7 @@ class Architecture:
             raise ConfigError(f"this is no architecture: it {wrong}.")
         return cls(
             backbone=data["backbone"],
-            timm_kwargs=_frozen(data["timm_kwargs"]),
+            timm_kwargs=freeze_kwargs(data["timm_kwargs"]),
             position=data["position"],
             sites=tuple(site_from_dict(site) for site in data["sites"]),
             widths=tuple(data["widths"]),
@@ -386,7 +386,8 @@ def native_width(site: Site) -> int:
     return KEEP if site.native_rd_channels is None else site.native_rd_channels
 
 
-def _frozen(timm_kwargs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def freeze_kwargs(timm_kwargs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Keywords of ``timm.create_model`` as ``Architecture`` holds them: hashable, sorted by name, plain JSON."""
     try:
         canonical = json.loads(json.dumps(dict(timm_kwargs), sort_keys=True))
     except TypeError as error:
