@@ -131,7 +131,11 @@ class Architecture:
         sites, position = _sites_of(backbone, position, timm_kwargs)
         widths = tuple(native_width(site) for site in sites)
         return cls(
-            backbone=backbone, timm_kwargs=freeze_kwargs(timm_kwargs), position=position, sites=sites, widths=widths
+            backbone=backbone,
+            timm_kwargs=freeze_kwargs(timm_kwargs),
+            position=position,
+            sites=sites,
+            widths=widths,
         )
 
     @classmethod
@@ -387,7 +391,7 @@ def native_width(site: Site) -> int:
 
 
 def freeze_kwargs(timm_kwargs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Keywords of ``timm.create_model`` as ``Architecture`` holds them: hashable, sorted by name, plain JSON."""
+    """Keywords of ``timm.create_model`` as ``Architecture`` holds them: plain JSON values, hashable, sorted."""
     try:
         canonical = json.loads(json.dumps(dict(timm_kwargs), sort_keys=True))
     except TypeError as error:
