@@ -96,10 +96,17 @@ def parse_spec(
     Raises:
         ConfigError: a key is unknown or missing, or a value is not allowed.
     """
+    lines, known = lines or {}, list(SpaceFile.model_fields)
+    for key in content:
+        if key not in known:
+            raise ConfigError(
+                f"{_where(source, key, lines)}: unknown key {key!r}.{nearest(str(key), known)}"
+                f" Allowed: {', '.join(known)}."
+            )
     try:
         checked = SpaceFile.model_validate(dict(content)).model_dump()
     except ValidationError as error:
-        raise ConfigError(_explain(error, content, source, lines or {})) from error
+        raise ConfigError(_explain(error, content, source, lines)) from error
     values: dict[str, Any] = {
         name: tuple(_number(item) for item in value) if isinstance(value, list) else value
         for name, value in checked.items()
@@ -108,7 +115,7 @@ def parse_spec(
         value = values[name]
         if isinstance(value, tuple) and len(set(value)) < len(value):
             twice = next(item for item in value if value.count(item) > 1)
-            raise ConfigError(f"{_where(source, name, lines or {})}: {name} has {twice!r} twice.")
+            raise ConfigError(f"{_where(source, name, lines)}: {name} has {twice!r} twice.")
     return SpaceSpec(**values)
 
 
@@ -120,21 +127,15 @@ def _explain(
     error: ValidationError, content: Mapping[str, Any], source: str, lines: Mapping[Hashable, int]
 ) -> str:
     first = error.errors()[0]
-    field = first["loc"][0]
-    where = _where(source, field, lines)
-    if first["type"] == "extra_forbidden":
-        known = list(SpaceFile.model_fields)
-        return f"{where}: unknown key {field!r}.{nearest(str(field), known)} Allowed: {', '.join(known)}."
-    allowed = SpaceFile.model_fields[str(field)].description
+    field = str(first["loc"][0])
+    where, allowed = _where(source, field, lines), SpaceFile.model_fields[field].description
     if first["type"] == "missing":
         return f"{where}: {field!r} is missing; it is {allowed}."
-    value = content[str(field)]
-    inner = [part for part in first["loc"][1:] if isinstance(part, int)]
-    wrong = (
-        f", where {value[inner[0]]!r} is wrong"
-        if inner and isinstance(value, list) and len(value) > 1
-        else ""
-    )
+    value = content[field]
+    # Of a value that may be one thing or a list, pydantic reports every reading that failed.
+    items = [part for found in error.errors() if found["loc"][0] == field for part in found["loc"][1:]]
+    index = next((part for part in items if isinstance(part, int)), None)
+    wrong = "" if index is None or len(value) == 1 else f", where {value[index]!r} is wrong"
     return f"{where}: {field} is {value!r}{wrong}; allowed: {allowed}."
 
 
