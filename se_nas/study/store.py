@@ -18,8 +18,11 @@ from se_nas.errors import RunError
 from se_nas.run import ROW_FIELDS, RunFolder
 
 STUDY_NAME = "se-nas"
+COLUMNS = {"accuracy": "accuracy", "latency": "latency_ms", "macs": "macs", "params": "num_params"}
+"""Objectives by their names in a configuration, and their fields in a row."""
 FIXED = "architecture"
 """User attribute of a trial whose architecture is given instead of suggested."""
+_SPENT = "spent"
 _FROM_TRIAL = ("number", "params", "state")
 
 
@@ -71,6 +74,15 @@ class StudyStore:
         self.record(number, **fields, finished=now())
         with _quiet_optuna():
             self.study.tell(number, values, state=None if values is not None else TrialState.FAIL)
+
+    def spend(self, seconds: float) -> None:
+        """Store the time that the run has used, so that a resumed run keeps to its budget."""
+        self._storage.set_study_user_attr(self._study_id, _SPENT, round(seconds, 1))
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the run has used, as last stored."""
+        return float(self._storage.get_study_user_attrs(self._study_id).get(_SPENT, 0.0))
 
     def open_trials(self) -> list[FrozenTrial]:
         """Trials that were begun and not finished, oldest first."""

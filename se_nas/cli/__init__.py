@@ -1,0 +1,59 @@
+"""The command line: parses, calls the Python API, renders. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import se_nas
+from se_nas.errors import SeNasError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="se-nas",
+    help="Find where channel attention pays: search for Squeeze-and-Excitation (SE) blocks in a timm backbone.",
+    epilog="Begin with:  se-nas search --backbone resnet50",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"se-nas {se_nas.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find where channel attention pays."""
+
+
+def main() -> None:
+    """Entry point of ``se-nas``. A user's mistake ends in one message and exit code 2, never in a traceback."""
+    try:
+        app()
+    except SeNasError as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        raise SystemExit(USER_ERROR) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader (head, less) went away; writing on would raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+from se_nas.cli import models, results, runs  # noqa: E402, F401  (they register their commands)

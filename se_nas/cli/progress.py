@@ -1,0 +1,128 @@
+"""A search as it runs: a live display on a terminal, a line for each event elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from se_nas.cli.tables import make_console
+from se_nas.study.events import Progress
+
+if TYPE_CHECKING:
+    from se_nas.study.plan import Plan
+    from se_nas.study.store import StudyStore
+
+PHASES = {"latency": "latency", "search": "search", "final": "final seeds"}
+LABEL_WIDTH = 11
+
+
+def make_progress() -> Progress:
+    """Live on a terminal; otherwise plain lines on standard error."""
+    console = make_console(stderr=True)
+    return LiveProgress(console) if console.is_terminal else LineProgress(console)
+
+
+class LineProgress(Progress):
+    """One line an event, readable in a log file."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._best: float | None = None
+
+    def message(self, text: str) -> None:
+        self._print(text)
+
+    def plan(self, plan: Plan) -> None:
+        for label, text in plan.describe():
+            self._print(f"{label:<{LABEL_WIDTH}}{text}")
+
+    def phase(self, name: str, seconds: float) -> None:
+        limit = "" if math.isinf(seconds) else f", up to {seconds / 60:.1f} min"
+        self._print(f"{PHASES.get(name, name)}{limit}")
+
+    def trial_finished(self, row: Mapping[str, Any], store: StudyStore) -> None:
+        self._print(f"{_trial(row)}  {self._result(row)}")
+
+    def _result(self, row: Mapping[str, Any]) -> str:
+        words = [] if row["state"] == "complete" else [row["state"]]
+        if row.get("accuracy") is not None:
+            self._best = max(self._best or 0.0, row["accuracy"])
+            words.append(f"{row['accuracy']:.2f} %")
+        if row.get("latency_ms") is not None:
+            words.append(f"{row['latency_ms']:.3f} ms")
+        words.append(f"{row['seconds']:.1f} s")
+        if row.get("error"):
+            words.append(str(row["error"]))
+        return ", ".join(words)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveProgress(LineProgress):
+    """A bar for the phase and one for the trial in progress; finished trials scroll above."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[info]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._phase = self._trial = None
+        self._limit, self._began = math.inf, 0.0
+
+    def plan(self, plan: Plan) -> None:
+        for label, text in plan.describe():
+            self._console.print(f"[bold]{label:<{LABEL_WIDTH}}[/]{escape(text)}", highlight=False)
+
+    def phase(self, name: str, seconds: float) -> None:
+        self._bars.start()
+        for task in list(self._bars.task_ids):
+            self._bars.remove_task(task)
+        self._limit, self._began = seconds, time.monotonic()
+        total = None if math.isinf(seconds) else seconds
+        self._phase = self._bars.add_task(PHASES.get(name, name), total=total, info="")
+        self._trial = self._bars.add_task("", total=None, info="", visible=False)
+
+    def trial_started(self, row: Mapping[str, Any]) -> None:
+        if self._trial is not None:
+            self._bars.reset(self._trial, description=_trial(row), total=None, info="", visible=True)
+
+    def epoch(self, row: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        if self._trial is not None:
+            accuracy = metrics.get("accuracy")
+            info = f"epoch {metrics.get('epoch')}" + (f", {accuracy:.2f} %" if accuracy is not None else "")
+            self._bars.update(self._trial, info=info)
+        self._tick()
+
+    def trial_finished(self, row: Mapping[str, Any], store: StudyStore) -> None:
+        super().trial_finished(row, store)
+        if self._phase is not None and self._trial is not None:
+            best = f"best {self._best:.2f} %" if self._best is not None else ""
+            self._bars.update(self._phase, info=f"{best}, front of {len(store.study.best_trials)}")
+            self._bars.update(self._trial, visible=False)
+        self._tick()
+
+    def close(self) -> None:
+        self._bars.stop()
+
+    def _tick(self) -> None:
+        if self._phase is not None and not math.isinf(self._limit):
+            self._bars.update(self._phase, completed=min(self._limit, time.monotonic() - self._began))
+
+
+def _trial(row: Mapping[str, Any]) -> str:
+    seed = f" seed {row['seed']}" if row.get("phase") == "final" and "seed" in row else ""
+    return f"trial {row['number']}{seed}  {row['description']}"

@@ -1,0 +1,103 @@
+"""Commands that read runs: show, report, export, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from se_nas.cli import app
+from se_nas.cli.options import Json, RunPath
+
+WORSE = 3
+
+
+@app.command()
+def show(run: RunPath, json: Json = False) -> None:
+    """Show the front of a run as a table, with the baselines.
+
+    Example:  se-nas show runs/resnet50-digits-1
+    """
+    from se_nas.cli import tables
+    from se_nas.report import ParetoReport
+
+    report = ParetoReport.load(run)
+    tables.print_json(report.to_dict()) if json else tables.print_front(report)
+
+
+@app.command()
+def report(
+    run: RunPath,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; figures and the table go beside it.", show_default=False)
+    ] = None,
+) -> None:
+    """Write one self-contained HTML file, and the figures as PNG and SVG.
+
+    Example:  se-nas report runs/resnet50-digits-1
+    """
+    from se_nas.report import ParetoReport, write_figures, write_html
+    from se_nas.run import FIGURES, HTML, REPORT
+
+    loaded = ParetoReport.load(run)
+    page = out or (run / HTML if run.is_dir() else run.with_suffix(".html"))
+    page.parent.mkdir(parents=True, exist_ok=True)
+    loaded.save(page.parent / (page.stem + ".json" if out else REPORT))
+    figures = write_figures(loaded, page.parent / FIGURES)
+    write_html(loaded, page)
+    typer.echo(f"wrote {page} and {len(figures)} files in {page.parent / FIGURES}")
+
+
+@app.command()
+def export(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
+    pick: Annotated[
+        str, typer.Option(help="best, knee, cheapest, under:BUDGET, or the number or key of a trial.")
+    ] = "best",
+    format: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="Further formats beside timm's folder: onnx, pt2. Repeatable."),
+    ] = None,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="Also write a model.py that needs torch and timm alone.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+) -> None:
+    """Export a network of the front with its weights, for timm and for use without se-nas.
+
+    Example:  se-nas export runs/resnet50-digits-1 --pick knee --out knee --format onnx
+    """
+    from se_nas.exporting import export as write
+
+    exported = write(run, pick=pick, out=out, formats=tuple(format or ()), standalone=standalone, force=force)
+    typer.echo(exported)
+
+
+@app.command()
+def compare(
+    reports: Annotated[
+        list[Path], typer.Argument(help="Run folders or saved report files, two or more.", show_default=False)
+    ],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write.", show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compare runs that measured different things.")] = False,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit with code 3 where the last run's front is worse.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare the fronts of runs in one frame of reference, with a verdict.
+
+    Example:  se-nas compare runs/a runs/b --out comparison.html
+    """
+    from se_nas.cli import tables
+    from se_nas.report import ParetoReport
+    from se_nas.report import compare as compare_reports
+
+    comparison = compare_reports([ParetoReport.load(path) for path in reports], force=force)
+    if out is not None:
+        comparison.write_html(out)
+    tables.print_json(comparison.to_dict()) if json else tables.print_comparison(comparison)
+    if fail_if_worse and comparison.worse:
+        raise typer.Exit(WORSE)

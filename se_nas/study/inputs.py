@@ -1,0 +1,37 @@
+"""Input sizes that a backbone can take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+
+from se_nas.errors import BackboneError
+
+_SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
+
+
+def smallest_input(backbone: str, side: int, **timm_kwargs: Any) -> int:
+    """The smallest side of square images, ``side`` or above, in pixels, that the backbone can be run with.
+
+    Tried by forward passes on the meta device, which cost no arithmetic.
+
+    Raises:
+        BackboneError: it takes none up to 512 pixels.
+    """
+    with torch.device("meta"):
+        model = timm.create_model(backbone, pretrained=False, **timm_kwargs).eval()
+    own = model.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
+    reason = ""
+    for tried in sorted({side, own, *_SIDES}):
+        if tried < side:
+            continue
+        try:
+            with torch.no_grad():
+                model(torch.empty(2, 3, tried, tried, device="meta"))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            continue
+        return tried
+    raise BackboneError(f"{backbone} can be run with no square input of {side} to 512 pixels: {reason}")

@@ -1,0 +1,276 @@
+"""From a configuration to a plan: everything is resolved and checked here, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from se_nas.architecture import Architecture, width_at
+from se_nas.cost import CostModel
+from se_nas.data import ImageData, load_data
+from se_nas.device import device_name, resolve_device
+from se_nas.errors import BackboneError, CheckpointError
+from se_nas.model import build_model
+from se_nas.run import RunFolder
+from se_nas.space import SearchSpace
+from se_nas.study.baselines import baselines
+from se_nas.study.clock import CANDIDATES, FINAL_SHARE, LATENCY_SHARE, SEARCH_SHARE, sized_epochs
+from se_nas.study.config import SearchConfig
+from se_nas.study.events import Progress
+from se_nas.study.inputs import smallest_input
+from se_nas.study.limits import Limits
+from se_nas.study.samplers import make_sampler
+from se_nas.training import Context, Recipe, Runtime, initial_weights, measure_step_time
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TEST_FRACTION = 0.1
+BUILD_SECONDS = 1.5
+"""Allowance for what a candidate costs besides its epochs: building, evaluation of costs, writing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A search that can begin: all that it needs, checked.
+
+    Attributes:
+        config: what the user asked.
+        path: the run folder to be made.
+        space: the search space on this backbone.
+        data: the images.
+        recipe: training settings, with the epochs of a candidate decided.
+        runtime: device, precision and memory format.
+        baselines: name → architecture.
+        limits: hard limits on costs.
+        epoch_seconds: measured time of one epoch of the dearest baseline; None where the epochs were given.
+        notes: decisions and warnings that the user should see.
+    """
+
+    config: SearchConfig
+    path: Path
+    space: SearchSpace
+    data: ImageData
+    recipe: Recipe
+    runtime: Runtime
+    baselines: Mapping[str, Architecture]
+    limits: Limits
+    epoch_seconds: float | None
+    notes: tuple[str, ...]
+
+    @cached_property
+    def plain(self) -> Architecture:
+        """The backbone as timm makes it, which latency is compared with."""
+        return Architecture.plain(
+            self.config.backbone, position=next(iter(self.space.sites_by_position)), **self.config.timm_kwargs
+        )
+
+    @property
+    def has_latency(self) -> bool:
+        return "latency" in self.config.objectives
+
+    def cost_model(self, architecture: Architecture) -> CostModel:
+        """The exact cost model of the architecture's position."""
+        return CostModel.for_architecture(architecture, self.data.input_size, self.data.num_classes)
+
+    @cached_property
+    def cost_models(self) -> dict[str, CostModel]:
+        """Exact cost models of the space by position."""
+        return {
+            position: self.cost_model(
+                Architecture(
+                    backbone=self.space.backbone,
+                    timm_kwargs=self.plain.timm_kwargs,
+                    position=position,
+                    sites=sites,
+                    widths=tuple(width_at(site, None) for site in sites),
+                    bias=self.space.spec.bias,
+                )
+            )
+            for position, sites in self.space.sites_by_position.items()
+        }
+
+    def describe(self) -> list[tuple[str, str]]:
+        """What is about to be done, as pairs of a label and a text."""
+        config, data = self.config, self.data
+        sites = []
+        for position, found in self.space.sites_by_position.items():
+            stages = sorted({site.stage for site in found})
+            counts = ", ".join(f"{sum(site.stage == stage for site in found)} in stage {stage}" for stage in stages)
+            sites.append(f"{len(found)} at {position} ({counts})")
+        size = "x".join(map(str, data.input_size))
+        tests = f", {len(data.test):,} test" if data.test is not None else ""
+        pairs = [
+            ("backbone", f"{config.backbone}, {'pretrained' if config.pretrained else 'from scratch'}"),
+            ("sites", "; ".join(sites)),
+            ("space", f"{self.space.name}: {self.space.size:,} different architectures"),
+            (
+                "data",
+                f"{data.name}: {len(data.train):,} training, {len(data.val):,} validation{tests} images,"
+                f" {data.num_classes} classes, {size}",
+            ),
+            ("device", f"{self.runtime.device} ({device_name(self.runtime.device)}), {self.runtime.precision}"),
+            ("objectives", ", ".join(config.objectives)),
+            ("training", self._training()),
+            ("budget", self._budget()),
+            ("sampler", config.sampler),
+            ("folder", str(self.path)),
+        ]
+        if data.skipped:
+            shown = ", ".join(data.skipped[:3])
+            pairs.append(("skipped", f"{len(data.skipped)} unreadable images: {shown}"))
+        return pairs + [("note", note) for note in self.notes]
+
+    def _training(self) -> str:
+        recipe = self.recipe
+        text = (
+            f"{recipe.epochs} epochs a candidate, batches of {recipe.batch_size}, {recipe.optimizer},"
+            f" lr {recipe.lr:g}"
+        )
+        if self.epoch_seconds is not None:
+            text += f" (an epoch takes {self.epoch_seconds:.1f} s here; sized so that {self._target()} candidates fit)"
+        return text
+
+    def _target(self) -> int:
+        return self.config.trials or CANDIDATES
+
+    def _budget(self) -> str:
+        seconds, trials = self.config.budget_seconds, self.config.trials
+        words = []
+        if trials is not None:
+            words.append(f"{trials} candidates, baselines included")
+        if seconds is not None:
+            words.append(
+                f"{seconds / 60:.1f} min: {SEARCH_SHARE:.0%} search, {FINAL_SHARE:.0%} final seeds,"
+                f" {LATENCY_SHARE:.0%} latency"
+            )
+        finals = f"; {self.config.final_seeds} final seeds" if self.config.final_seeds else "; no final seeds"
+        return ", ".join(words) + finals
+
+
+def resolve(config: SearchConfig, progress: Progress | None = None, *, frozen: Mapping[str, Any] | None = None) -> Plan:
+    """Check a configuration and resolve it; writes nothing.
+
+    Args:
+        config: what the user asked.
+        progress: told what takes time.
+        frozen: the manifest of a run that goes on; its decisions are kept instead of taken anew.
+
+    Raises:
+        SeNasError: whatever the user has to mend, by its kind.
+    """
+    progress = progress or Progress()
+    device = resolve_device(config.device)
+    path = Path(config.runs) / (config.name or _default_name(config))
+    if frozen is None:
+        RunFolder(path).check_free()
+    if config.checkpoint is not None and not Path(config.checkpoint).is_file():
+        raise CheckpointError(f"there is no checkpoint {config.checkpoint}.")
+    space = _space(config, frozen)
+    if config.sampler != "pareto":
+        make_sampler(config.sampler, seed=config.seed, choices=space.choices)
+    found = baselines(space)
+    data = _data(config)
+    limits = Limits.parse(config)
+    recipe = _recipe(config)
+    notes: list[str] = []
+    dearest = max(found.values(), key=lambda architecture: architecture.num_gated)
+    if frozen is not None:
+        recipe = Recipe.from_dict(frozen["recipe"])
+        runtime, epoch_seconds = Runtime.from_dict(frozen["runtime"]), frozen["epoch_seconds"]
+    else:
+        model = candidate_model(config, dearest, data, config.seed)
+        runtime = Runtime.decide(model, recipe, str(device))
+        recipe, epoch_seconds = _sized(config, recipe, runtime, model, data, progress)
+    plan = Plan(
+        config=config,
+        path=path,
+        space=space,
+        data=data,
+        recipe=recipe,
+        runtime=runtime,
+        baselines=found,
+        limits=limits,
+        epoch_seconds=epoch_seconds,
+        notes=tuple(notes),
+    )
+    return replace(plan, notes=(*notes, *limits.check_space(plan)))
+
+
+def candidate_model(config: SearchConfig, architecture: Architecture, data: ImageData, seed: int) -> nn.Module:
+    """The network of a candidate, its layers initialised from the seed or the configuration's weights.
+
+    The plain layers start equal for all candidates of a seed, because SE is inserted after them.
+    """
+    with initial_weights(seed):
+        return build_model(
+            architecture,
+            pretrained=config.pretrained,
+            init=config.init,
+            num_classes=data.num_classes,
+            checkpoint=config.checkpoint,
+        )
+
+
+def _space(config: SearchConfig, frozen: Mapping[str, Any] | None) -> SearchSpace:
+    if frozen is not None:
+        return SearchSpace.from_dict(frozen["space"]["definition"])
+    return SearchSpace.load(
+        config.space, backbone=config.backbone, position=config.position, **config.timm_kwargs
+    )
+
+
+def _data(config: SearchConfig) -> ImageData:
+    def load(size: int | None) -> ImageData:
+        return load_data(
+            config.data,
+            val_data=config.val_data,
+            test_data=config.test_data,
+            input_size=size,
+            test_fraction=None if config.test_data else TEST_FRACTION,
+            split_seed=config.split_seed,
+            strict=config.strict,
+        )
+
+    data = load(config.input_size)
+    smallest = smallest_input(config.backbone, data.input_size[1], **config.timm_kwargs)
+    if smallest == data.input_size[1]:
+        return data
+    if config.input_size is not None:
+        raise BackboneError(
+            f"{config.backbone} cannot take --input-size {config.input_size}; the next that it takes is {smallest}."
+        )
+    return load(smallest)
+
+
+def _recipe(config: SearchConfig) -> Recipe:
+    recipe = Recipe.preset(config.recipe) if isinstance(config.recipe, str) else Recipe.from_dict(config.recipe)
+    return recipe if config.batch_size is None else recipe.with_(batch_size=config.batch_size)
+
+
+def _sized(
+    config: SearchConfig, recipe: Recipe, runtime: Runtime, model: nn.Module, data: ImageData, progress: Progress
+) -> tuple[Recipe, float | None]:
+    if config.epochs is not None:
+        return recipe.with_(epochs=config.epochs), None
+    budget = config.budget_seconds
+    if budget is None:
+        return recipe, None
+    progress.message("timing a few training steps to size the schedule")
+    seconds = measure_step_time(model, Context(data=data, recipe=recipe, runtime=runtime)).epoch
+    epochs = sized_epochs(
+        seconds, BUILD_SECONDS, SEARCH_SHARE * budget, config.trials or CANDIDATES, most=recipe.epochs
+    )
+    return recipe.with_(epochs=epochs), seconds
+
+
+def _default_name(config: SearchConfig) -> str:
+    """backbone-data-N with the first N that is free."""
+    data = "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name).strip("-") or "data"
+    backbone = config.backbone.replace("/", "-").replace(":", "-")
+    taken = {entry.name for entry in Path(config.runs).glob(f"{backbone}-{data}-*")}
+    number = next(count for count in range(1, 10**9) if f"{backbone}-{data}-{count}" not in taken)
+    return f"{backbone}-{data}-{number}"

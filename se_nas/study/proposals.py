@@ -1,0 +1,131 @@
+"""Where candidates come from: the queue, then the sampler; never an architecture twice, never over a limit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import Trial, TrialState
+
+from se_nas.architecture import Architecture
+from se_nas.study.known import Identity, KnownCost
+from se_nas.study.plan import Plan
+from se_nas.study.sampler import ParetoSampler
+from se_nas.study.samplers import make_sampler
+from se_nas.study.store import FIXED, StudyStore
+
+if TYPE_CHECKING:
+    from se_nas.study.latency import LatencyAxis
+
+MAX_MISSES = 50
+"""Proposals in a row that may be duplicates or over a limit before one is drawn at random from those left."""
+MAX_DRAWS = 2000
+
+
+class Proposals:
+    """Asks the study for candidates.
+
+    A proposal that has been evaluated already is told its values again, without training; one over a limit is
+    told as failed, which no sampler reads as a value.
+    """
+
+    def __init__(self, plan: Plan, store: StudyStore, axis: LatencyAxis | None) -> None:
+        self._plan, self._store = plan, store
+        self._store.study.sampler = self._sampler(axis)
+        self._axis = axis
+
+    def _sampler(self, axis: LatencyAxis | None) -> BaseSampler:
+        config, space = self._plan.config, self._plan.space
+        if config.sampler != "pareto":
+            return make_sampler(config.sampler, seed=config.seed, choices=space.choices)
+        known = {}
+        for number, name in enumerate(config.objectives[1:], start=1):
+            costs = self._plan.width_costs(name, axis)
+            if costs is not None:
+                known[number] = KnownCost(space, costs)
+        feasible = self._plan.limits.mask(self._plan, axis)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return ParetoSampler(
+                known=known, seed=config.seed, key=Identity(space), space=space.choices, feasible=feasible
+            )
+
+    def next(self) -> tuple[Trial, Architecture] | None:
+        """A trial with an architecture that is new and within the limits; None where none is left."""
+        seen = self.values_by_key()
+        for _ in range(MAX_MISSES):
+            found = self._propose(seen)
+            if found is not None:
+                return found
+            if self._exhausted(seen):
+                return None
+        architecture = self._draw(seen)
+        if architecture is None:
+            return None
+        self._store.enqueue(self._plan.space.params(architecture), architecture)
+        return self._propose(seen)
+
+    def ask(self) -> Trial:
+        """A trial: the oldest queued one, else a new one."""
+        return self._store.study.ask()
+
+    def architecture(self, row: Mapping[str, Any]) -> Architecture:
+        """The architecture of a row of this run."""
+        position = row["position"]
+        spec = self._plan.space
+        return Architecture(
+            backbone=spec.backbone,
+            timm_kwargs=self._plan.plain.timm_kwargs,
+            position=position,
+            sites=spec.sites_by_position[position],
+            widths=tuple(row["widths"]),
+            gate=row["gate"],
+            act=row["act"],
+            bias=row["bias"],
+        )
+
+    def values_by_key(self) -> dict[str, list[float] | None]:
+        """Objective values of every architecture that was begun in the search; None without values."""
+        seen: dict[str, list[float] | None] = {}
+        for trial in self._store.study.get_trials(deepcopy=False):
+            key = trial.user_attrs.get("key")
+            if key is not None and trial.state != TrialState.WAITING:
+                values = list(trial.values) if trial.state == TrialState.COMPLETE else None
+                seen[key] = seen.get(key) or values
+        return seen
+
+    def _propose(self, seen: Mapping[str, list[float] | None]) -> tuple[Trial, Architecture] | None:
+        trial = self.ask()
+        fixed = trial.user_attrs.get(FIXED)
+        architecture = Architecture.from_dict(fixed) if fixed else self._plan.space.suggest(trial)
+        if not self._plan.limits.allow(self._plan, architecture, self._axis):
+            self._store.record(trial.number, over_limit=True)
+            self._store.study.tell(trial, state=TrialState.FAIL)
+            return None
+        if architecture.key in seen:
+            values = seen[architecture.key]
+            self._store.record(trial.number, duplicate_of=architecture.key)
+            self._store.study.tell(trial, values, state=None if values else TrialState.FAIL)
+            return None
+        return trial, architecture
+
+    def _exhausted(self, seen: Mapping[str, Any]) -> bool:
+        space = self._plan.space
+        return len(seen) >= space.size and all(arch.key in seen for arch in space.enumerate())
+
+    def _draw(self, seen: Mapping[str, Any]) -> Architecture | None:
+        """A random architecture among those left; the draw depends on the seed and on how far the run is."""
+        rng = np.random.default_rng([self._plan.config.seed, len(self._store.study.get_trials(deepcopy=False))])
+        space = self._plan.space
+        for _ in range(MAX_DRAWS):
+            architecture = space.sample(rng)
+            if architecture.key not in seen and self._plan.limits.allow(self._plan, architecture, self._axis):
+                return architecture
+        if space.size > MAX_DRAWS:
+            return None
+        left = (arch for arch in space.enumerate() if arch.key not in seen)
+        return next((arch for arch in left if self._plan.limits.allow(self._plan, arch, self._axis)), None)

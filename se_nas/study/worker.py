@@ -1,0 +1,161 @@
+"""The loop of a search: ask for a candidate, cost and train it, tell the sampler; then the final seeds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from se_nas.architecture import Architecture
+from se_nas.errors import RunError
+from se_nas.run import RunFolder
+from se_nas.study.clock import Clock
+from se_nas.study.evaluate import FINAL, SEARCH, Evaluator
+from se_nas.study.events import Progress
+from se_nas.study.finals import next_final, settled
+from se_nas.study.interrupts import Interrupts
+from se_nas.study.latency import LatencyAxis
+from se_nas.study.plan import Plan
+from se_nas.study.proposals import Proposals
+from se_nas.study.store import COLUMNS, FIXED, StudyStore
+
+MAX_FAILURES = 3
+"""Candidates in a row that may fail before the run gives up: then the fault is not theirs."""
+MARGIN = 0.02
+"""Share of the budget that is kept for writing the report."""
+
+
+class Worker:
+    """Evaluates candidates until a budget is spent, the space is exhausted or the user stops it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        store: StudyStore,
+        progress: Progress,
+        clock: Clock,
+        interrupts: Interrupts,
+    ) -> None:
+        self._plan, self._folder, self._store = plan, folder, store
+        self._progress, self._clock, self._interrupts = progress, clock, interrupts
+        self._failures = 0
+        self.provisional = True
+
+    def work(self) -> str:
+        """Search, then train the finalists. Returns why it ended, in words."""
+        self._axis = LatencyAxis.prepare(self._plan, self._folder, self._progress)
+        self._evaluator = Evaluator(
+            self._plan, self._store, self._progress, self._axis, self._stop, lambda: self._clock.spent
+        )
+        for row in self._store.rows():
+            self._evaluator.remember_latency(row)
+        self._proposals = Proposals(self._plan, self._store, self._axis)
+        for trial in self._store.open_trials():
+            self._take_up(trial)
+        self._progress.phase(SEARCH, self._clock.search_left(self._has_finals))
+        reason = self._search()
+        if self._has_finals and not self._interrupts.requested:
+            self._progress.phase(FINAL, self._clock.left)
+            self._finals()
+        self.provisional = not settled(self._store.rows(), self._plan)
+        return reason
+
+    @property
+    def _has_finals(self) -> bool:
+        return self._plan.config.final_seeds > 0
+
+    def _stop(self) -> bool:
+        margin = MARGIN * self._clock.budget if self._clock.budget is not None else 0.0
+        return self._interrupts.requested or self._clock.left <= margin
+
+    def _search(self) -> str:
+        while True:
+            reason = self._reason_to_stop()
+            if reason is not None:
+                return reason
+            found = self._proposals.next()
+            if found is None:
+                return f"every architecture of the space that the limits allow has been evaluated ({self._done()})"
+            trial, architecture = found
+            self._evaluate(
+                trial.number, architecture, self._plan.config.seed, SEARCH, trial.user_attrs.get("baseline")
+            )
+
+    def _reason_to_stop(self) -> str | None:
+        if self._interrupts.requested:
+            return "stopped by the user"
+        trials = self._plan.config.trials
+        if trials is not None and self._done() >= trials:
+            return f"all {trials} candidates have been evaluated"
+        left = self._clock.search_left(self._has_finals)
+        # A candidate that would end well beyond the search's share would eat the final seeds' time.
+        if left < 0.5 * self._expected() or self._stop():
+            return f"the search's share of the budget is spent ({self._done()} candidates)"
+        return None
+
+    def _done(self) -> int:
+        return sum(row["phase"] == SEARCH and row["state"] != "running" for row in self._store.rows())
+
+    def _expected(self) -> float:
+        """Seconds that the next candidate will take."""
+        seconds = [row["seconds"] for row in self._store.rows() if row["seconds"] and row["state"] == "complete"]
+        return float(np.median(seconds)) if seconds else 0.0
+
+    def _take_up(self, trial: FrozenTrial) -> None:
+        """Go on with a trial that was begun by a process that is gone."""
+        if trial.user_attrs.get("key") is None:
+            # It died between being asked for and being described: nothing was trained.
+            self._store.finish(trial.number, None)
+            return
+        if self._stop():
+            return
+        if FIXED in trial.user_attrs:
+            architecture = Architecture.from_dict(trial.user_attrs[FIXED])
+        else:
+            architecture = self._plan.space.architecture(trial.params)
+        self._train(trial.number, architecture, trial.user_attrs["seed"], trial.user_attrs["phase"])
+
+    def _evaluate(
+        self, number: int, architecture: Architecture, seed: int, phase: str, baseline: str | None
+    ) -> None:
+        self._evaluator.begin(number, architecture, seed=seed, phase=phase, baseline=baseline)
+        self._train(number, architecture, seed, phase)
+
+    def _train(self, number: int, architecture: Architecture, seed: int, phase: str) -> None:
+        row = {"number": number, "key": architecture.key, "description": architecture.describe(), "phase": phase}
+        self._progress.trial_started({**row, "seed": seed})
+        fields = self._evaluator.evaluate(number, architecture, seed=seed, phase=phase)
+        if fields["state"] == "unfinished":
+            self._store.record(number, **fields)
+        else:
+            self._store.finish(number, self._values(fields), **fields)
+        self._store.write_table()
+        self._progress.trial_finished({**row, **fields}, self._store)
+        self._count_failures(fields)
+
+    def _values(self, fields: dict[str, Any]) -> list[float] | None:
+        values = [fields.get(COLUMNS[name]) for name in self._plan.config.objectives]
+        if any(value is None or not math.isfinite(value) for value in values):
+            return None
+        return [float(value) for value in values if value is not None]
+
+    def _count_failures(self, fields: dict[str, Any]) -> None:
+        self._failures = self._failures + 1 if fields["state"] in ("failed", "infeasible") else 0
+        if self._failures >= MAX_FAILURES:
+            raise RunError(f"{MAX_FAILURES} candidates in a row failed, the last with: {fields.get('error')}")
+
+    def _finals(self) -> None:
+        while not self._stop() and self._expected() <= self._clock.left:
+            chosen = next_final(self._store.rows(), self._plan, self._clock.left, self._expected())
+            if chosen is None:
+                return
+            row, seed = chosen
+            architecture = self._proposals.architecture(row)
+            self._store.enqueue(row["params"] or None, architecture, phase=FINAL, seed=seed)
+            trial = self._proposals.ask()
+            if FIXED not in trial.user_attrs:
+                self._plan.space.suggest(trial)
+            self._evaluate(trial.number, architecture, seed, FINAL, row["baseline"])
