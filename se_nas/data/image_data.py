@@ -1,0 +1,103 @@
+"""What a data set is, once it has been read: three splits and what a model must know about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+
+class Samples(Protocol):
+    """Labelled images that can be read by index, before they are split.
+
+    ``read`` returns an RGB PIL image and raises ``OSError`` (or a child of it) where the file is damaged.
+    """
+
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+
+    def read(self, index: int) -> Any: ...
+
+    def name(self, index: int) -> str: ...
+
+    def payload(self, index: int) -> bytes:
+        """What stands for the image in the fingerprint when it is not decoded (its size in bytes, say)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """One split.
+
+    Attributes:
+        labels: class indices, int64, shape (N,).
+        pixels: uint8, shape (N, 3, H, W), where the split is kept in memory; else None.
+        samples: where images are decoded from on each use, where they are not; else None.
+        indices: for each image of the split its index in ``samples``; None with pixels.
+    """
+
+    labels: torch.Tensor
+    pixels: torch.Tensor | None = None
+    samples: Samples | None = None
+    indices: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def class_counts(self, num_classes: int) -> list[int]:
+        """Images of each class."""
+        return torch.bincount(self.labels, minlength=num_classes).tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """A classification data set, ready to train on.
+
+    Attributes:
+        name: as the user wrote it.
+        class_names: by class index.
+        input_size: (3, H, W) of the images that a model gets.
+        fingerprint: SHA-256 (hex) of names, labels and content; neither the split nor the input size is in
+            it.
+        skipped: names of the images that could not be decoded, in order.
+        train, val: splits; ``test`` is None where the data has none.
+        mean, std: of each channel over the training images, in [0, 1]; ImageNet's where they are not in
+            memory.
+        split_seed: seed of the split, independent of the training seed.
+        mirror: whether a mirrored image keeps its class (not so for digits).
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    input_size: tuple[int, int, int]
+    fingerprint: str
+    skipped: tuple[str, ...]
+    train: Images
+    val: Images
+    test: Images | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    split_seed: int
+    mirror: bool = True
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all splits are decoded and kept as uint8."""
+        return self.train.pixels is not None
+
+
+DataFactory = Callable[..., ImageData]
+"""An entry point of ``se_nas.data``: takes the keywords of ``load_data`` other than the name."""
+
+
+def class_list(names: Sequence[str], limit: int = 8) -> str:
+    """Class names for a message, shortened."""
+    shown = ", ".join(repr(str(name)) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

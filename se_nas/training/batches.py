@@ -1,0 +1,81 @@
+"""Batches of images already in memory: the same images, order and draws for every candidate of a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+
+from se_nas.data import ImageData, Images
+from se_nas.training.augment import Augment
+from se_nas.training.randomness import ORDER, generator
+from se_nas.training.recipe import Recipe
+from se_nas.training.runtime import Runtime
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+EVAL_BATCH = 256
+
+
+class Batches(Protocol):
+    """Training batches of one candidate and seed."""
+
+    augment: Augment
+    steps: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """(images, targets) on the device, from batch ``start`` of the epoch (both from 0)."""
+        ...
+
+    def skipped(self) -> tuple[str, ...]:
+        """Names of the images that could not be decoded so far."""
+        ...
+
+
+def effective_batch(recipe: Recipe, images: Images) -> int:
+    """The batch size, cut to an even number that the data can fill."""
+    return min(recipe.batch_size, max(2, len(images) // 2 * 2))
+
+
+class MemoryBatches:
+    """Training batches from uint8 pixels, kept on the device. The last, partial batch of an epoch is
+    dropped.
+    """
+
+    def __init__(self, data: ImageData, recipe: Recipe, runtime: Runtime, seed: int) -> None:
+        assert data.train.pixels is not None
+        self._pixels = data.train.pixels.to(runtime.device)
+        self._labels = data.train.labels.to(runtime.device)
+        self._seed, self._runtime = seed, runtime
+        self.augment = Augment(recipe, data)
+        self.batch_size = effective_batch(recipe, data.train)
+        self.steps = len(self._labels) // self.batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        order = generator(ORDER, self._seed, epoch).permutation(len(self._labels))
+        for step in range(start, self.steps):
+            chosen = torch.from_numpy(order[step * self.batch_size : (step + 1) * self.batch_size])
+            chosen = chosen.to(self._pixels.device)
+            images = self.augment.geometric(self._pixels[chosen], self._seed, epoch, step)
+            images, targets = self.augment.finish(images, self._labels[chosen], self._seed, epoch, step)
+            yield formatted(images, self._runtime), targets
+
+    def skipped(self) -> tuple[str, ...]:
+        return ()
+
+
+def memory_eval_batches(
+    data: ImageData, images: Images, augment: Augment, runtime: Runtime
+) -> Iterator[Batch]:
+    """Images in their order, without augmentation."""
+    assert images.pixels is not None
+    for start in range(0, len(images), EVAL_BATCH):
+        pixels = images.pixels[start : start + EVAL_BATCH].to(runtime.device)
+        yield formatted(augment.normalise(pixels), runtime), images.labels[start : start + EVAL_BATCH]
+
+
+def formatted(images: torch.Tensor, runtime: Runtime) -> torch.Tensor:
+    """Images in the memory format that the runtime decided on."""
+    memory_format = torch.channels_last if runtime.channels_last else torch.contiguous_format
+    return images.contiguous(memory_format=memory_format)

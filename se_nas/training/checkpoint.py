@@ -1,0 +1,121 @@
+"""Files of a training: a state to go on from after every epoch, and the final weights. Never a pickle.
+
+``{name}-s{seed}.state`` is a ``torch.save`` file that ``torch.load(weights_only=True)`` reads;
+``{name}-s{seed}.safetensors`` holds the final weights. Both are written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from se_nas.errors import CheckpointError, ConfigError
+
+SCHEMA = 1
+KEEP = ("front", "all", "none")
+STATE, WEIGHTS = ".state", ".safetensors"
+
+
+def checkpoint_path(folder: Path, name: str, seed: int, suffix: str = WEIGHTS) -> Path:
+    """Where a candidate's file is."""
+    return folder / f"{name}-s{seed}{suffix}"
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a training state: tensors, numbers, strings, lists and dictionaries."""
+    _atomically(path, lambda target: torch.save({"schema": SCHEMA, **state}, target))
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """The state, or None where there is none.
+
+    Raises:
+        CheckpointError: the file is damaged, holds something else, or is of a newer schema.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{str(path)!r} is no training state, or is damaged: {error}.") from error
+    if not isinstance(state, dict) or state.get("schema", 0) > SCHEMA or "schema" not in state:
+        raise CheckpointError(f"{str(path)!r} is no training state of schema {SCHEMA} or before.")
+    return state
+
+
+def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None:
+    """Write a model's weights; ``about`` goes into the header as JSON."""
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()
+    }
+    _atomically(
+        path, lambda target: save_file(tensors, target, {"format": "pt", "se_nas": json.dumps(dict(about))})
+    )
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What ``save_weights`` was told about the weights.
+
+    Raises:
+        CheckpointError: the file is missing or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(json.loads((file.metadata() or {}).get("se_nas", "{}")))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{str(path)!r} holds no weights: {error}.") from error
+
+
+def prune(folder: Path, keep: str, front: Collection[str] = ()) -> int:
+    """Delete files by policy and return the bytes freed.
+
+    Args:
+        keep: "all" keeps everything; "front" the files whose candidate is in ``front``; "none" nothing.
+        front: names of candidates, as in ``Context.name``.
+    """
+    if keep not in KEEP:
+        raise ConfigError(f"keep is {keep!r}; allowed: {', '.join(KEEP)}.")
+    freed = 0
+    for path in checkpoint_files(folder):
+        name = path.stem.rpartition("-s")[0]
+        if keep == "all" or (keep == "front" and name in front):
+            continue
+        freed += path.stat().st_size
+        path.unlink()
+    return freed
+
+
+def disk_used(folder: Path) -> int:
+    """Bytes that the checkpoints of a folder take."""
+    return sum(path.stat().st_size for path in checkpoint_files(folder))
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, sorted; other files are left alone."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in (STATE, WEIGHTS) and "-s" in path.stem)
+
+
+def _atomically(path: Path, write: Callable[[str], None]) -> None:
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise CheckpointError(f"{str(path)!r} could not be written: {error}.") from error

@@ -1,0 +1,116 @@
+"""Optimiser, schedule, loss and weight average of a recipe, from timm by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+
+from se_nas.blocks import SqueezeExcite
+from se_nas.errors import ConfigError, nearest
+from se_nas.training.recipe import Recipe
+
+_FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, lr_factor: float = 1.0) -> torch.optim.Optimizer:
+    """timm's optimiser with groups for SE blocks, classifier and backbone, decayed and not.
+
+    Raises:
+        ConfigError: timm knows no such optimiser.
+    """
+    known = [str(name) for name in list_optimizers()]
+    if recipe.optimizer not in known:
+        raise ConfigError(
+            f"optimizer is {recipe.optimizer!r}, which timm does not know.{nearest(recipe.optimizer, known)}"
+            f" Known: {', '.join(known)}."
+        )
+    info = get_optimizer_info(recipe.optimizer)
+    extra: dict[str, Any] = {"fused": True} if info.opt_class in _FUSED else {}
+    return create_optimizer_v2(
+        model,
+        opt=recipe.optimizer,
+        lr=recipe.lr * lr_factor,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+        param_group_fn=lambda net: parameter_groups(net, recipe),
+        **extra,
+    )
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Groups by part (SE, head, backbone) and by decay; ``lr_scale`` is the part's share of the rate.
+
+    As in timm, biases, one-dimensional parameters and those that the model names are not decayed.
+    """
+    undecayed = set(_called(model, "no_weight_decay") or ())
+    scales = {
+        "se": recipe.se_lr_factor,
+        "head": recipe.head_lr_factor,
+        "backbone": recipe.backbone_lr_factor,
+    }
+    parts = parameter_parts(model)
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        part = parts[name]
+        decays = parameter.ndim > 1 and not name.endswith(".bias") and name not in undecayed
+        group = groups.setdefault(
+            (part, decays),
+            {
+                "params": [],
+                "weight_decay": recipe.weight_decay if decays else 0.0,
+                "lr_scale": scales[part],
+                "part": part,
+            },
+        )
+        group["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def parameter_parts(model: nn.Module) -> dict[str, str]:
+    """For each parameter's name "se" (inside of an inserted block), "head" (the classifier) or "backbone"."""
+    owners: dict[str, str] = {}
+    classifier = _called(model, "get_classifier")
+    heads = classifier if isinstance(classifier, tuple | list) else (classifier,)
+    for path, module in model.named_modules():
+        part = "se" if isinstance(module, SqueezeExcite) else "head" if module in heads else None
+        if part:
+            owners |= {f"{path}.{name}" if path else name: part for name, _ in module.named_parameters()}
+    return {name: owners.get(name, "backbone") for name, _ in model.named_parameters()}
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, lr_factor: float = 1.0
+) -> Scheduler:
+    """timm's schedule, stepped on every update; it has no state besides the number of updates."""
+    lr = recipe.lr * lr_factor
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=recipe.schedule,
+        num_epochs=recipe.epochs,
+        warmup_epochs=recipe.warmup_epochs,  # type: ignore[arg-type]
+        warmup_lr=recipe.warmup_lr * lr,
+        min_lr=recipe.min_lr * lr,
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+    )
+    return scheduler
+
+
+def make_loss(recipe: Recipe, mixes: bool) -> nn.Module:
+    """Loss on logits (B, K) and indices (B,), or probabilities (B, K) where mixup or cutmix makes them."""
+    if recipe.loss == "bce":
+        # Mixup has smoothed the targets already.
+        return BinaryCrossEntropy(smoothing=0.0 if mixes else recipe.label_smoothing)
+    return SoftTargetCrossEntropy() if mixes else nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+
+
+def _called(model: nn.Module, method: str) -> Any:
+    """What a method of timm's models returns, None where the model has none."""
+    function = getattr(model, method, None)
+    return function() if callable(function) else None
