@@ -43,6 +43,10 @@ class Site:
         rd_divisor: the family's rounding of the hidden width: to multiples of this, 1 for the nearest integer.
         rd_round_limit: as in timm's ``make_divisible``: round up where less than this share would be left.
         act: inner activation that the family uses at this site.
+        anchor: what is gated: the module's "output", its "input" (position pre; or a module that only passes
+            the tensor on, such as stochastic depth), or "shortcut" (path is the block around the shortcut).
+        slot: dotted name of the block's own empty slot for a gate, where there is one: SE goes there.
+        channel_dim: 1 for (N, C, H, W), -1 for (N, H, W, C).
     """
 
     stage: int
@@ -57,6 +61,9 @@ class Site:
     rd_divisor: int = 8
     rd_round_limit: float = 0.0
     act: str = "relu"
+    anchor: str = "output"
+    slot: str | None = None
+    channel_dim: int = 1
 
     def rd_channels(self, reduction: float, rounding: str = "timm") -> int:
         """Hidden width at reduction ratio γ: ``reduction_base / γ``, rounded.

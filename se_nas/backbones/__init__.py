@@ -1,0 +1,8 @@
+"""Where SE can go in a backbone, found on the backbone's own forward pass, and how it is put there."""
+
+from __future__ import annotations
+
+from se_nas.backbones.discovery import find_sites, positions, usual_position
+from se_nas.backbones.insertion import insert
+
+__all__ = ["find_sites", "insert", "positions", "usual_position"]
