@@ -13,13 +13,13 @@ from optuna.trial import Trial, TrialState
 
 from se_nas.architecture import Architecture
 from se_nas.study.known import Identity, KnownCost
-from se_nas.study.plan import Plan
 from se_nas.study.sampler import ParetoSampler
 from se_nas.study.samplers import make_sampler
 from se_nas.study.store import FIXED, StudyStore
 
 if TYPE_CHECKING:
     from se_nas.study.latency import LatencyAxis
+    from se_nas.study.plan import Plan
 
 MAX_MISSES = 50
 """Proposals in a row that may be duplicates or over a limit before one is drawn at random from those left."""
@@ -71,7 +71,7 @@ class Proposals:
 
     def ask(self) -> Trial:
         """A trial: the oldest queued one, else a new one."""
-        return self._store.study.ask()
+        return self._store.ask()
 
     def architecture(self, row: Mapping[str, Any]) -> Architecture:
         """The architecture of a row of this run."""
@@ -104,12 +104,12 @@ class Proposals:
         architecture = Architecture.from_dict(fixed) if fixed else self._plan.space.suggest(trial)
         if not self._plan.limits.allow(self._plan, architecture, self._axis):
             self._store.record(trial.number, over_limit=True)
-            self._store.study.tell(trial, state=TrialState.FAIL)
+            self._store.tell(trial.number, None)
             return None
         if architecture.key in seen:
             values = seen[architecture.key]
             self._store.record(trial.number, duplicate_of=architecture.key)
-            self._store.study.tell(trial, values, state=None if values else TrialState.FAIL)
+            self._store.tell(trial.number, values)
             return None
         return trial, architecture
 

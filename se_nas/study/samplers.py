@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,9 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from se_nas.errors import ConfigError, nearest
+
+MAX_GRID = 100_000
+"""Points that Optuna's grid sampler may hold: it lists them all."""
 
 
 def make_sampler(name: str, *, seed: int, choices: Mapping[str, tuple[Any, ...]]) -> BaseSampler:
@@ -31,9 +35,7 @@ def make_sampler(name: str, *, seed: int, choices: Mapping[str, tuple[Any, ...]]
         "gp": lambda: optuna.samplers.GPSampler(seed=seed),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
         "qmc": lambda: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
-        "grid": lambda: optuna.samplers.GridSampler(
-            {name: list(values) for name, values in choices.items()}, seed=seed
-        ),
+        "grid": lambda: _grid(choices, seed),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -45,6 +47,20 @@ def make_sampler(name: str, *, seed: int, choices: Mapping[str, tuple[Any, ...]]
                 f"sampler is {name!r}; allowed: {', '.join(known)} or package.module:Class.{nearest(name, known)}"
             )
         return _imported(name, seed)
+
+
+class _Grid(optuna.samplers.GridSampler):
+    """Optuna's grid, for ask and tell: the caller knows when the space is exhausted."""
+
+    def after_trial(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: the original stops the study, which is an error outside ``Study.optimize``."""
+
+
+def _grid(choices: Mapping[str, tuple[Any, ...]], seed: int) -> BaseSampler:
+    points = math.prod(len(values) for values in choices.values())
+    if points > MAX_GRID:
+        raise ConfigError(f"sampler is 'grid', but the space has {points:,} points; at most {MAX_GRID:,} are allowed.")
+    return _Grid({name: list(values) for name, values in choices.items()}, seed=seed)
 
 
 def _imported(name: str, seed: int) -> BaseSampler:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
@@ -72,6 +72,15 @@ class StudyStore:
     def finish(self, number: int, values: Sequence[float] | None, **fields: Any) -> None:
         """Store the last fields and tell the sampler: objective values, or None for a trial without."""
         self.record(number, **fields, finished=now())
+        self.tell(number, values)
+
+    def ask(self) -> Trial:
+        """A trial: the oldest queued one, else a new one."""
+        with _quiet_optuna():
+            return self.study.ask()
+
+    def tell(self, number: int, values: Sequence[float] | None) -> None:
+        """Tell the sampler a trial's objective values; None says that it has none."""
         with _quiet_optuna():
             self.study.tell(number, values, state=None if values is not None else TrialState.FAIL)
 
