@@ -28,7 +28,7 @@ class Samples(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
     """One split.
 
@@ -52,7 +52,7 @@ class Images:
         return torch.bincount(self.labels, minlength=num_classes).tolist()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
     """A classification data set, ready to train on.
 

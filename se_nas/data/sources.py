@@ -4,6 +4,7 @@ knows.
 
 from __future__ import annotations
 
+import os
 import tarfile
 from importlib.metadata import EntryPoint, entry_points
 from io import BytesIO
@@ -65,6 +66,7 @@ class ReaderSamples:
             getattr(self._reader, "class_to_idx", None) or self._reader.class_name_to_idx
         )
         self.class_names = tuple(sorted(mapping, key=lambda name: mapping[name]))
+        self._process = os.getpid()
         # A folder's reader has (path, label) pairs, a tar's has two arrays.
         targets = getattr(self._reader, "targets", None)
         if targets is None:
@@ -72,6 +74,7 @@ class ReaderSamples:
         self.labels = np.asarray(targets, dtype=np.int64)
 
     def read(self, index: int) -> Image.Image:
+        self._leave_parent()
         with self._reader[index][0] as stream:
             return Image.open(stream).convert("RGB")
 
@@ -79,8 +82,19 @@ class ReaderSamples:
         return Path(self._reader.filename(index)).as_posix()
 
     def payload(self, index: int) -> bytes:
+        self._leave_parent()
         with self._reader[index][0] as stream:
             return str(stream.seek(0, 2)).encode()
+
+    def _leave_parent(self) -> None:
+        """Open tars anew in a forked process: an inherited file would share its position with the parent."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            state = getattr(self._reader, "tar_state", {})
+            for tar in state.values() if isinstance(state, dict) else [state]:
+                tar.reset()
+                for child in tar.children.values():
+                    child.reset()
 
 
 class DatasetSamples:

@@ -1,13 +1,16 @@
 """Training of candidates: the loop, its settings, its files, and the door for users' own trainers."""
 
 from se_nas.training.checkpoint import checkpoint_path, disk_used, prune, read_about
+from se_nas.training.compiling import compile_blocks
 from se_nas.training.context import Context, Logger, StopTraining, TrainResult
+from se_nas.training.loggers import TensorBoardLogger, make_logger
 from se_nas.training.loop import evaluate, train
 from se_nas.training.metrics import Metrics, score
 from se_nas.training.randomness import initial_weights
 from se_nas.training.recipe import PRESETS, Recipe
 from se_nas.training.runtime import Runtime
-from se_nas.training.timing import StepTime, measure_step_time
+from se_nas.training.timing import StepTime, measure_step_time, worth_compiling
+from se_nas.training.trainers import Trainer, adapt, load_trainer
 
 __all__ = [
     "PRESETS",
@@ -18,14 +21,21 @@ __all__ = [
     "Runtime",
     "StepTime",
     "StopTraining",
+    "TensorBoardLogger",
     "TrainResult",
+    "Trainer",
+    "adapt",
     "checkpoint_path",
+    "compile_blocks",
     "disk_used",
     "evaluate",
     "initial_weights",
+    "load_trainer",
+    "make_logger",
     "measure_step_time",
     "prune",
     "read_about",
     "score",
     "train",
+    "worth_compiling",
 ]

@@ -65,10 +65,9 @@ class MemoryBatches:
         return ()
 
 
-def memory_eval_batches(
-    data: ImageData, images: Images, augment: Augment, runtime: Runtime
-) -> Iterator[Batch]:
+def memory_eval_batches(data: ImageData, split: str, augment: Augment, runtime: Runtime) -> Iterator[Batch]:
     """Images in their order, without augmentation."""
+    images: Images = getattr(data, split)
     assert images.pixels is not None
     for start in range(0, len(images), EVAL_BATCH):
         pixels = images.pixels[start : start + EVAL_BATCH].to(runtime.device)

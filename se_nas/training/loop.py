@@ -25,8 +25,10 @@ from se_nas.training.checkpoint import (
     save_state,
     save_weights,
 )
+from se_nas.training.compiling import compile_blocks
 from se_nas.training.context import Context, Interrupted, StopTraining, TrainResult
 from se_nas.training.faults import DivergedError, OutOfMemoryError, check_loss, is_out_of_memory
+from se_nas.training.loader import LoaderBatches, loader_eval_batches
 from se_nas.training.metrics import Metrics, score
 from se_nas.training.optim import make_loss, make_optimizer, make_scheduler, parameter_parts
 from se_nas.training.randomness import DROPOUT, derived_seed
@@ -62,7 +64,8 @@ def evaluate(model: nn.Module, context: Context, split: str = "val") -> Metrics:
 
 def make_batches(context: Context) -> Batches:
     """Training batches for data in memory or on disk."""
-    return MemoryBatches(context.data, context.recipe, context.runtime, context.seed)
+    kind = MemoryBatches if context.data.in_memory else LoaderBatches
+    return kind(context.data, context.recipe, context.runtime, context.seed)
 
 
 class _Training:
@@ -71,6 +74,8 @@ class _Training:
     def __init__(self, model: nn.Module, context: Context) -> None:
         self.context, self.recipe, self.runtime = context, context.recipe, context.runtime
         self.model = self.runtime.place(model)
+        if self.runtime.compile:
+            compile_blocks(self.model)
         self.batches = make_batches(context)
         self.loss_fn = make_loss(self.recipe, self.batches.augment.mixes)
         self.first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -325,10 +330,10 @@ class _Training:
 
 @torch.inference_mode()
 def _evaluate(model: nn.Module, context: Context, augment: Augment, split: str) -> Metrics:
-    images = getattr(context.data, split)
+    batches = memory_eval_batches if getattr(context.data, split).pixels is not None else loader_eval_batches
     model.eval()
     logits, labels = [], []
-    for batch, wanted in memory_eval_batches(context.data, images, augment, context.runtime):
+    for batch, wanted in batches(context.data, split, augment, context.runtime):
         with context.runtime.autocast():
             logits.append(model(batch).float().cpu())
         labels.append(wanted.cpu())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from se_nas.device import resolve_device
 from se_nas.errors import ConfigError
 from se_nas.training.recipe import Recipe
 
+MAX_WORKERS = 8
+
 
 @dataclass(kw_only=True)
 class Runtime:
@@ -30,6 +33,7 @@ class Runtime:
         channels_last: memory format of images and convolutions.
         compile: whether the blocks of the network are compiled.
         micro_batch: images of one pass, where a whole batch did not fit in memory.
+        workers: processes that decode images of data that is not in memory; 0 decodes in this one.
     """
 
     device: str = "cpu"
@@ -37,6 +41,7 @@ class Runtime:
     channels_last: bool = False
     compile: bool = False
     micro_batch: int | None = None
+    workers: int = 0
 
     @classmethod
     def decide(cls, model: nn.Module, recipe: Recipe, device: str = "cpu") -> Runtime:
@@ -70,6 +75,7 @@ class Runtime:
             precision=precision,
             channels_last=channels_last,
             compile=recipe.compile == "on",
+            workers=min(MAX_WORKERS, _usable_cpus()),
         )
 
     @property
@@ -116,6 +122,10 @@ def keep_freed_memory() -> None:
         mmap_threshold, trim_threshold = -3, -1
         libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_has_bf16() -> bool:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from se_nas.training.compiling import compile_blocks
 from se_nas.training.context import Context
 from se_nas.training.loop import evaluate, make_batches
 from se_nas.training.optim import make_loss, make_optimizer
+from se_nas.training.runtime import Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,8 @@ def measure_step_time(model: nn.Module, context: Context, *, steps: int = 4, war
     """
     runtime = context.runtime
     model = runtime.place(copy.deepcopy(model)).train()
+    if runtime.compile:
+        compile_blocks(model)
     batches = make_batches(context)
     optimizer = make_optimizer(model, context.recipe)
     loss_fn = make_loss(context.recipe, batches.augment.mixes)
@@ -58,6 +62,30 @@ def measure_step_time(model: nn.Module, context: Context, *, steps: int = 4, war
     return StepTime(
         step=statistics.median(seconds[warmup:]), validation=time.perf_counter() - before, steps=batches.steps
     )
+
+
+def worth_compiling(model: nn.Module, context: Context, *, candidates: int) -> bool:
+    """Whether compiled steps earn back the time of compiling, over ``candidates`` trainings of this recipe.
+
+    Measured with the model given: a few steps as they are, then compiled. Compiling is counted for the first
+    candidate and, since blocks are shared, not again. On a CPU the answer is no without measuring: there
+    compiling takes minutes (docs/training.md).
+    """
+    if context.runtime.device == "cpu":
+        return False
+    plain = Runtime.from_dict({**context.runtime.to_dict(), "compile": False})
+    compiled = Runtime.from_dict({**context.runtime.to_dict(), "compile": True})
+    first, context.runtime = context.runtime, plain
+    try:
+        eager = measure_step_time(model, context)
+        context.runtime = compiled
+        before = time.perf_counter()
+        fast = measure_step_time(model, context)
+        spent = time.perf_counter() - before
+    finally:
+        context.runtime = first
+    steps = candidates * context.epochs * fast.steps
+    return steps * (eager.step - fast.step) > spent
 
 
 def _wait(device: str) -> None:

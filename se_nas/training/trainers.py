@@ -1,0 +1,109 @@
+"""Users' own training functions: ``train(model, context) -> {"accuracy": ...}`` instead of the built-in
+loop.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from se_nas.errors import ConfigError, nearest
+from se_nas.training.context import STATES, Context, StopTraining, TrainResult
+from se_nas.training.loop import train
+
+ENTRY_POINTS = "se_nas.trainers"
+DEFAULT = "default"
+
+Trainer = Callable[[nn.Module, Context], TrainResult]
+"""What the study calls: the built-in ``train``, or a user's function behind ``adapt``."""
+
+
+def load_trainer(name: str) -> Trainer:
+    """A trainer by name: "default", an entry point of ``se_nas.trainers``, or ``package.module:function``.
+
+    Raises:
+        ConfigError: there is no such trainer, or it cannot be imported.
+    """
+    if name == DEFAULT:
+        return train
+    plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    try:
+        if name in plugins:
+            return adapt(plugins[name].load(), name)
+        module, colon, attribute = name.partition(":")
+        if not colon or not module or not attribute:
+            known = [DEFAULT, *sorted(plugins)]
+            raise ConfigError(
+                f"trainer is {name!r}; allowed: {', '.join(known)} or package.module:function."
+                f"{nearest(name, known)}"
+            )
+        return adapt(getattr(importlib.import_module(module), attribute), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"trainer {name!r} cannot be imported: {error}.") from error
+
+
+def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str = "the trainer") -> Trainer:
+    """Make a user's function look like the built-in loop.
+
+    It returns a mapping with ``accuracy`` (top-1 on ``context.data.val``, percent) and whatever it knows of
+    ``loss``, ``top5``, ``ece``, ``per_class``, ``train_loss`` and ``state``. It may let ``StopTraining`` of
+    ``context.report``
+    pass: then the last report counts. Its other exceptions are its own and pass through.
+
+    Raises (when called):
+        ConfigError: what it returned is no such mapping.
+    """
+    if not callable(function):
+        raise ConfigError(f"{name} is {function!r}, which cannot be called.")
+
+    def run(model: nn.Module, context: Context) -> TrainResult:
+        started = time.monotonic()
+        try:
+            returned: Mapping[str, Any] = function(model, context)
+            cut_short = context.should_stop() and len(context.curve) < context.epochs
+            state = "unfinished" if cut_short else "complete"
+        except StopTraining:
+            returned, state = context.curve[-1], "stopped"
+        result = _checked(returned, name)
+        return TrainResult(
+            state=result.get("state", state),
+            accuracy=result["accuracy"],
+            top5=result.get("top5"),
+            loss=result.get("loss"),
+            ece=result.get("ece"),
+            per_class=tuple(result.get("per_class", ())),
+            train_loss=result.get("train_loss"),
+            curve=tuple(context.curve),
+            epochs=len(context.curve),
+            epochs_planned=context.epochs,
+            seconds=time.monotonic() - started,
+            batch_size=context.recipe.batch_size,
+            micro_batch=context.recipe.batch_size,
+        )
+
+    return run
+
+
+def _checked(returned: Any, name: str) -> dict[str, Any]:
+    if isinstance(returned, TrainResult):
+        returned = returned.to_dict()
+    if not isinstance(returned, Mapping) or "accuracy" not in returned:
+        got = sorted(returned) if isinstance(returned, Mapping) else type(returned).__name__
+        raise ConfigError(f"{name} returned {got}; it must return a mapping with 'accuracy' in percent.")
+    result = dict(returned)
+    accuracy = result["accuracy"]
+    if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 100:
+        raise ConfigError(f"{name} returned accuracy {accuracy!r}; it must be a percentage, 0 to 100.")
+    for field in ("loss", "top5", "ece", "train_loss"):
+        value = result.get(field)
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise ConfigError(f"{name} returned {field} {value!r}; it must be a finite number.")
+    if result.get("state", "complete") not in STATES:
+        raise ConfigError(f"{name} returned state {result['state']!r}; allowed: {', '.join(STATES)}.")
+    return result

@@ -1,0 +1,90 @@
+"""A data set and a network small enough to be trained in a fraction of a second."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from se_nas.blocks import SqueezeExcite
+from se_nas.data import ImageData, Images
+from se_nas.training import Context, Recipe, Runtime
+
+
+class SmallNet(nn.Module):
+    """Three blocks, the last two with SE where asked for, batch norm, dropout and a classifier."""
+
+    def __init__(self, num_classes: int = 3, se: bool = True, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+        )
+        self.body = nn.Sequential(
+            nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+        )
+        self.drop = nn.Dropout(dropout)
+        self.fc = nn.Linear(16, num_classes)
+        # Made last, so that networks with and without share their other first weights.
+        self.se = SqueezeExcite(16, 4, init="identity") if se else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.drop(self.se(self.body(self.stem(x))).mean((2, 3))))
+
+
+def make_images(count: int, num_classes: int, side: int, seed: int) -> Images:
+    """Noise with a bright stripe whose place and colour tell the class."""
+    draws = np.random.default_rng(seed)
+    labels = np.arange(count) % num_classes
+    pixels = draws.integers(0, 90, (count, 3, side, side), dtype=np.uint8)
+    width = side // num_classes
+    for index, label in enumerate(labels):
+        pixels[index, label % 3, :, label * width : (label + 1) * width] = 230
+    return Images(labels=torch.from_numpy(labels), pixels=torch.from_numpy(pixels))
+
+
+def make_data(num_classes: int = 3, side: int = 16, train: int = 48, val: int = 24) -> ImageData:
+    return ImageData(
+        name="stripes",
+        class_names=tuple("abcdefghij"[:num_classes]),
+        input_size=(3, side, side),
+        fingerprint="stripes",
+        skipped=(),
+        train=make_images(train, num_classes, side, 1),
+        val=make_images(val, num_classes, side, 2),
+        test=None,
+        mean=(0.3, 0.3, 0.3),
+        std=(0.25, 0.25, 0.25),
+        split_seed=0,
+        mirror=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def stripes() -> ImageData:
+    return make_data()
+
+
+@pytest.fixture
+def small_net():
+    def build(seed: int = 0, **keywords) -> SmallNet:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return SmallNet(**keywords)
+
+    return build
+
+
+@pytest.fixture
+def make_context(stripes):
+    def build(*, data: ImageData = stripes, runtime: Runtime | None = None, **keywords) -> Context:
+        fields = {"seed", "checkpoint_dir", "name", "on_epoch", "stop", "loggers"}
+        given = {key: keywords.pop(key) for key in list(keywords) if key in fields}
+        recipe = Recipe(**{"epochs": 3, "batch_size": 8, "lr": 3e-3, "precision": "fp32", **keywords})
+        runtime = runtime or Runtime(device="cpu", precision=recipe.precision)
+        return Context(data=data, recipe=recipe, runtime=runtime, **given)
+
+    return build
