@@ -109,7 +109,9 @@ def synthetic(name: str, seed: int = 11) -> Task:
             on = (chosen > 0).astype(float)[:, stage_of]
             return on, np.where(chosen > 0, chosen, 2.0)
     else:
-        choices = {f"block{b}": (0, 1) for b in range(16)} | {f"reduction{s}": (2, 4, 8, 16) for s in range(4)}
+        choices = {f"block{b}": (0, 1) for b in range(16)} | {
+            f"reduction{s}": (2, 4, 8, 16) for s in range(4)
+        }
 
         def expand(index: NDArray[np.int64]) -> tuple[Array, Array]:
             return index[:, :16].astype(float), gammas[index[:, 16:]]

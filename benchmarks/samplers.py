@@ -129,7 +129,13 @@ def run(out: Path, tasks: list[str], names: list[str], repetitions: int) -> None
             index = np.array(recorder.rows[:EVALUATIONS])
             values = np.stack([task.means(index), task.costs(index)], axis=1)
             shares = [round(task.share(values[:n]), 6) for n in range(1, len(values) + 1)]
-            row = {"task": name, "sampler": sampler, "seed": seed, "seconds": round(seconds, 2), "share": shares}
+            row = {
+                "task": name,
+                "sampler": sampler,
+                "seed": seed,
+                "seconds": round(seconds, 2),
+                "share": shares,
+            }
             with open(out, "a") as file:
                 file.write(json.dumps(row | {"index": index.tolist()}) + "\n")
             print(f"{name} {sampler} seed {seed}: {shares[-1]:.4f} in {seconds:.1f} s", flush=True)
@@ -160,7 +166,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     for task in [name for name in NAMES if any(row["task"] == name for row in rows)]:
         runs = {
-            s: {row["seed"]: np.array(row["share"]) for row in rows if (row["task"], row["sampler"]) == (task, s)}
+            s: {
+                row["seed"]: np.array(row["share"])
+                for row in rows
+                if (row["task"], row["sampler"]) == (task, s)
+            }
             for s in SAMPLERS
         }
         runs = {name: by_seed for name, by_seed in runs.items() if by_seed}
@@ -184,7 +194,10 @@ def paired(runs: dict[str, dict[int, Array]]) -> list[str]:
     """Ours minus each rival on the same seeds: mean and its 95 % interval (Student's t) at each budget."""
     from scipy.stats import t
 
-    lines = ["| pareto minus | " + " | ".join(str(n) for n in BUDGETS) + " |", "|---" * (len(BUDGETS) + 1) + "|"]
+    lines = [
+        "| pareto minus | " + " | ".join(str(n) for n in BUDGETS) + " |",
+        "|---" * (len(BUDGETS) + 1) + "|",
+    ]
     for name in (n for n in runs if n != "pareto" and "pareto" in runs):
         seeds = sorted(set(runs[name]) & set(runs["pareto"]))
         if len(seeds) < 2:
@@ -213,7 +226,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                 continue
             low, middle, high = np.quantile(1 - np.array(found), [0.25, 0.5, 0.75], axis=0)
             steps = np.arange(1, len(middle) + 1)
-            panel.plot(steps, middle, label=name, color=colours[name], linewidth=2.5 if name == "pareto" else 1.2)
+            panel.plot(
+                steps, middle, label=name, color=colours[name], linewidth=2.5 if name == "pareto" else 1.2
+            )
             panel.fill_between(steps, low, high, color=colours[name], alpha=0.12, linewidth=0)
         panel.set(title=task, xlabel="evaluations", yscale="log", ylim=(1e-3, 1))
         panel.axhline(0.02, color="grey", linewidth=0.6, linestyle=":")
@@ -225,7 +240,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("action", choices=("run", "table"))
     parser.add_argument("--out", type=Path, default=Path("runs/samplers.jsonl"))
     parser.add_argument("--task", nargs="+", choices=NAMES, default=list(NAMES))

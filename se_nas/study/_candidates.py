@@ -1,0 +1,233 @@
+"""The finite grid of a study's parameters: numbers of choices instead of values, known objectives, neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from se_nas.errors import ConfigError
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+Params = dict[str, Any]
+
+MAX_CHOICES = 1000
+"""Longest grid of one numeric parameter."""
+SKETCH = 2048
+"""Points by which the ranges of known objectives are judged where the grid is too large to enumerate."""
+
+
+def choices_of(name: str, distribution: BaseDistribution) -> tuple[Any, ...]:
+    """The finite list of values of a distribution.
+
+    Raises:
+        ConfigError: the distribution is continuous, or has more than `MAX_CHOICES` values.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return tuple(distribution.choices)
+    step: float | None = None
+    if isinstance(distribution, IntDistribution):
+        low, high, step = distribution.low, distribution.high, 1 if distribution.log else distribution.step
+    elif isinstance(distribution, FloatDistribution):
+        low, high, step = distribution.low, distribution.high, distribution.step
+    if step is None:
+        raise ConfigError(
+            f"parameter {name!r} is continuous ({distribution}); ParetoSampler takes categorical parameters,"
+            " integers and floats with a step. Give it a step, or use suggest_categorical."
+        )
+    count = math.floor((high - low) / step + 1e-9) + 1
+    if count > MAX_CHOICES:
+        raise ConfigError(
+            f"parameter {name!r} has {count} values ({distribution}); ParetoSampler takes up to {MAX_CHOICES}."
+            " Give it a larger step."
+        )
+    if isinstance(distribution, IntDistribution):
+        return tuple(range(distribution.low, distribution.high + 1, int(step)))
+    return tuple(round(low + i * step, 12) for i in range(count))
+
+
+class Grid:
+    """All points of a space; known objectives are evaluated once a point.
+
+    Args:
+        choices: parameter name to its values.
+        known: objective number to a function of a params dict. A function with a method ``batch``, which takes
+            a list of params dicts and returns as many numbers, is called by that.
+        feasible: optional function of a params dict to whether the point may be proposed; ``batch`` as above.
+        prior: optional cheap estimate of the first modelled objective; ``batch`` as above.
+        key: function of a params dict to what identifies a point; default: the params themselves.
+    """
+
+    def __init__(
+        self,
+        choices: Mapping[str, Sequence[Any]],
+        *,
+        known: Mapping[int, Callable[..., Any]],
+        feasible: Callable[..., Any] | None = None,
+        prior: Callable[..., Any] | None = None,
+        key: Callable[[Params], Hashable] | None = None,
+    ) -> None:
+        self.names = list(choices)
+        self.choices = [tuple(values) for values in choices.values()]
+        self.sizes = np.array([len(values) for values in self.choices], dtype=np.int64)
+        self.total = math.prod(len(values) for values in self.choices)
+        self.known_columns = sorted(known)
+        self._functions: list[Callable[..., Any]] = [known[column] for column in self.known_columns]
+        self.has_prior = prior is not None
+        if prior is not None:
+            self._functions.append(prior)
+        self._feasible, self._key = feasible, key
+        # 1 and True, or 1 and 1.0, are equal as dictionary keys but may be two choices.
+        self._numbers = [{(type(v), v): i for i, v in enumerate(values)} for values in self.choices]
+        self._costs: dict[bytes, tuple[float, ...]] = {}
+        self._allowed: dict[bytes, bool] = {}
+
+    def params(self, row: Index) -> Params:
+        return {name: values[int(i)] for name, values, i in zip(self.names, self.choices, row, strict=True)}
+
+    def row(self, params: Mapping[str, Any]) -> Index | None:
+        """Numbers of the choices of ``params``; None if a parameter is missing or has another value."""
+        out = np.empty(len(self.names), dtype=np.int64)
+        for i, (name, numbers) in enumerate(zip(self.names, self._numbers, strict=True)):
+            if name not in params:
+                return None
+            value = params[name]
+            if isinstance(value, float) and (type(value), value) not in numbers:
+                value = round(value, 12)
+            found = numbers.get((type(value), value))
+            if found is None:
+                return None
+            out[i] = found
+        return out
+
+    def key(self, row: Index) -> Hashable:
+        return tuple(row.tolist()) if self._key is None else self._key(self.params(row))
+
+    def everything(self) -> Index:
+        """(total, n_params): every point."""
+        return np.stack(np.unravel_index(np.arange(self.total), tuple(self.sizes)), axis=1).astype(np.int64)
+
+    def sample(self, count: int, rng: np.random.Generator) -> Index:
+        """(count, n_params) points, uniform and independent."""
+        return rng.integers(0, self.sizes, size=(count, len(self.sizes)))
+
+    def neighbours(self, row: Index) -> Index:
+        """All points that differ from ``row`` in one parameter."""
+        out = [row] * int((self.sizes - 1).sum())
+        moved = np.array(out, dtype=np.int64).reshape(-1, len(row))
+        at = 0
+        for d, size in enumerate(self.sizes):
+            others = np.delete(np.arange(size), row[d])
+            moved[at : at + len(others), d] = others
+            at += len(others)
+        return moved
+
+    # -- functions of the user --------------------------------------------------------------------------------
+    def functions(self, rows: Index) -> Array:
+        """(n, n_known [+ 1 with a prior]) values of the known objectives, in the study's own directions.
+
+        Raises:
+            ConfigError: a function returns NaN, infinity or no number.
+        """
+        if not self._functions:
+            return np.zeros((len(rows), 0))
+        keys = [row.tobytes() for row in rows]
+        missing = {key: i for i, key in enumerate(keys) if key not in self._costs}
+        if missing:
+            points = [self.params(rows[i]) for i in missing.values()]
+            columns = [self._call(f, points) for f in self._functions]
+            for key, values in zip(missing, zip(*columns, strict=True), strict=True):
+                self._costs[key] = values
+        return np.array([self._costs[key] for key in keys], dtype=float).reshape(len(rows), -1)
+
+    def _call(self, function: Callable[..., Any], points: list[Params]) -> list[float]:
+        batch = getattr(function, "batch", None)
+        raw = list(batch(points)) if batch is not None else [function(point) for point in points]
+        name = getattr(function, "__name__", type(function).__name__)
+        if len(raw) != len(points):
+            raise ConfigError(f"{name}.batch returned {len(raw)} values for {len(points)} points.")
+        for value, point in zip(raw, points, strict=True):
+            try:
+                ok = math.isfinite(value)
+            except TypeError:
+                ok = False
+            if not ok:
+                raise ConfigError(
+                    f"the known function {name} returned {value!r} for {point}; a finite number is needed."
+                )
+        return [float(value) for value in raw]
+
+    def allowed(self, rows: Index) -> NDArray[np.bool_]:
+        """(n,) whether each point may be proposed."""
+        if self._feasible is None:
+            return np.ones(len(rows), dtype=bool)
+        keys = [row.tobytes() for row in rows]
+        missing = {key: i for i, key in enumerate(keys) if key not in self._allowed}
+        points = [self.params(rows[i]) for i in missing.values()]
+        batch = getattr(self._feasible, "batch", None)
+        answers = batch(points) if batch is not None else [self._feasible(point) for point in points]
+        self._allowed.update(zip(missing, (bool(a) for a in answers), strict=True))
+        return np.array([self._allowed[key] for key in keys], dtype=bool)
+
+    def extremes(self, sketch: Index) -> Index:
+        """(2 * n_known, n_params): cheapest and dearest allowed point of every known objective, by coordinate search.
+
+        Starts at the best points of ``sketch``; exact where costs add up over parameters and nothing is barred.
+        """
+        out = []
+        for column in range(len(self.known_columns)):
+            for sign in (1.0, -1.0):
+                values = sign * self.functions(sketch)[:, column]
+                row, value = sketch[int(values.argmin())], values.min()
+                while True:
+                    around = self.neighbours(row)
+                    around = around[self.allowed(around)]
+                    if not len(around):
+                        break
+                    values = sign * self.functions(around)[:, column]
+                    if values.min() >= value:
+                        break
+                    row, value = around[int(values.argmin())], values.min()
+                out.append(row)
+        return np.array(out, dtype=np.int64).reshape(-1, len(self.sizes))
+
+    def positions(self, sketch: Index) -> list[Array]:
+        """For every parameter, where its choices lie on their order, in [0, 1]; NaN: on none.
+
+        The order is that of the mean known cost of each choice over ``sketch``: it puts "no SE" beside the
+        narrowest SE, whatever the choices are called. Without a known cost, numbers are ordered by value.
+        """
+        costs = self.functions(sketch)[:, : len(self.known_columns)]
+        spread = costs.std(axis=0)
+        out = []
+        for d, values in enumerate(self.choices):
+            size = len(values)
+            place: Array = np.array([v if _is_number(v) else np.nan for v in values], dtype=float)
+            for column in range(costs.shape[1]):
+                counts = np.bincount(sketch[:, d], minlength=size)
+                if not counts.all() or spread[column] == 0:
+                    continue
+                means = np.bincount(sketch[:, d], weights=costs[:, column], minlength=size) / counts
+                # Means over a sketch differ by chance; a parameter without an effect keeps its own order.
+                if np.ptp(means) > 0.2 * spread[column]:
+                    place = means
+                    break
+            ranked = ~np.isnan(place)
+            levels = np.unique(place[ranked])
+            rank = np.searchsorted(levels, place) / max(1, len(levels) - 1)
+            out.append(np.where(ranked, rank, np.nan))
+        return out
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

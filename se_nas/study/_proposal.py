@@ -1,0 +1,381 @@
+"""The proposal of `ParetoSampler`, free of Optuna: from a grid and its history to the next point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from se_nas.errors import InfeasibleError
+from se_nas.study._acquisition import contenders, free_boxes, front_of, improvement
+from se_nas.study._candidates import Array, Grid, Index
+from se_nas.study._history import History
+from se_nas.study._surrogate import Points, Surrogate
+
+ENUMERATE = 20_000
+"""Largest space of which every point is weighed; beyond, local search."""
+SKETCH = 2_048
+SHORTLIST = 256
+DRAWS = 32
+EVALUATED = 64
+CAP = 256
+"""Readings that the process is conditioned on; beyond, thinned."""
+FIT_CAP = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A point, and what the model expects of it.
+
+    Attributes:
+        row: (n_params,).
+        source: "initial", "model", "repeat", "spread" (no improvement is expected anywhere) or "again" (nothing
+            new is left).
+        improvement: expected improvement of the hypervolume, as a share of the front's; None without a model.
+        mean, sd: prediction per objective, in the study's units; None without a model.
+    """
+
+    row: Index
+    source: str
+    improvement: float | None = None
+    mean: tuple[float, ...] | None = None
+    sd: tuple[float, ...] | None = None
+
+
+class Proposer:
+    """Proposes points of one grid in one study.
+
+    Args:
+        grid: the space with its known objectives.
+        signs: (n_objectives,) 1 where the study maximises, -1 where it minimises.
+        entropy: seed of everything random; a proposal also depends on the trial's number, on nothing else.
+        repeats: whether points may be read again.
+        initial: points of the initial design, counting what the history already has.
+    """
+
+    def __init__(self, grid: Grid, signs: Array, *, entropy: int, repeats: bool, initial: int | None) -> None:
+        self.grid, self._signs, self._repeats = grid, signs, repeats
+        self._entropy = entropy
+        self._known = grid.known_columns
+        self._modelled = [m for m in range(len(signs)) if m not in self._known]
+        self._fits: dict[tuple[int, int], Array] = {}
+        rng = np.random.default_rng([entropy, 0])
+        self._pool: Index | None = None
+        if grid.total <= ENUMERATE:
+            pool = grid.everything()
+            self._pool = pool[grid.allowed(pool)]
+            sketch = self._pool
+        else:
+            sketch = grid.sample(SKETCH, rng)
+            sketch = sketch[grid.allowed(sketch)]
+        if not len(sketch):
+            raise InfeasibleError(
+                "no point of the space is allowed by `feasible`: loosen the budget or widen the space."
+            )
+        self._extremes = grid.extremes(sketch)
+        sketch = np.concatenate([sketch, self._extremes])
+        self._positions = grid.positions(sketch)
+        self._sorted = np.sort(grid.functions(sketch), axis=0)
+        self._pool_points = None if self._pool is None else self._points(self._pool)
+        self._initial = min(8, 3 + len(grid.names) // 4) if initial is None else initial
+
+    # -- features ---------------------------------------------------------------------------------------------
+    def _points(self, rows: Index) -> Points:
+        """Known functions enter the trend twice: as they are, and as ranks (accuracy saturates with cost)."""
+        values = self.grid.functions(rows)
+        columns = []
+        for i, ordered in enumerate(self._sorted.T):
+            spread = ordered.std()
+            if spread > 0:
+                columns.append((values[:, i] - ordered.mean()) / spread)
+                ranks = np.interp(values[:, i], ordered, np.linspace(-1.7, 1.7, len(ordered)))
+                columns.append(ranks)
+        features = np.stack(columns, axis=1) / np.sqrt(2) if columns else np.zeros((len(rows), 0))
+        return Points(index=rows, features=features)
+
+    def _costs(self, rows: Index) -> Array:
+        """(n, n_objectives): known objectives, maximised; 0 elsewhere."""
+        out = np.zeros((len(rows), len(self._signs)))
+        out[:, self._known] = self.grid.functions(rows)[:, : len(self._known)] * self._signs[self._known]
+        return out
+
+    # -- proposals --------------------------------------------------------------------------------------------
+    def propose(self, history: History, number: int) -> Proposal:
+        rng = np.random.default_rng([self._entropy, 1, number])
+        asked = len(history.keys) + history.unseen
+        usable = self._usable(history)
+        enough = usable.sum() >= min(3, self._initial) or not self._modelled
+        if asked < self._initial or not enough:
+            row = self._spread(history, rng, corners=True)
+            return self._again(history, rng) if row is None else Proposal(row=row, source="initial")
+        return self._improve(history, usable, rng)
+
+    def _again(self, history: History, rng: np.random.Generator) -> Proposal:
+        """Every allowed point has been asked for: the least often read one that was read at all, else any."""
+        rows = history.rows if len(history.rows) else self._some(rng, 64)
+        unique, counts = np.unique(rows, axis=0, return_counts=True)
+        least = unique[counts == counts.min()]
+        return Proposal(row=least[rng.integers(len(least))], source="again")
+
+    def _some(self, rng: np.random.Generator, count: int) -> Index:
+        """Random allowed points, at most ``count``."""
+        if self._pool is not None:
+            return self._pool[rng.permutation(len(self._pool))[:count]]
+        rows = self.grid.sample(2 * count, rng)
+        return np.concatenate([self._extremes, rows[self.grid.allowed(rows)][:count]])
+
+    def _unasked(self, rows: Index, history: History) -> NDArray[np.bool_]:
+        return np.array([self.grid.key(row) not in history.keys for row in rows], dtype=bool)
+
+    def _spread(self, history: History, rng: np.random.Generator, *, corners: bool) -> Index | None:
+        """The point of which the process knows least a priori; the cheapest and the dearest come first."""
+        if corners:
+            free = self._extremes[self._unasked(self._extremes, history)]
+            if len(free):
+                return free[0]
+        rows = self._some(rng, 512)
+        rows = rows[self._unasked(rows, history)]
+        if not len(rows) and self._pool is not None:
+            rows = self._pool[self._unasked(self._pool, history)]
+        if not len(rows):
+            return None
+        asked = np.concatenate([history.rows, history.pending])
+        if not len(asked):
+            return rows[0]
+        blank = Surrogate(self._positions, self._points(asked[-CAP:]), np.zeros(len(asked[-CAP:])))
+        _, sd = blank.predict(self._points(rows))
+        return rows[int(sd.argmax())]
+
+    def _surrogate(self, history: History, usable: NDArray[np.bool_], column: int) -> Surrogate:
+        chosen = np.flatnonzero(usable)
+        known = self._fit_rows(len(chosen))
+        theta = self._fits.get((column, known))
+        if theta is None:
+            theta = self._gather(history, _thin(chosen[:known], FIT_CAP), column, None).theta
+            self._fits[column, known] = theta
+        return self._gather(history, _thin(chosen, CAP), column, theta)
+
+    @staticmethod
+    def _fit_rows(count: int) -> int:
+        """How many readings the hyperparameters were last fitted on: all up to 30, then in steps of a tenth."""
+        step = 30
+        while step + max(1, step // 10) <= count:
+            step += max(1, step // 10)
+        return min(count, step)
+
+    def _gather(self, history: History, chosen: Index, column: int, theta: Array | None) -> Surrogate:
+        """Complete readings of one point are pooled; what they scatter tells the noise."""
+        rows, values, extra = (
+            history.rows[chosen],
+            history.values[chosen, column],
+            history.extra[chosen, column],
+        )
+        complete = extra == 0
+        unique, member = np.unique(rows[complete], axis=0, return_inverse=True)
+        member = member.reshape(-1)
+        counts = np.bincount(member, minlength=len(unique)).astype(float)
+        means = np.bincount(member, weights=values[complete], minlength=len(unique)) / counts
+        within = float(((values[complete] - means[member]) ** 2).sum()), int(complete.sum() - len(unique))
+        return Surrogate(
+            self._positions,
+            self._points(np.concatenate([unique, rows[~complete]])),
+            np.concatenate([means, values[~complete]]),
+            counts=np.concatenate([counts, np.ones(int((~complete).sum()))]),
+            extra=np.concatenate([np.zeros(len(unique)), extra[~complete] ** 2]),
+            within=within,
+            theta=theta,
+        )
+
+    def _models(self, history: History, usable: NDArray[np.bool_]) -> dict[int, Surrogate]:
+        return {column: self._surrogate(history, usable, column) for column in self._modelled}
+
+    def _predict(self, models: dict[int, Surrogate], points: Points) -> tuple[Array, Array]:
+        mean, sd = self._costs(points.index), np.zeros((len(points), len(self._signs)))
+        for column, model in models.items():
+            mean[:, column], sd[:, column] = model.predict(points)
+        return mean, sd
+
+    def predict(self, history: History, rows: Index) -> tuple[Array, Array]:
+        """Mean and deviation (n, n_objectives) of the true objectives, in the study's own directions."""
+        models = self._models(history, self._usable(history))
+        mean, sd = self._predict(models, self._points(rows))
+        return mean * self._signs, sd
+
+    def _usable(self, history: History) -> NDArray[np.bool_]:
+        return np.isfinite(history.values[:, self._modelled]).all(axis=1)
+
+    def _improve(self, history: History, usable: NDArray[np.bool_], rng: np.random.Generator) -> Proposal:
+        models = self._models(history, usable)
+
+        def predict(points: Points) -> tuple[Array, Array]:
+            return self._predict(models, points)
+
+        read = np.unique(history.rows[~history.barred], axis=0)
+        evaluated = np.unique(np.concatenate([read, history.pending]), axis=0)
+        read_points = self._points(evaluated)
+        means, deviations = predict(read_points)
+        reference = self._reference(means)
+        front = front_of(means) if len(means) else means
+        boxes = free_boxes(front, reference)
+
+        def weigh(points: Points) -> tuple[Array, Array, Array]:
+            mean, sd = predict(points)
+            return improvement(mean, sd, *boxes), mean, sd
+
+        points, scores = self._search(evaluated[_front_rows(means)], weigh, rng)
+        order = np.argsort(-scores, kind="stable")
+        picked: list[int] = []
+        for at in order:
+            if len(picked) >= SHORTLIST:
+                break
+            if self.grid.key(points.index[at]) not in history.keys:
+                picked.append(int(at))
+        if not picked:
+            return self._again(history, rng)
+        total = _volume(front, reference)
+        shortlist = points[np.array(picked)]
+        if len(evaluated):
+            chosen = contenders(means, deviations, EVALUATED)
+            scores = self._noisy(models, read_points[chosen], shortlist, reference, rng)
+        else:
+            scores = scores[picked]
+        ranking = np.argsort(-scores, kind="stable")
+        best = int(ranking[min(history.unseen, len(ranking) - 1)])
+        if self._repeats and models:
+            again, gain = self._reread(models, read, reference, history)
+            if gain > scores[best]:
+                return self._proposal(models, again, "repeat", gain, total)
+        row, source = shortlist.index[best], "model"
+        if scores[best] <= 1e-9 * max(total, 1e-300):
+            spread = self._spread(history, rng, corners=False)
+            row, source = (row if spread is None else spread), "spread"
+        return self._proposal(models, row, source, float(scores[best]), total)
+
+    def _proposal(
+        self, models: dict[int, Surrogate], row: Index, source: str, gain: float, total: float
+    ) -> Proposal:
+        mean, sd = self._predict(models, self._points(row[None]))
+        return Proposal(
+            row=row,
+            source=source,
+            improvement=gain / total if total > 0 else None,
+            mean=tuple((mean[0] * self._signs).tolist()),
+            sd=tuple(sd[0].tolist()),
+        )
+
+    def _reread(
+        self, models: dict[int, Surrogate], evaluated: Index, reference: Array, history: History
+    ) -> tuple[Index, float]:
+        """The point of which another reading promises most: by how much the front of means would grow, on average.
+
+        The knowledge gradient (Frazier et al., 2009) restricted to the point's own mean: a reading moves it by a
+        normal step of deviation var / sqrt(var + noise²).
+        """
+        points = self._points(evaluated)
+        means, deviations = self._predict(models, points)
+        steps = np.zeros_like(deviations)
+        for column, model in models.items():
+            variance = deviations[:, column] ** 2
+            steps[:, column] = variance / np.sqrt(variance + model.noise**2)
+        busy = {row.tobytes() for row in history.pending}
+        best, gain = evaluated[0], -np.inf
+        for i in contenders(means, deviations, EVALUATED):
+            if evaluated[i].tobytes() in busy:
+                continue
+            boxes = free_boxes(np.delete(means, i, axis=0), reference)
+            sure = improvement(means[i : i + 1], np.zeros((1, means.shape[1])), *boxes)[0]
+            found = float(improvement(means[i : i + 1], steps[i : i + 1], *boxes)[0] - sure)
+            if found > gain:
+                best, gain = evaluated[i], found
+        return best, gain
+
+    def _noisy(
+        self,
+        models: dict[int, Surrogate],
+        evaluated: Points,
+        at: Points,
+        reference: Array,
+        rng: np.random.Generator,
+    ) -> Array:
+        """Improvement averaged over draws of the true values at ``evaluated``, pending points among them."""
+        values = np.repeat(self._costs(evaluated.index)[None], DRAWS, axis=0)
+        means = np.repeat(self._costs(at.index)[None], DRAWS, axis=0)
+        sd = np.zeros((len(at), len(self._signs)))
+        for column, model in models.items():
+            normal = rng.standard_normal((DRAWS, len(evaluated)))
+            values[..., column], means[..., column], sd[:, column] = model.draw(evaluated, at, normal)
+        total = np.zeros(len(at))
+        for drawn, mean in zip(values, means, strict=True):
+            total += improvement(mean, sd, *free_boxes(drawn, reference))
+        return total / DRAWS
+
+    def _reference(self, means: Array) -> Array:
+        """The worst value of every known objective; a little below the worst mean of a modelled one."""
+        out = np.empty(len(self._signs))
+        for i, column in enumerate(self._known):
+            ordered = self._signs[column] * self._sorted[:, i]
+            out[column] = ordered.min() - 1e-9 * np.ptp(ordered)
+        for column in self._modelled:
+            worst, best = means[:, column].min(), means[:, column].max()
+            out[column] = worst - 0.1 * max(best - worst, 1e-12)
+        return out
+
+    def _search(
+        self,
+        front: Index,
+        weigh: Callable[[Points], tuple[Array, Array, Array]],
+        rng: np.random.Generator,
+    ) -> tuple[Points, Array]:
+        """All points of an enumerated space, else what local search around the front and random restarts finds."""
+        if self._pool_points is not None:
+            return self._pool_points, weigh(self._pool_points)[0]
+        front = front[rng.permutation(len(front))[:32]]
+        near = [self.grid.neighbours(row) for row in front]
+        mutated = front[rng.integers(len(front), size=2_000)]
+        change = rng.random(mutated.shape) < 2.5 / mutated.shape[1]
+        mutated = np.where(change, self.grid.sample(len(mutated), rng), mutated)
+        crossed = np.where(
+            rng.random((1_000, front.shape[1])) < 0.5,
+            front[rng.integers(len(front), size=1_000)],
+            front[rng.integers(len(front), size=1_000)],
+        )
+        rows = np.concatenate([*near, mutated, crossed, self.grid.sample(1_000, rng), self._extremes])
+        found, scores = self._weighed(rows, weigh)
+        for _ in range(4):
+            top = found[np.argsort(-scores, kind="stable")[:24]]
+            more, their = self._weighed(np.concatenate([self.grid.neighbours(row) for row in top]), weigh)
+            found, at = np.unique(np.concatenate([found, more]), axis=0, return_index=True)
+            scores = np.concatenate([scores, their])[at]
+        return self._points(found), scores
+
+    def _weighed(
+        self, rows: Index, weigh: Callable[[Points], tuple[Array, Array, Array]]
+    ) -> tuple[Index, Array]:
+        rows = np.unique(rows, axis=0)
+        rows = rows[self.grid.allowed(rows)]
+        return rows, weigh(self._points(rows))[0]
+
+
+def _front_rows(means: Array) -> NDArray[np.int64]:
+    """Rows of ``means`` on their front."""
+    front = {tuple(row) for row in front_of(means)}
+    return np.array([i for i, row in enumerate(means) if tuple(row) in front], dtype=np.int64)
+
+
+def _thin(rows: Index, cap: int) -> Index:
+    """At most ``cap`` of the readings: the latest half of them, which lie near the front, and an even rest."""
+    if len(rows) <= cap:
+        return rows
+    latest = cap // 2
+    early = rows[:-latest]
+    return np.concatenate([early[np.linspace(0, len(early) - 1, cap - latest).astype(int)], rows[-latest:]])
+
+
+def _volume(front: Array, reference: Array) -> float:
+    """Hypervolume of a front, as the improvement over nothing, point by point."""
+    total = 0.0
+    for i, row in enumerate(front):
+        total += float(improvement(row[None], np.zeros((1, len(row))), *free_boxes(front[:i], reference))[0])
+    return total

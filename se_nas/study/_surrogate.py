@@ -1,0 +1,275 @@
+"""A Gaussian process over categorical parameters, for few and noisy readings.
+
+The covariance of two points is a sum of
+
+* main effects, one variance per parameter (additive Gaussian processes: Duvenaud et al., NeurIPS 2011);
+* pairwise effects, the second elementary symmetric polynomial of the main effects (ibid., equation 5);
+* everything else, an exponential of the weighted Hamming distance;
+* a linear trend in the given features (known costs, a cheap estimate), which few points suffice to learn.
+
+Choices that have an order correlate more the nearer they are; how far that holds is learned, so an order that
+means nothing costs little. Hyperparameters are the maximum of the posterior under weak priors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+_BIAS = 9.0
+"""Variance of the constant, in variances of the readings: as good as unknown."""
+_NOISE_FLOOR = 1e-4
+_PAIR, _REST, _RANGE, _BLEND, _DECAY, _TREND, _NOISE = range(-7, 0)
+_CENTRES = {_PAIR: -1.9, _REST: -1.9, _RANGE: 0.7, _BLEND: 0.5, _DECAY: -0.4, _TREND: -0.7, _NOISE: -3.5}
+_SPREADS = {_PAIR: 1.0, _REST: 1.0, _RANGE: 0.7, _BLEND: 1.5, _DECAY: 0.5, _TREND: 1.0, _NOISE: 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Where the process is read or predicted.
+
+    Attributes:
+        index: (n, n_params) number of the choice of every parameter.
+        features: (n, n_features) standardised features of the linear trend.
+    """
+
+    index: Index
+    features: Array
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Points:
+        return Points(index=self.index[rows], features=self.features[rows])
+
+
+class Surrogate:
+    """Fitted on readings; predicts means and covariances in the readings' unit.
+
+    Args:
+        positions: for every parameter, the (n_choices,) positions in [0, 1] of its choices on their order;
+            NaN for a choice that has none.
+        points: where readings were taken; rows may repeat.
+        values: (n,) readings.
+        counts: (n,) how many readings each value is the mean of.
+        extra: (n,) further variance of each value (0 for a complete reading), in squared units.
+        within: sum of squares of the single readings around their means, and its degrees of freedom.
+    """
+
+    def __init__(
+        self,
+        positions: list[Array],
+        points: Points,
+        values: Array,
+        *,
+        counts: Array | None = None,
+        extra: Array | None = None,
+        within: tuple[float, int] = (0.0, 0),
+        theta: Array | None = None,
+    ) -> None:
+        n = len(points)
+        self.points = points
+        self._positions = positions
+        self._offsets = np.cumsum([0] + [len(p) for p in positions])
+        self._mean = float(values.mean())
+        spread = float(values.std())
+        self.scale = spread if spread > 1e-12 * max(1.0, abs(self._mean)) else 1.0
+        self._y = (values - self._mean) / self.scale
+        self._counts = np.ones(n) if counts is None else counts
+        self._extra = np.zeros(n) if extra is None else extra / self.scale**2
+        self._within = (within[0] / self.scale**2, within[1])
+        self._equal = [np.eye(len(p)) for p in positions]
+        # A choice on no order is infinitely far from every other and at its own place.
+        gaps = [np.where(np.eye(len(p), dtype=bool), 0.0, np.abs(p[:, None] - p[None, :])) for p in positions]
+        self._gaps = [np.where(np.isnan(gap), np.inf, gap) for gap in gaps]
+        self._ordered = np.array([len(p) > 2 and (~np.isnan(p)).sum() > 1 for p in positions])
+        self.theta = self._fit() if theta is None else theta
+        self._condition()
+
+    # -- covariance -------------------------------------------------------------------------------------------
+    def _prior(self) -> tuple[Array, Array]:
+        d = len(self._positions)
+        centre = np.concatenate([np.full(d, -np.log(d)), [_CENTRES[i] for i in range(-7, 0)]])
+        spread = np.concatenate([np.full(d, 1.0), [_SPREADS[i] for i in range(-7, 0)]])
+        return centre, spread
+
+    def _tables(self, theta: Array) -> list[Array]:
+        """For every parameter, the correlation of its choices."""
+        blend, decay = 1 / (1 + np.exp(-theta[_BLEND])), np.exp(theta[_DECAY])
+        return [
+            blend * np.exp(-gap / decay) + (1 - blend) * equal if ordered else equal
+            for gap, equal, ordered in zip(self._gaps, self._equal, self._ordered, strict=True)
+        ]
+
+    def covariance(self, a: Points, b: Points) -> Array:
+        """(len(a), len(b)) prior covariance of the standardised function."""
+        theta = self.theta
+        weights = np.exp(theta[: len(self._positions)])
+        columns = np.concatenate(
+            [
+                w * t[:, b.index[:, d]]
+                for d, (w, t) in enumerate(zip(weights, self._tables(theta), strict=True))
+            ]
+        )
+        onehot = np.zeros((len(a), self._offsets[-1]))
+        for d, offset in enumerate(self._offsets[:-1]):
+            onehot[np.arange(len(a)), offset + a.index[:, d]] = 1.0
+        main = onehot @ columns
+        out = main * main
+        out -= onehot @ (columns * columns)
+        out *= 0.5 * np.exp(theta[_PAIR])
+        out += np.exp(theta[_TREND]) * (a.features @ b.features.T) + _BIAS
+        out += main
+        main -= weights.sum()
+        main *= np.exp(theta[_RANGE])
+        np.exp(main, out=main)
+        main *= np.exp(theta[_REST])
+        out += main
+        return out
+
+    def variance(self, a: Points) -> Array:
+        """(len(a),) prior variance of the standardised function."""
+        theta, weights = self.theta, np.exp(self.theta[: len(self._positions)])
+        pairs = 0.5 * (weights.sum() ** 2 - (weights**2).sum())
+        flat = _BIAS + weights.sum() + np.exp(theta[_PAIR]) * pairs + np.exp(theta[_REST])
+        return flat + np.exp(theta[_TREND]) * (a.features**2).sum(axis=1)
+
+    # -- fit --------------------------------------------------------------------------------------------------
+    def _fit(self) -> Array:
+        centre, spread = self._prior()
+        if len(self.points) < 3 or not self._y.any():
+            return centre
+        index, d, n = self.points.index, len(self._positions), len(self.points)
+        rows = [(index[:, k][:, None], index[:, k][None, :]) for k in range(d)]
+        equal = np.stack([self._equal[k][rows[k]] for k in range(d)]).reshape(d, -1)
+        ordered = np.flatnonzero(self._ordered)
+        gaps = (
+            np.stack([self._gaps[k][rows[k]] for k in ordered]).reshape(len(ordered), -1)
+            if len(ordered)
+            else None
+        )
+        linear = (self.points.features @ self.points.features.T).ravel()
+        y, counts, extra, (ss, dof) = self._y, self._counts, self._extra, self._within
+        diagonal = np.arange(n) * (n + 1)
+
+        def objective(theta: Array) -> tuple[float, Array]:
+            w = np.exp(theta[:d])
+            pair, rest, reach = np.exp(theta[_PAIR]), np.exp(theta[_REST]), np.exp(theta[_RANGE])
+            trend, noise, decay = (
+                np.exp(theta[_TREND]),
+                np.exp(theta[_NOISE]) + _NOISE_FLOOR,
+                np.exp(theta[_DECAY]),
+            )
+            blend = 1 / (1 + np.exp(-theta[_BLEND]))
+            r = equal
+            if gaps is not None:
+                r, smooth = equal.copy(), np.exp(-gaps / decay)
+                r[ordered] = blend * smooth + (1 - blend) * equal[ordered]
+            squares = r * r
+            main = w @ r
+            far = rest * np.exp(reach * (main - w.sum()))
+            both = 0.5 * (main * main - (w * w) @ squares)
+            k = _BIAS + trend * linear + main + pair * both + far
+            k[diagonal] += noise / counts + extra
+            try:
+                root = cholesky(k.reshape(n, n), lower=True, check_finite=False)
+            except np.linalg.LinAlgError:
+                return 1e10, np.zeros_like(theta)
+            inverse = cho_solve((root, True), np.eye(n), check_finite=False)
+            alpha = inverse @ y
+            value = (
+                0.5 * y @ alpha + np.log(np.diag(root)).sum() + 0.5 * dof * np.log(noise) + 0.5 * ss / noise
+            )
+            q = (0.5 * (inverse - np.outer(alpha, alpha))).ravel()
+            slope = 1 + pair * main + reach * far
+            grad = np.empty_like(theta)
+            qs = q * slope
+            grad[:d] = w * (r @ qs - pair * w * (squares @ q) - reach * (q @ far))
+            grad[_PAIR] = pair * (q @ both)
+            grad[_REST] = q @ far
+            grad[_RANGE] = reach * (q @ (far * (main - w.sum())))
+            grad[_TREND] = trend * (q @ linear)
+            at_noise = (q[diagonal] / counts).sum() + 0.5 * dof / noise - 0.5 * ss / noise**2
+            grad[_NOISE] = np.exp(theta[_NOISE]) * at_noise
+            grad[_BLEND] = grad[_DECAY] = 0.0
+            if gaps is not None:
+                wo = w[ordered][:, None]
+                by_r = wo * (qs - pair * wo * r[ordered] * q)
+                grad[_BLEND] = blend * (1 - blend) * (by_r * (smooth - equal[ordered])).sum()
+                finite = np.where(np.isfinite(gaps), gaps, 0.0)
+                grad[_DECAY] = blend * (by_r * smooth * finite).sum() / decay
+            off = (theta - centre) / spread
+            return value + 0.5 * off @ off, grad + off / spread
+
+        best, best_value = centre, np.inf
+        starts = [centre, centre.copy()]
+        starts[1][_NOISE] -= 2.0
+        starts[1][_PAIR] += 1.0
+        starts[1][_REST] += 1.0
+        bounds = list(zip(centre - 4 * spread, centre + 4 * spread, strict=True))
+        for start in starts:
+            found = minimize(
+                objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60}
+            )
+            if found.fun < best_value:
+                best, best_value = found.x, found.fun
+        return best
+
+    def _condition(self) -> None:
+        k = self.covariance(self.points, self.points)
+        noise = np.exp(self.theta[_NOISE]) + _NOISE_FLOOR
+        k[np.diag_indices_from(k)] += noise / self._counts + self._extra
+        self._root = cholesky(k, lower=True, check_finite=False)
+        self._alpha = cho_solve((self._root, True), self._y, check_finite=False)
+
+    # -- predictions ------------------------------------------------------------------------------------------
+    @property
+    def noise(self) -> float:
+        """Deviation of one reading, in the readings' unit."""
+        return float(np.sqrt(np.exp(self.theta[_NOISE]) + _NOISE_FLOOR)) * self.scale
+
+    def predict(self, at: Points) -> tuple[Array, Array]:
+        """Mean and deviation (n,) of the true function, without the noise of a reading."""
+        cross = self.covariance(at, self.points)
+        mean = cross @ self._alpha
+        half = solve_triangular(self._root, cross.T, lower=True, check_finite=False)
+        var = self.variance(at) - np.einsum("ij,ij->j", half, half)
+        return self._mean + self.scale * mean, self.scale * np.sqrt(np.maximum(var, 1e-10))
+
+    def draw(self, evaluated: Points, at: Points, draws: Array) -> tuple[Array, Array, Array]:
+        """Draws of the true function at ``evaluated``, and what each of them leaves unknown at ``at``.
+
+        Args:
+            draws: (n_draws, len(evaluated)) standard normal numbers.
+
+        Returns:
+            Values at ``evaluated`` (n_draws, n_evaluated); means at ``at`` given each draw (n_draws, n); the
+            deviation at ``at`` given any draw (n,).
+        """
+        count = len(evaluated)
+        both = Points(
+            index=np.concatenate([evaluated.index, at.index]),
+            features=np.concatenate([evaluated.features, at.features]),
+        )
+        cross = self.covariance(both, self.points)
+        half = solve_triangular(self._root, cross.T, lower=True, check_finite=False)
+        mean = self._mean + self.scale * (cross @ self._alpha)
+        joint = self.covariance(both, evaluated) - half.T @ half[:, :count]
+        eigenvalues, vectors = np.linalg.eigh(joint[:count])
+        # The exact square root of a covariance that may be singular: directions without variance are left out.
+        kept = eigenvalues > 1e-8 * max(1e-12, eigenvalues[-1])
+        root = np.sqrt(eigenvalues[kept])
+        normal = draws[:, : int(kept.sum())]
+        values = mean[:count] + self.scale * (normal * root) @ vectors[:, kept].T
+        loadings = joint[count:] @ vectors[:, kept] / root
+        left = self.variance(at) - np.einsum("ij,ij->j", half[:, count:], half[:, count:])
+        left -= (loadings**2).sum(axis=1)
+        means = mean[count:] + self.scale * normal @ loadings.T
+        return values, means, self.scale * np.sqrt(np.maximum(left, 1e-10))

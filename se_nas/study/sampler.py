@@ -1,0 +1,218 @@
+"""`ParetoSampler`: an Optuna sampler for noisy accuracy against exactly known costs over categorical parameters.
+
+Noisy expected hypervolume improvement (Daulton et al., NeurIPS 2021) under the Gaussian process of `_surrogate`,
+exact in the known objectives (`_acquisition`), over every point of the space or by local search (`_proposal`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+
+from se_nas.errors import ConfigError
+from se_nas.study._candidates import Array, Grid, Params, choices_of
+from se_nas.study._history import PARTIAL, History, read
+from se_nas.study._proposal import Proposal, Proposer
+
+__all__ = ["MODEL", "PARTIAL", "ParetoSampler"]
+
+MODEL = "se_nas:model"
+"""System attribute of a trial: the source of its proposal and what the model expected of it (docs/sampler.md)."""
+
+
+class ParetoSampler(BaseSampler):
+    """Proposes points of a finite space by expected hypervolume improvement; works with any Optuna study.
+
+    Args:
+        known: objective number to a function of the trial's params dict that gives this objective exactly. It is
+            called once a point; with a method ``batch`` (list of params dicts to as many numbers) in bulk.
+        seed: makes proposals a function of the study's history (for one worker).
+        repeats: whether another reading of the same params may be proposed, where that promises more than any
+            new point. False: params are asked for twice only when nothing else is left.
+        key: function of a params dict to what makes params equal; default: the params themselves.
+        initial: number of points of the initial design, or the params dicts to begin with, in order.
+        space: parameter name to its choices (or Optuna's distribution), if known beforehand. Without it, the first
+            trial draws at random, and the space is that of the parameters which all finished trials share.
+        feasible: function of a params dict (``batch`` as above) to whether it may be proposed.
+        prior: cheap estimate of the first modelled objective as a function of the params dict; how far it is
+            trusted is learned.
+
+    Raises:
+        ConfigError: an option is invalid, or a parameter of the study is continuous.
+    """
+
+    def __init__(
+        self,
+        *,
+        known: Mapping[int, Callable[..., Any]] | None = None,
+        seed: int | None = None,
+        repeats: bool = False,
+        key: Callable[[Params], Hashable] | None = None,
+        initial: int | Sequence[Mapping[str, Any]] | None = None,
+        space: Mapping[str, Sequence[Any]] | None = None,
+        feasible: Callable[..., Any] | None = None,
+        prior: Callable[..., Any] | None = None,
+    ) -> None:
+        known = dict(known or {})
+        for column, function in known.items():
+            if not isinstance(column, int) or isinstance(column, bool) or column < 0:
+                raise ConfigError(
+                    f"known has the key {column!r}; it must be the number of an objective, from 0."
+                )
+            if not callable(function):
+                raise ConfigError(f"known[{column}] is {function!r}; it must be a function of a params dict.")
+        for name, function in (("key", key), ("feasible", feasible), ("prior", prior)):
+            if function is not None and not callable(function):
+                raise ConfigError(f"{name} is {function!r}; it must be a function of a params dict.")
+        if isinstance(initial, bool) or (isinstance(initial, int) and initial < 1):
+            raise ConfigError(
+                f"initial is {initial!r}; it must be a number of points from 1, or a list of params."
+            )
+        if seed is not None and (not isinstance(seed, int) or seed < 0):
+            raise ConfigError(f"seed is {seed!r}; it must be an integer from 0, or None.")
+        self._known, self._seed, self._repeats, self._key = known, seed, repeats, key
+        self._initial, self._feasible, self._prior = initial, feasible, prior
+        self._entropy = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._given = None if space is None else {name: _distribution(name, v) for name, v in space.items()}
+        self._intersection = IntersectionSearchSpace(include_pruned=True)
+        self._proposers: dict[str, Any] = {}
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    def reseed_rng(self) -> None:
+        """Nothing to do: draws depend on the trial's number, so no two trials share them."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The parameters that all finished trials share (or those given as ``space``), ordered by name."""
+        if self._given is not None:
+            return dict(self._given)
+        found = self._intersection.calculate(study)
+        return {name: found[name] for name in sorted(found)}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The next point; nothing while the space is unknown."""
+        if not search_space:
+            return {}
+        with self._lock:
+            proposer, signs = self._prepared(study, search_space)
+            trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+            history = read(trials, proposer.grid, signs, trial.number)
+            proposal = self._listed(proposer.grid, history) or proposer.propose(history, trial.number)
+        study._storage.set_trial_system_attr(trial._trial_id, MODEL, _record(proposal))
+        return proposer.grid.params(proposal.row)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """At random (or from ``initial``): before the space is known, and parameters that only some trials have."""
+        choices = choices_of(param_name, param_distribution)
+        if (
+            self._initial is not None
+            and not isinstance(self._initial, int)
+            and trial.number < len(self._initial)
+        ):
+            value = self._initial[trial.number].get(param_name)
+            if any(value == choice and type(value) is type(choice) for choice in choices):
+                return value
+        seed = np.random.default_rng([self._entropy, 2, trial.number, *param_name.encode()]).integers(2**31)
+        return RandomSampler(seed=int(seed)).sample_independent(study, trial, param_name, param_distribution)
+
+    def predict(self, study: Study, params: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
+        """What the model believes after the trials so far.
+
+        Args:
+            params: n points of the space.
+
+        Returns:
+            Means and deviations (n, n_objectives) of the true objectives, in the study's units; the deviation of
+            a known one is 0.
+
+        Raises:
+            ConfigError: a point is not in the space, or the study has no finished trial.
+        """
+        with self._lock:
+            space = self.infer_relative_search_space(study, study.trials[-1]) if study.trials else {}
+            if not space:
+                raise ConfigError("the study has no finished trial yet: there is nothing to predict from.")
+            proposer, signs = self._prepared(study, space)
+            rows = [proposer.grid.row(point) for point in params]
+            if any(row is None for row in rows):
+                outside = params[[row is None for row in rows].index(True)]
+                raise ConfigError(f"the point {dict(outside)!r} is not in the space {proposer.grid.names}.")
+            history = read(study.get_trials(deepcopy=False), proposer.grid, signs, len(study.trials))
+            return proposer.predict(history, np.array(rows))
+
+    def _prepared(self, study: Study, search_space: dict[str, BaseDistribution]) -> tuple[Proposer, Array]:
+        """The proposer of this study and space: known functions and fits are kept between proposals."""
+        directions = study.directions
+        if len(directions) > 3:
+            raise ConfigError(f"the study has {len(directions)} objectives; ParetoSampler takes 1 to 3.")
+        for column in self._known:
+            if column >= len(directions):
+                raise ConfigError(
+                    f"known has the objective {column}; the study has the objectives 0 to {len(directions) - 1}."
+                )
+        signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
+        current = (study.study_name, study._study_id, search_space, tuple(directions))
+        if self._proposers.get("of") != current:
+            grid = Grid(
+                {name: choices_of(name, distribution) for name, distribution in search_space.items()},
+                known=self._known,
+                feasible=self._feasible,
+                prior=self._prior,
+                key=self._key,
+            )
+            initial = (
+                self._initial if isinstance(self._initial, int) else None if self._initial is None else 0
+            )
+            proposer = Proposer(grid, signs, entropy=self._entropy, repeats=self._repeats, initial=initial)
+            self._proposers = {"of": current, "proposer": proposer}
+        return self._proposers["proposer"], signs
+
+    def _listed(self, grid: Grid, history: History) -> Proposal | None:
+        """The first of the listed initial points that nobody has asked for."""
+        if self._initial is None or isinstance(self._initial, int):
+            return None
+        for params in self._initial:
+            row = grid.row(params)
+            if row is None:
+                raise ConfigError(
+                    f"initial has the point {dict(params)!r}, which is not in the space {grid.names}."
+                )
+            if grid.key(row) not in history.keys:
+                return Proposal(row=row, source="initial")
+        return None
+
+
+def _distribution(name: str, choices: Any) -> BaseDistribution:
+    if isinstance(choices, BaseDistribution):
+        return choices
+    values = tuple(choices)
+    if not values:
+        raise ConfigError(f"space has the parameter {name!r} without a choice; it needs one at least.")
+    return CategoricalDistribution(values)
+
+
+def _record(proposal: Proposal) -> dict[str, Any]:
+    """JSON of what the model expected; only that."""
+    return {
+        "source": proposal.source,
+        "improvement": proposal.improvement,
+        "mean": None if proposal.mean is None else list(proposal.mean),
+        "sd": None if proposal.sd is None else list(proposal.sd),
+    }
