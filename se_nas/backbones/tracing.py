@@ -223,7 +223,8 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> Trace:
             undo.callback(setattr, module, "training", training)
             module.training = False
         undo.enter_context(_on_meta(model))
-        image = torch.empty((1, *input_size), device="meta")
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+        image = torch.empty((1, *input_size), device="meta", dtype=dtype)
         try:
             with recorder:
                 recorder.add(image, "input", ())
