@@ -107,14 +107,22 @@ def resized(module: nn.Module, rd_channels: int) -> nn.Module:
             " keep it or remove it."
         )
     result = copy.deepcopy(module)
-    reduce, expand = result.get_submodule(places.reduce), result.get_submodule(places.expand)
-    norms = [result.get_submodule(path) for path in places.norms]
+    reduce, expand, *norms = (result.get_submodule(p) for p in (places.reduce, places.expand, *places.norms))
     kept = _most_important(reduce, expand, norms, rd_channels)
     result.set_submodule(places.reduce, _reduce_of(reduce, kept, rd_channels))
     result.set_submodule(places.expand, _expand_of(expand, kept, rd_channels))
     for path, norm in zip(places.norms, norms, strict=True):
         result.set_submodule(path, _norm_of(norm, kept, rd_channels))
     return result
+
+
+def bottleneck_layers(module: nn.Module) -> tuple[nn.Module, nn.Module, list[nn.Module]] | None:
+    """The layers C → h and h → C and the norms between, if these are all that holds weights; else None."""
+    places = _bottleneck(module)
+    if places is None:
+        return None
+    reduce, expand, *norms = (module.get_submodule(p) for p in (places.reduce, places.expand, *places.norms))
+    return reduce, expand, norms
 
 
 def _most_important(reduce: nn.Module, expand: nn.Module, norms: list[nn.Module], count: int) -> Tensor:
@@ -270,6 +278,6 @@ def _gate(module: nn.Module, x: Tensor) -> Tensor | None:
     """Output over input, or None where the module cannot take the input or changes its shape."""
     try:
         y = module(x.clone())
-    except (RuntimeError, TypeError, ValueError, IndexError):
+    except Exception:  # whatever a module of any class raises, it has not gated the map
         return None
     return y / x if isinstance(y, Tensor) and y.shape == x.shape else None
