@@ -34,13 +34,14 @@ def hypervolume(values: ArrayLike, reference: ArrayLike, directions: Sequence[st
 
 
 def _volume(points: Floats, reference: Floats) -> float:
-    minimise = ["minimize"] * points.shape[1]
-    points = np.unique(points[non_dominated(points, minimise)], axis=0)
     if points.shape[1] == 1:
-        return float(reference[0] - points[0, 0])
+        return float(reference[0] - points[:, 0].min())
     if points.shape[1] == 2:
-        heights = np.concatenate([[reference[1]], points[:-1, 1]]) - points[:, 1]
-        return float((heights * (reference[0] - points[:, 0])).sum())
+        points = points[np.lexsort((points[:, 1], points[:, 0]))]
+        steps = np.minimum.accumulate(np.append(reference[1], points[:, 1]))
+        return float((-np.diff(steps) * (reference[0] - points[:, 0])).sum())
+    points = points[non_dominated(points, ["minimize"] * points.shape[1])]
+    points = points[points[:, 0].argsort()]
     # Between two neighbouring values of the first objective the section is the same: a volume of one
     # dimension less, dominated by the points up to there.
     ends = np.append(points[1:, 0], reference[0])

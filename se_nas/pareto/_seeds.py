@@ -1,0 +1,228 @@
+"""What repeated trainings say about each candidate: a linear model of candidate, seed and noise.
+
+With three seeds a candidate, its own scatter says next to nothing (two degrees of freedom). Noise belongs to
+data and schedule far more than to one architecture, so it is pooled over all candidates; and what a seed does
+to all candidates alike (data order, augmentation) cancels when they are compared, so it is kept apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from se_nas.errors import ConfigError
+
+Floats = NDArray[np.float64]
+
+# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom.
+_T975 = (
+    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
+    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
+    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
+)
+
+
+def t_quantile_975(dof: float) -> float:
+    """97.5 % quantile of Student's t, to 0.001, for a whole number of degrees of freedom or infinity."""
+    if dof < 1:
+        raise ValueError(f"dof is {dof}; it must be at least 1.")
+    if dof <= len(_T975):
+        return _T975[int(dof) - 1]
+    z = 1.959964
+    return z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeedModel:
+    """Levels of n candidates with their joint uncertainty.
+
+    A reading is candidate level + seed level + noise; noise has one standard deviation for all candidates,
+    seed levels another. Levels are estimated by generalised least squares, so candidates may have different
+    seeds and numbers of them.
+
+    Attributes:
+        mean: estimated levels, shape (n,), in the readings' unit; NaN for a candidate without a reading.
+        noise_covariance: what noise adds to the estimates' covariance, shape (n, n); 0 without a reading.
+        seed_covariance: what seed levels add, shape (n, n); candidates with the same seeds share all of it.
+        sd: standard deviation of one reading around candidate plus seed level.
+        seed_sd: standard deviation of the seed levels.
+        dof: degrees of freedom behind ``sd``; inf where it was given.
+        seed_dof: degrees of freedom behind ``seed_sd``.
+    """
+
+    mean: Floats
+    noise_covariance: Floats
+    seed_covariance: Floats
+    sd: float
+    seed_sd: float
+    dof: float
+    seed_dof: float
+
+    @classmethod
+    def fit(cls, readings: Sequence[Mapping[int, float]], *, sd: float | None = None) -> SeedModel | None:
+        """Fits the model.
+
+        Args:
+            readings: for each candidate, seed → accuracy; finite. Equal seeds pair candidates.
+            sd: noise of one reading, if it is known; otherwise it is estimated from repeats.
+
+        Returns:
+            None where nothing was read twice and ``sd`` is not given: then nothing can be said about noise.
+
+        Raises:
+            ConfigError: a reading or ``sd`` is not a finite number.
+        """
+        cells = [(i, seed, value) for i, own in enumerate(readings) for seed, value in own.items()]
+        if not all(math.isfinite(value) for *_, value in cells):
+            raise ConfigError("a reading is not finite; leave out trainings that diverged.")
+        if sd is not None and not (math.isfinite(sd) and sd >= 0):
+            raise ConfigError(f"sd is {sd!r}; it must be a finite number, 0 or above.")
+        present = sorted({i for i, *_ in cells})
+        if not present:
+            return None
+        seeds = sorted({seed for _, seed, _ in cells})
+        values = np.array([value for *_, value in cells])
+        candidate = np.array([present.index(i) for i, *_ in cells])
+        seed = np.array([seeds.index(s) for _, s, _ in cells])
+        noise = _noise(np.eye(len(present))[candidate], np.eye(len(seeds))[seed], values, sd)
+        if noise is None:
+            return None
+        variance, seed_variance, dof = noise
+        # Only the ratio of the two variances shapes the estimate; a tiny floor keeps exact readings solvable.
+        floor = max(variance, 1e-12 * max(1.0, float(values @ values) / len(values)))
+        pairs = (seed[:, None] == seed[None, :]).astype(float)
+        weight = np.linalg.inv(floor * np.eye(len(values)) + seed_variance * pairs)
+        design = np.eye(len(present))[candidate]
+        estimator = np.linalg.solve(design.T @ weight @ design, design.T @ weight)
+        mean = np.full(len(readings), np.nan)
+        mean[present] = estimator @ values
+        parts = []
+        for part in (variance * np.eye(len(values)), seed_variance * pairs):
+            full = np.zeros((len(readings), len(readings)))
+            full[np.ix_(present, present)] = estimator @ part @ estimator.T
+            parts.append(full)
+        return cls(
+            mean=mean,
+            noise_covariance=parts[0],
+            seed_covariance=parts[1],
+            sd=math.sqrt(variance),
+            seed_sd=math.sqrt(seed_variance),
+            dof=dof,
+            seed_dof=max(len(seeds) - 1.0, 1.0),
+        )
+
+    @property
+    def covariance(self) -> Floats:
+        """Of the estimates, shape (n, n)."""
+        return self.noise_covariance + self.seed_covariance
+
+    @property
+    def half_width(self) -> Floats:
+        """Half of the 95 % interval of each level, shape (n,); NaN for a candidate without a reading."""
+        parts = zip(np.diag(self.noise_covariance), np.diag(self.seed_covariance), strict=True)
+        widths = np.array([self._half_width(noise, seed) for noise, seed in parts])
+        return np.where(np.isfinite(self.mean), widths, np.nan)
+
+    def _half_width(self, noise: float, seed: float) -> float:
+        """From two parts of a variance; degrees of freedom as Satterthwaite combines them."""
+        total = noise + seed
+        if total <= 0:
+            return 0.0
+        inverse = (noise / total) ** 2 / self.dof + (seed / total) ** 2 / self.seed_dof
+        return t_quantile_975(1 / inverse if inverse else math.inf) * math.sqrt(total)
+
+    def difference(self, i: int, j: int) -> tuple[float, float]:
+        """Level of i minus level of j, with half of its 95 % interval; shared seeds cancel."""
+        contrast = np.zeros(len(self.mean))
+        contrast[i] += 1
+        contrast[j] -= 1
+        noise = float(contrast @ self.noise_covariance @ contrast)
+        seed = max(float(contrast @ self.seed_covariance @ contrast), 0.0)
+        return float(self.mean[i] - self.mean[j]), self._half_width(noise, seed)
+
+    def with_images(self, correct: ArrayLike) -> SeedModel:
+        """Adds what the choice of validation images contributes, for statements beyond these images.
+
+        Args:
+            correct: share of a candidate's seeds that get an image right, from 0 to 1, shape (n, n_images):
+                the same images for all candidates, so that what is hard for all cancels in differences.
+        """
+        shares = 100 * np.asarray(correct, dtype=np.float64)
+        if shares.ndim != 2 or len(shares) != len(self.mean) or shares.shape[1] < 2:
+            raise ConfigError(
+                f"correct has shape {shares.shape}; it must be ({len(self.mean)}, number of images),"
+                " at least 2 images."
+            )
+        added = np.cov(shares).reshape(len(shares), len(shares)) / shares.shape[1]
+        return replace(self, noise_covariance=self.noise_covariance + added)
+
+    def shrunk(self) -> SeedModel:
+        """Levels drawn together by how much they really differ: the winner's curse taken off.
+
+        The best of many noisy means is best partly by luck. Levels are taken as normal around a common one,
+        with the variance that is left of the means' scatter when the noise is taken off; if nothing is left,
+        all candidates are estimated equal. Source: Efron and Morris, "Stein's estimation rule and its
+        competitors", 1973.
+        """
+        present = np.flatnonzero(np.isfinite(self.mean))
+        n = len(present)
+        if n < 2:
+            return self
+        level, noise = self.mean[present], self.covariance[np.ix_(present, present)]
+        between = noise.trace() / n - (noise.sum() - noise.trace()) / (n * (n - 1))
+        spread = max(float(level.var(ddof=1)) - between, 0.0)
+        precision = np.linalg.inv(
+            noise + spread * np.eye(n) + 1e-12 * max(noise.trace() / n, 1e-12) * np.eye(n)
+        )
+        total = precision.sum()
+        common = precision.sum(axis=0) @ level / total
+        pull = np.eye(n) - spread * precision
+        own = pull.sum(axis=1)
+        mean, covariance = np.full(len(self.mean), np.nan), np.zeros_like(self.covariance)
+        mean[present] = common + spread * precision @ (level - common)
+        covariance[np.ix_(present, present)] = spread * pull + np.outer(own, own) / total
+        return replace(
+            self, mean=mean, noise_covariance=covariance, seed_covariance=np.zeros_like(covariance)
+        )
+
+    def draw(self, rng: np.random.Generator, count: int) -> Floats:
+        """Joint draws of the levels, shape (count, n): a parametric bootstrap with Student's t."""
+        drawn = np.tile(self.mean, (count, 1))
+        for part, dof in ((self.noise_covariance, self.dof), (self.seed_covariance, self.seed_dof)):
+            values, vectors = np.linalg.eigh(part)
+            root = vectors * np.sqrt(np.maximum(values, 0.0))
+            scale = np.sqrt(dof / rng.chisquare(dof, size=(count, 1))) if math.isfinite(dof) else 1.0
+            drawn += scale * (rng.standard_normal((count, len(self.mean))) @ root.T)
+        return drawn
+
+
+def _noise(
+    candidates: Floats, seeds: Floats, values: Floats, sd: float | None
+) -> tuple[float, float, float] | None:
+    """Variance of noise and of seed levels, and degrees of freedom (Henderson's method 3)."""
+    alone, alone_rank = _residual(candidates, values)
+    both, both_rank = _residual(np.concatenate([candidates, seeds], axis=1), values)
+    dof = len(values) - both_rank
+    if sd is not None:
+        variance, freedom = sd**2, math.inf
+    elif dof >= 1:
+        variance, freedom = both / dof, float(dof)
+    elif len(values) > alone_rank:
+        # Repeats, but no seed that two candidates share in a way that could tell its level from noise.
+        return alone / (len(values) - alone_rank), 0.0, float(len(values) - alone_rank)
+    else:
+        return None
+    left = seeds - candidates @ np.linalg.lstsq(candidates, seeds, rcond=None)[0]
+    weight = float((left**2).sum())
+    extra = (alone - both - (both_rank - alone_rank) * variance) / weight if weight > 1e-9 else 0.0
+    return variance, max(extra, 0.0), freedom
+
+
+def _residual(design: Floats, values: Floats) -> tuple[float, int]:
+    centred = values - values.mean()
+    solution, _, rank, _ = np.linalg.lstsq(design, centred, rcond=None)
+    return float(((centred - design @ solution) ** 2).sum()), int(rank)
