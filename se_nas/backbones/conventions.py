@@ -48,15 +48,28 @@ _ALTERNATIVES = (
 
 
 def infer(
-    graph: Graph, gates: Sequence[tuple[NativeGate, Unit | None]], units: Sequence[Unit], *, mid_slots: bool
+    graph: Graph,
+    gates: Sequence[tuple[NativeGate, Unit | None]],
+    units: Sequence[Unit],
+    *,
+    slots: Sequence[tuple[str | None, str | None]],
 ) -> Convention:
-    """The convention of a backbone with these native gates, each with the unit that it is in."""
+    """The convention of a backbone.
+
+    Args:
+        gates: its native gates, each with the unit that it is in.
+        slots: for every unit the name and the position of its first empty slot.
+    """
     measured = [
         (channels(graph.nodes[gate.start]), channels(graph.nodes[unit.start]), gate.rd_channels)
         for gate, unit in gates
         if gate.rd_channels is not None and unit is not None
     ]
-    fallback = MBCONV if mid_slots or any(is_mbconv(graph, unit) for unit in units) else SE_MODULE
+    if any(name for name, _ in slots):
+        like_mbconv = sum(slot == ("se", "conv3x3") for slot in slots)
+    else:
+        like_mbconv = sum(is_mbconv(graph, unit) for unit in units)
+    fallback = MBCONV if like_mbconv > len(units) // 3 else SE_MODULE
     if not measured:
         return fallback
     orders = sorted(_ALTERNATIVES, key=lambda rule: rule[0] != fallback.base)

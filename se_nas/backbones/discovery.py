@@ -105,7 +105,7 @@ def check_name(name: str) -> None:
 def own_input_size(model: nn.Module, timm_kwargs: dict[str, Any] | None = None) -> tuple[int, int, int]:
     """(channels, height, width) that the model says it takes."""
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
-    size = config.get("input_size") if hasattr(config, "get") else None
+    size = None if config is None else config.get("input_size")
     if size is None:
         raise BackboneError(
             f"{type(model).__name__} does not say which images it takes: give input_size=(channels, height, width)."

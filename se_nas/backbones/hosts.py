@@ -40,9 +40,13 @@ def behind(graph: Graph, node: int, within: Call | None = None) -> Host | None:
         if passing is not None:
             return Host(call=passing, node=index, anchor="input")
         here = graph.nodes[index]
-        if here.op not in _SCALINGS or len(here.parents) != 1 or len(trace.children[here.parents[0]]) != 1:
+        if here.op not in _SCALINGS or len(here.parents) != 1:
             return None
         index = here.parents[0]
+        # Other parts of a sliced tensor belong to the branch too (ReXNet adds to some of its channels).
+        readers = [graph.nodes[child].op for child in trace.children[index]]
+        if len(readers) != 1 and set(readers) != {"slice"}:
+            return None
 
 
 def before(graph: Graph, node: int, readers: set[int], others: set[int]) -> Host | None:

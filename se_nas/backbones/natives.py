@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from se_nas.backbones.graph import PRODUCTS, SPATIAL_MEANS, Graph, is_map, is_spatial, resolution
+from se_nas.backbones.graph import PRODUCTS, Graph, is_map, is_spatial, resolution
 from se_nas.backbones.tracing import Call
 from se_nas.native import describe_native, is_channel_gate
+
+_MAX_GATE_NODES = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class NativeGate:
 
 
 def find_native_gates(graph: Graph) -> list[NativeGate]:
-    """Every module call that multiplies its input by a factor drawn from the spatial mean of that input."""
+    """Every module call that multiplies its input by a factor for each channel, drawn from the whole map."""
     known: dict[tuple[object, ...], tuple[str, int | None] | None] = {}
     found: list[NativeGate] = []
     for call in graph.trace.calls:
@@ -55,15 +57,12 @@ def _may_be_gate(graph: Graph, call: Call) -> bool:
     if start.shape != end.shape or not is_map(start) or end.op not in PRODUCTS:
         return False
     inside = graph.nodes[call.first : call.last]
-    squeezed = any(node.op in SPATIAL_MEANS for node in inside)
+    squeezed = any(len(node.shape) > 1 and node.shape.count(1) >= len(node.shape) - 1 for node in inside)
     return (
         squeezed
         and len(inside) <= _MAX_GATE_NODES
         and not any(is_spatial(n) and is_map(n) and resolution(n) == resolution(start) for n in inside)
     )
-
-
-_MAX_GATE_NODES = 40
 
 
 def empty_slots(model: nn.Module, names: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ def place_at(graph: Graph, unit: Unit, position: str) -> Place | None:
     """The place of a position in a unit, or None where the unit has none."""
     if position == "standard":
         return _placed(unit, behind(graph, unit.end))
-    if position == "conv3x3":
+    if position == "conv3x3" and unit.kind in ("residual", "sibling", "repeated"):
         node = spatial_activation(graph, unit)
         return None if node is None else _placed(unit, behind(graph, node, within=unit.block))
     if unit.residual is None:

@@ -209,12 +209,11 @@ class Survey:
 
     @cached_property
     def _convention(self) -> conventions.Convention:
-        mid = sum(self._owned(u) == "conv3x3" and self._first_slot(u) == "se" for u in self.units)
         return conventions.infer(
             self.graph,
             [(gate, self._unit_of(gate)) for gate in self.gates],
             self.units,
-            mid_slots=mid > len(self.units) // 3,
+            slots=[(self._first_slot(unit), self._owned(unit)) for unit in self.units],
         )
 
     def _first_slot(self, unit: Unit) -> str | None:

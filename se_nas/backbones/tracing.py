@@ -240,10 +240,11 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> Trace:
 @contextmanager
 def _on_meta(model: nn.Module) -> Iterator[None]:
     """Replace every parameter and buffer by a meta tensor of the same shape, and put them back."""
-    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    replaced: list[tuple[Any, str, Any]] = []
     twins: dict[int, Tensor] = {}
     for module in model.modules():
-        for store in (module._parameters, module._buffers, vars(module)):
+        stores: tuple[Any, ...] = (module._parameters, module._buffers, vars(module))
+        for store in stores:
             for name, value in list(store.items()):
                 if isinstance(value, Tensor) and value.device.type != "meta":
                     if id(value) not in twins:

@@ -1,17 +1,36 @@
 """The repeated units of a network: residual blocks, their siblings without a shortcut, and what plain nets have.
 
 Nets without residual units are read as, in this order: layers of dense blocks, modules that end in a
-concatenation, chains of convolution, norm and activation.
+concatenation, modules in the same place of the hierarchy, chains of convolution, norm and activation.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from se_nas.backbones.graph import ACTIVATIONS, NORMS, RESHAPES, Graph, Path, is_map, is_spatial, resolution
+from torch import nn
+
+from se_nas.backbones.graph import (
+    ACTIVATIONS,
+    ADDITIONS,
+    NORMS,
+    RESHAPES,
+    Graph,
+    Path,
+    channels,
+    is_map,
+    is_spatial,
+    resolution,
+)
+from se_nas.backbones.hosts import behind
 from se_nas.backbones.residuals import Residual, find_residuals
-from se_nas.backbones.tracing import Call
+from se_nas.backbones.tracing import Call, Node
+
+_MIN_REPEATED = 3
+# The 1x1 convolution that fuses a concatenation (VoVNet, SelecSLS), and a gate's on its one pixel.
+_AFTER_CAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +38,7 @@ class Unit:
     """A block, by the nodes at which its branch begins (``start``) and ends (``end``)."""
 
     kind: str
-    """residual, sibling, dense, concat or plain."""
+    """residual, sibling, dense, concat, repeated or plain."""
     block: Call
     start: int
     end: int
@@ -32,12 +51,13 @@ class Unit:
 def find_units(graph: Graph) -> list[Unit]:
     """Every unit in order of execution."""
     units = [_from_residual(graph, residual) for residual in find_residuals(graph)]
+    units = _without_cells(graph, units)
+    if all(behind(graph, unit.end) is None for unit in units):
+        units = []
     units += _siblings(graph, units)
-    if not units:
-        units = _dense_layers(graph)
+    units = units or _dense_layers(graph)
     units += _concatenations(graph, units)
-    if not units:
-        units = _chains(graph)
+    units = units or _repeated(graph) or _chains(graph)
     return sorted(units, key=lambda unit: unit.end)
 
 
@@ -83,20 +103,66 @@ def _overlaps(call: Call, units: list[Unit]) -> bool:
     return any(call.first < unit.block.last and unit.block.first < call.last for unit in units)
 
 
-def _siblings(graph: Graph, units: list[Unit]) -> list[Unit]:
-    """Blocks of the same class, or in the same place of the hierarchy, as residual ones but without a shortcut."""
-    classes = {type(unit.block.module) for unit in units}
-    patterns = {_pattern(unit.block.path) for unit in units}
-    found: list[Unit] = []
+def _without_cells(graph: Graph, units: list[Unit]) -> list[Unit]:
+    """Leave out additions inside cells that concatenate several of them (NASNet, PNASNet)."""
+    cells = []
     for call in graph.trace.calls:
-        if type(call.module) not in classes and _pattern(call.path) not in patterns:
-            continue
+        if call.single and call.outputs and graph.nodes[call.outputs[0]].op == "cat":
+            operands = graph.nodes[call.outputs[0]].parents
+            if sum(unit.output in operands for unit in units) >= 2:
+                cells.append(call)
+    return [unit for unit in units if not any(cell.contains(unit.output) for cell in cells)]
+
+
+def _siblings(graph: Graph, units: list[Unit]) -> list[Unit]:
+    """Blocks of the class, or in the place in the hierarchy, of residual ones, but without a shortcut."""
+    classes = {type(unit.block.module) for unit in units} - {nn.Sequential}
+    patterns = {_pattern(unit.block.path) for unit in units}
+    alike = (
+        call for call in graph.trace.calls if type(call.module) in classes or _pattern(call.path) in patterns
+    )
+    return _whole_calls(graph, alike, units, "sibling")
+
+
+def _whole_calls(graph: Graph, calls: Iterable[Call], units: list[Unit], kind: str) -> list[Unit]:
+    """The outermost of these calls that go from map to map through a spatial convolution and an activation."""
+    found: list[Unit] = []
+    for call in calls:
         branch = _map_to_map(graph, call)
-        if branch is None or branch.convolutions == 0 or branch.non_linear == 0:
+        if branch is None or branch.non_linear == 0 or not _has_spatial(graph, branch):
+            continue
+        # What reads the image is the stem; what adds to itself is a block of another kind (attention).
+        if call.inputs[0] == 0 or any(_adds_to_itself(graph, index) for index in branch.nodes):
             continue
         if not _overlaps(call, units) and not _overlaps(call, found):
-            found.append(_whole_call(call, "sibling", branch))
+            found.append(_whole_call(call, kind, branch))
     return found
+
+
+def _adds_to_itself(graph: Graph, index: int) -> bool:
+    node = graph.nodes[index]
+    if node.op not in ADDITIONS or len(node.parents) != 2:
+        return False
+    return graph.common_dominator(*node.parents) in node.parents
+
+
+def _repeated(graph: Graph) -> list[Unit]:
+    """Modules in the same place of the hierarchy (``blocks.*.*``), the deepest such place that has the most."""
+    groups: dict[str, list[Call]] = {}
+    for call in graph.trace.calls:
+        pattern = _pattern(call.path)
+        if "*" in pattern and not isinstance(call.module, nn.Sequential):
+            groups.setdefault(pattern, []).append(call)
+    best: list[Unit] = []
+    for calls in groups.values():
+        units = _whole_calls(graph, calls, [], "repeated")
+        if len(units) >= _MIN_REPEATED and len(units) > len(best):
+            best = units
+    return best
+
+
+def _has_spatial(graph: Graph, branch: Path) -> bool:
+    return any(is_spatial(graph.nodes[index]) for index in branch.nodes)
 
 
 def _whole_call(call: Call, kind: str, branch: Path) -> Unit:
@@ -105,8 +171,7 @@ def _whole_call(call: Call, kind: str, branch: Path) -> Unit:
 
 
 def _dense_layers(graph: Graph) -> list[Unit]:
-    """Layers whose output is concatenated more than once, with the last of each row of them."""
-    found: list[Unit] = []
+    """Layers of one class, side by side, most of whose outputs are concatenated with each other more than once."""
     rows: dict[tuple[int, type], list[Call]] = {}
     for call in graph.trace.calls:
         if (
@@ -116,32 +181,66 @@ def _dense_layers(graph: Graph) -> list[Unit]:
             and call.contains(call.outputs[0])
         ):
             rows.setdefault((call.parent, type(call.module)), []).append(call)
+    found: list[Unit] = []
     for row in rows.values():
-        concatenated = [_readers_by_concatenation(graph, call.outputs[0]) for call in row]
-        if len(row) < 2 or sum(count >= 2 for count in concatenated) < 2:
+        made = {call.outputs[0] for call in row}
+        shared = [cat for cat in graph.nodes if cat.op == "cat" and len(made.intersection(cat.parents)) >= 2]
+        readers = [sum(call.outputs[0] in cat.parents for cat in shared) for call in row]
+        if sum(count >= 2 for count in readers) < 2:
             continue
-        for call, count in zip(row, concatenated, strict=True):
+        for call, count in zip(row, readers, strict=True):
             if count:
                 branch = graph.between(min(call.inputs), call.outputs[0])
                 found.append(_whole_call(call, "dense", branch))
     return found
 
 
-def _readers_by_concatenation(graph: Graph, index: int) -> int:
-    return sum(graph.nodes[child].op == "cat" for child in graph.trace.children[index])
-
-
 def _concatenations(graph: Graph, units: list[Unit]) -> list[Unit]:
-    """Modules whose own last act is to concatenate feature maps."""
+    """Modules that concatenate feature maps, at their end or before one last convolution."""
     found: list[Unit] = []
-    for call in graph.trace.calls:
-        branch = _map_to_map(graph, call)
-        if branch is None or branch.convolutions == 0:
+    for cat in graph.nodes:
+        if cat.op != "cat" or not is_map(cat) or channels(cat) <= max(_widths(graph, cat)):
             continue
-        end = graph.nodes[call.outputs[0]]
-        if end.op == "cat" and end.call == call.index and not _overlaps(call, units):
-            found.append(_whole_call(call, "concat", branch))
-    return found
+        unit = None
+        for index in graph.trace.stack(cat.call):
+            call = graph.trace.calls[index]
+            wider = _around(graph, cat, call)
+            alone = not any(call.contains(other.end) for other in found)
+            if wider is None or not alone or _overlaps(call, units):
+                break
+            unit = wider
+            # What contains the module in a Sequential comes after it, and is no part of it.
+            if call.parent >= 0 and isinstance(graph.trace.calls[call.parent].module, nn.Sequential):
+                break
+        if unit is not None:
+            found.append(unit)
+    if units:
+        # Beside residual blocks, what convolves after its concatenation is a junction (DLA's roots, pyramids).
+        found = [unit for unit in found if graph.nodes[unit.end].op == "cat"]
+    outer = [unit for unit in found if not any(_inside(unit, other) for other in found)]
+    return [unit for unit in outer if unit.branch.convolutions]
+
+
+def _inside(unit: Unit, other: Unit) -> bool:
+    return unit is not other and other.block.first <= unit.block.first and unit.block.last <= other.block.last
+
+
+def _around(graph: Graph, cat: Node, call: Call) -> Unit | None:
+    """A call as the unit of a concatenation in it, if little comes after the concatenation."""
+    end = call.outputs[0] if call.outputs else 0
+    if not call.path or not call.contains(end) or not is_map(graph.nodes[end]):
+        return None
+    if end < cat.index or graph.common_dominator(cat.index, end) != cat.index:
+        return None
+    after = [graph.nodes[index] for index in graph.between(cat.index, end).nodes]
+    if sum(node.op == "convolution" and resolution(node) == resolution(cat) for node in after) > _AFTER_CAT:
+        return None
+    start = graph.common_dominator(end, min(call.inputs))
+    return Unit(kind="concat", block=call, start=start, end=end, output=end, branch=graph.between(start, end))
+
+
+def _widths(graph: Graph, node: Node) -> list[int]:
+    return [channels(graph.nodes[parent]) for parent in node.parents if is_map(graph.nodes[parent])] or [0]
 
 
 def _chains(graph: Graph) -> list[Unit]:
