@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,15 @@ import torch
 from PIL import Image
 
 from se_nas.data.image_data import ImageData, Images, Samples, class_list
-from se_nas.data.sources import keeps_class_mirrored, known_data, open_source, plugin, split_folders
+from se_nas.data.sources import (
+    PREFIXES,
+    ReaderSamples,
+    find_splits,
+    keeps_class_mirrored,
+    known_data,
+    open_source,
+    plugin,
+)
 from se_nas.errors import ConfigError, DataError
 
 SMALL_SIDE = 96
@@ -41,9 +48,9 @@ def load_data(
     """Read a data set, split it and take its fingerprint.
 
     Args:
-        name: "digits"; a folder or tar of class folders (a folder may hold ``train`` and ``val``);
-            ``torch/NAME``, ``hfds/NAME`` or ``wds/PATTERN`` as timm's ``create_dataset`` knows them; or the
-            name of an entry point of the group ``se_nas.data``.
+        name: "digits"; a folder or tar of class folders, or a folder of such named ``train``, ``val`` and
+            ``test``; ``torch/NAME``, ``hfds/NAME`` or ``wds/FOLDER`` as timm's ``create_dataset`` knows them;
+            or the name of an entry point of the group ``se_nas.data``.
         val_data: validation images, named likewise (``NAME:SPLIT`` picks a split of a prefixed name). None: a
             ``val`` beside ``train``, else a stratified share of the training images.
         test_data: test images, named likewise. They are for the final report and never for selection.
@@ -76,8 +83,8 @@ def load_data(
             strict=strict,
             root=root,
         )
-    train_name, found_val = split_folders(name)
-    val_data = val_data or found_val
+    train_name, found_val, found_test = find_splits(name)
+    val_data, test_data = val_data or found_val, test_data or found_test
     source = _open(train_name, root)
     _check_classes(name, source)
     val_source = _open_like(val_data, source, root) if val_data else None
@@ -94,6 +101,9 @@ def load_data(
         train = _subset(whole, parts[0])
         val = val or _subset(whole, parts[1])
         test = test or (_subset(whole, parts[2]) if len(parts[2]) else None)
+    for samples in (source, val_source, test_source):
+        if isinstance(samples, ReaderSamples):
+            samples.close()
     mean, std = _statistics(train)
     return ImageData(
         name=name,
@@ -242,8 +252,8 @@ def _native_size(name: str, samples: Samples) -> tuple[int, int]:
 
 
 def _open(name: str, root: str | None, class_names: tuple[str, ...] | None = None) -> Samples:
-    prefixed, _, split = name.partition(":") if "/" in name and not Path(name).exists() else (name, "", "")
-    source = open_source(prefixed, split=split or "train", root=root, class_names=class_names)
+    base, _, split = name.partition(":") if name.lower().startswith(PREFIXES) else (name, "", "")
+    source = open_source(base, split=split or "train", root=root, class_names=class_names)
     if not len(source.labels):
         raise DataError(f"data {name!r} holds no images.")
     return source

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from io import BytesIO
 from pathlib import Path
@@ -25,7 +26,10 @@ memory.
 """
 
 _MIRROR_CHANGES_CLASS = ("digits", "mnist", "kmnist", "qmnist", "emnist", "svhn")
-_TEST_SPLITS = ("val", "validation", "valid", "test")
+_TRAIN, _VAL = ("train", "training"), ("val", "validation", "valid")
+_TORCH_WITH_TEST = tuple(
+    f"torch/{each}" for each in ("cifar10", "cifar100", "mnist", "kmnist", "qmnist", "fashion_mnist")
+)
 
 
 class Digits:
@@ -50,28 +54,20 @@ class Digits:
 
 
 class ReaderSamples:
-    """A folder or a tar of class folders, through timm's readers."""
+    """Images of one of timm's readers: a folder or a tar of class folders, or a Hugging Face data set."""
 
-    def __init__(self, path: Path, class_names: tuple[str, ...] | None = None) -> None:
-        from timm.data.readers import create_reader
-
-        class_map = {name: index for index, name in enumerate(class_names)} if class_names else None
-        try:
-            self._reader = create_reader("", root=str(path), class_map=class_map)
-        except (RuntimeError, ValueError, tarfile.TarError, OSError) as error:
-            raise DataError(
-                f"no images were found in {str(path)!r}: {str(error).strip() or 'it is empty'}"
-            ) from error
-        mapping: dict[str, int] = (
-            getattr(self._reader, "class_to_idx", None) or self._reader.class_name_to_idx
-        )
-        self.class_names = tuple(sorted(mapping, key=lambda name: mapping[name]))
-        self._process = os.getpid()
-        # A folder's reader has (path, label) pairs, a tar's has two arrays.
-        targets = getattr(self._reader, "targets", None)
-        if targets is None:
-            targets = [label for _, label in self._reader.samples]
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        mapping: dict[str, int] = getattr(reader, "class_to_idx", None) or reader.class_name_to_idx
+        self.class_names = tuple(str(name) for name in sorted(mapping, key=lambda name: mapping[name]))
+        if hasattr(reader, "iter_targets") and not hasattr(reader, "samples"):
+            targets = list(reader.iter_targets())
+        else:
+            # A tar's reader has an array of labels, a folder's has (path, label) pairs.
+            targets = getattr(reader, "targets", None)
+            targets = [label for _, label in reader.samples] if targets is None else targets
         self.labels = np.asarray(targets, dtype=np.int64)
+        self._process = os.getpid()
 
     def read(self, index: int) -> Image.Image:
         self._leave_parent()
@@ -79,51 +75,56 @@ class ReaderSamples:
             return Image.open(stream).convert("RGB")
 
     def name(self, index: int) -> str:
-        return Path(self._reader.filename(index)).as_posix()
+        return Path(self._reader.filename(index) or str(index)).as_posix()
 
     def payload(self, index: int) -> bytes:
         self._leave_parent()
         with self._reader[index][0] as stream:
             return str(stream.seek(0, 2)).encode()
 
+    def close(self) -> None:
+        """Close the tars that timm's reader keeps open; the next read opens them again."""
+        for tar in self._tars():
+            if tar.tf is not None:
+                tar.tf.close()
+            tar.reset()
+
+    __del__ = close
+
     def _leave_parent(self) -> None:
         """Open tars anew in a forked process: an inherited file would share its position with the parent."""
         if self._process != os.getpid():
             self._process = os.getpid()
-            state = getattr(self._reader, "tar_state", {})
-            for tar in state.values() if isinstance(state, dict) else [state]:
+            for tar in self._tars():
                 tar.reset()
-                for child in tar.children.values():
-                    child.reset()
+
+    def _tars(self) -> Iterator[Any]:
+        state = getattr(getattr(self, "_reader", None), "tar_state", {})
+        for tar in state.values() if isinstance(state, dict) else [state]:
+            yield from (*tar.children.values(), tar)
 
 
-class DatasetSamples:
-    """A data set by index that gives (PIL image, label): torchvision's and Hugging Face's through timm."""
+class TorchvisionSamples:
+    """A data set of torchvision: labels in ``targets`` or ``labels``, items (PIL image, label)."""
 
     def __init__(self, dataset: Any, name: str) -> None:
         self._dataset, self._name = dataset, name
-        labels = getattr(dataset, "targets", None)
-        if labels is None:
-            labels = getattr(dataset, "labels", None)
-        if labels is None and hasattr(dataset, "reader") and hasattr(dataset.reader, "dataset"):
-            labels = dataset.reader.dataset[dataset.reader.label_key]
+        labels = next((getattr(dataset, key) for key in ("targets", "labels") if hasattr(dataset, key)), None)
         if labels is None:
             labels = [dataset[index][1] for index in range(len(dataset))]
         self.labels = np.asarray(labels, dtype=np.int64)
-        names = getattr(dataset, "classes", None)
-        if not names:
-            names = [str(index) for index in range(int(self.labels.max()) + 1)] if len(self.labels) else []
-        self.class_names = tuple(str(name) for name in names)
+        names = getattr(dataset, "classes", None) or range(int(self.labels.max()) + 1)
+        self.class_names = tuple(str(each) for each in names)
 
     def read(self, index: int) -> Image.Image:
-        image = self._dataset[index][0]
+        image: Image.Image = self._dataset[index][0]
         return image.convert("RGB")
 
     def name(self, index: int) -> str:
         return f"{self._name}/{index}"
 
     def payload(self, index: int) -> bytes:
-        return b""
+        return self.read(index).tobytes()
 
 
 class StreamedSamples:
@@ -167,33 +168,41 @@ def open_source(
     if name == "digits":
         return Digits()
     if name.lower().startswith(PREFIXES):
-        return _timm_dataset(name, split, root)
+        return _open_named(name, split, root)
     path = Path(name).expanduser()
     if not path.exists():
         known = known_data()
         raise DataError(
             f"data {name!r} is neither a folder or tar of class folders nor a known data set."
-            f" Known: {', '.join(known)}, or torch/NAME, hfds/NAME, wds/PATTERN.{nearest(name, known)}"
+            f" Known: {', '.join(known)}, or torch/NAME, hfds/NAME, wds/FOLDER.{nearest(name, known)}"
         )
     if path.is_file() and path.suffix != ".tar":
         raise DataError(f"data {name!r} is a file but no .tar; give a folder or a tar of class folders.")
-    return ReaderSamples(path, class_names)
+    return _open_path(path, class_names)
 
 
-def split_folders(name: str) -> tuple[str, str | None]:
-    """(training, validation or None) paths: a folder may hold ``train`` and ``val`` folders or tars."""
+def find_splits(name: str) -> tuple[str, str | None, str | None]:
+    """Training, validation and test data behind one name, the latter None where there are none.
+
+    A folder that holds nothing but splits (``train``, ``val``, ``test`` as folders or tars) names them; a
+    data set of torchvision has its own test images.
+    """
+    if name.lower() in _TORCH_WITH_TEST:
+        return name, None, f"{name}:test"
     path = Path(name).expanduser()
     if not path.is_dir():
-        return name, None
-    found = {
-        child.stem: str(child)
-        for child in sorted(path.iterdir())
-        if child.stem in ("train", "training", *_TEST_SPLITS) and (child.is_dir() or child.suffix == ".tar")
-    }
-    train = found.get("train") or found.get("training")
+        return name, None, None
+    children = [child for child in path.iterdir() if child.is_dir() or child.suffix == ".tar"]
+    found = {child.name.removesuffix(".tar"): str(child) for child in children}
+    if not found or not set(found) <= {*_TRAIN, *_VAL, "test"}:
+        return name, None, None
+    train, val = (next((found[key] for key in keys if key in found), None) for keys in (_TRAIN, _VAL))
     if train is None:
-        return name, None
-    return train, next((found[split] for split in _TEST_SPLITS if split in found), None)
+        raise DataError(
+            f"{name!r} has {', '.join(sorted(found))} but no training images (a folder"
+            f" or tar named {' or '.join(_TRAIN)})."
+        )
+    return train, val, found.get("test")
 
 
 def keeps_class_mirrored(name: str) -> bool:
@@ -211,19 +220,38 @@ def plugin(name: str) -> EntryPoint | None:
     return next((point for point in entry_points(group=ENTRY_POINTS) if point.name == name), None)
 
 
-def _timm_dataset(name: str, split: str, root: str | None) -> Samples:
+def _open_path(path: Path, class_names: tuple[str, ...] | None) -> Samples:
+    from timm.data.readers import create_reader
+
+    class_map = {name: index for index, name in enumerate(class_names)} if class_names else None
+    try:
+        return ReaderSamples(create_reader("", root=str(path), class_map=class_map))
+    except (RuntimeError, ValueError, tarfile.TarError, OSError) as error:
+        raise DataError(
+            f"no images were found in {str(path)!r}: {str(error).strip() or 'it is empty'}"
+        ) from error
+
+
+def _open_named(name: str, split: str, root: str | None) -> Samples:
     from timm.data import create_dataset
 
     prefix = name.partition("/")[0].lower()
-    folder = root or (str(Path("~/.cache/se-nas").expanduser()) if prefix != "hfds" else None)
+    if prefix == "wds":
+        folder: str | None = name.partition("/")[2]
+        if not Path(str(folder)).is_dir():
+            raise DataError(f"data {name!r}: {folder!r} is no folder of shards.")
+    else:
+        folder = root or (None if prefix == "hfds" else str(Path("~/.cache/se-nas").expanduser()))
     try:
-        dataset = create_dataset(
-            name, root=folder, split=split, download=prefix == "torch", is_training=False
-        )
+        dataset = create_dataset(name, root=folder, split=split, download=prefix == "torch")
+        if prefix == "torch":
+            return TorchvisionSamples(dataset, name)
+        return ReaderSamples(dataset.reader) if prefix == "hfds" else StreamedSamples(dataset, name)
     except ImportError as error:
         raise DataError(f"data {name!r} needs a package that is not installed: {error}.") from error
+    except DataError:
+        raise
     except Exception as error:
-        raise DataError(f"data {name!r} (split {split!r}) could not be opened: {error}") from error
-    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and prefix != "wds":
-        return DatasetSamples(dataset, name)
-    return StreamedSamples(dataset, name)
+        raise DataError(
+            f"data {name!r} (split {split!r}) cannot be opened: {type(error).__name__}: {error}"
+        ) from error

@@ -29,6 +29,9 @@ class Augment:
     def __init__(self, recipe: Recipe, data: ImageData) -> None:
         self.recipe = recipe
         self.hflip = (0.5 if data.mirror else 0.0) if recipe.hflip is None else recipe.hflip
+        self.crop = recipe.crop
+        if recipe.crop == "auto":
+            self.crop = "pad" if data.mirror else "none"
         self.mean = torch.tensor(data.mean).view(1, 3, 1, 1) * 255
         self.std = torch.tensor(data.std).view(1, 3, 1, 1) * 255
         self._policy = image_policy(recipe, data)
@@ -56,9 +59,9 @@ class Augment:
             pixels = self._apply_policy(pixels, *key)
         count, _, height, width = pixels.shape
         flip = draws.random(count) < self.hflip
-        if self.recipe.crop == "random_resized":
+        if self.crop == "random_resized":
             return _resized_crops(pixels.float(), draws, self.recipe.crop_scale, flip)
-        if self.recipe.crop == "pad":
+        if self.crop == "pad":
             return _shifts(pixels, draws, (height // 8, width // 8), flip).float()
         return _shifts(pixels, draws, (0, 0), flip).float() if flip.any() else pixels.float()
 

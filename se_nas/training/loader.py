@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from timm.data import create_transform
 from timm.data.loader import PrefetchLoader, fast_collate
@@ -115,7 +114,7 @@ class _Decoded(Dataset[tuple[Any, int]]):
                     with seeded(AUGMENT, seed, epoch, first):
                         return self._transform(image), int(self._labels[position])
             if not self._training:
-                return np.zeros(self._size, dtype=np.uint8), NO_LABEL
+                return torch.zeros(self._size, dtype=torch.uint8), NO_LABEL
         raise DataError(
             f"{MAX_DAMAGED} images in a row cannot be decoded, the first of them"
             f" {self._samples.name(int(self._indices[first]))!r}."
@@ -200,8 +199,8 @@ def _train_transform(data: ImageData, recipe: Recipe, augment: Augment) -> Any:
     return create_transform(
         data.input_size,
         is_training=True,
-        train_crop_mode="rrc" if recipe.crop == "random_resized" else "rkrc",
-        scale=recipe.crop_scale if recipe.crop == "random_resized" else None,
+        train_crop_mode="rrc" if augment.crop == "random_resized" else "rkrc",
+        scale=recipe.crop_scale if augment.crop == "random_resized" else None,
         hflip=augment.hflip,
         color_jitter=0.0,
         auto_augment=recipe.auto_augment,

@@ -11,7 +11,7 @@ from se_nas.errors import ConfigError, nearest
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SWITCHES = ("auto", "on", "off")
 SCHEDULES = ("cosine", "tanh", "poly", "wsd", "rsqrt", "constant")
-CROPS = ("none", "pad", "random_resized")
+CROPS = ("auto", "none", "pad", "random_resized")
 LOSSES = ("cross_entropy", "bce")
 
 
@@ -37,7 +37,7 @@ class Recipe:
             script.
         auto_augment: a configuration string of timm ("rand-m6-mstd0.5-inc1"), or None.
         crop: "pad" (random shifts by an eighth of the side), "random_resized" (``crop_scale`` of the area),
-            "none".
+            "none"; "auto" is "pad", or "none" for centred signs (where ``ImageData.mirror`` is False).
         hflip: probability of a mirrored image; None is 0.5 where the data set allows it, else 0.
         random_erasing: probability, timm's ``RandomErasing`` in mode "pixel".
         drop_path: rate given to ``timm.create_model`` by whoever builds the model.
@@ -69,7 +69,7 @@ class Recipe:
     mixup_prob: float = 1.0
     mixup_off_epoch: int = 0
     auto_augment: str | None = None
-    crop: str = "pad"
+    crop: str = "auto"
     crop_scale: tuple[float, float] = (0.08, 1.0)
     hflip: float | None = None
     random_erasing: float = 0.0
