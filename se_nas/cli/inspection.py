@@ -36,11 +36,12 @@ class SiteTable:
     @property
     def summary(self) -> str:
         stages = sorted({site.stage for site in self.sites})
-        counts = ", ".join(f"{sum(site.stage == stage for site in self.sites)} in stage {stage}" for stage in stages)
+        counts = ", ".join(
+            f"{sum(site.stage == stage for site in self.sites)} in stage {stage}" for stage in stages
+        )
         others = ", ".join(name for name in self.positions if name != self.position)
-        return (
-            f"{self.backbone}: {len(self.sites)} sites at position {self.position!r} ({counts})."
-            + (f" Other positions: {others}." if others else "")
+        return f"{self.backbone}: {len(self.sites)} sites at position {self.position!r} ({counts})." + (
+            f" Other positions: {others}." if others else ""
         )
 
     @property

@@ -15,7 +15,9 @@ def inspect(
     backbone: Annotated[str, typer.Argument(help="A timm model name.", show_default=False)],
     position: Position = None,
     input_size: Annotated[int | None, typer.Option(help="Height and width of the images in pixels.")] = None,
-    reduction: Annotated[str, typer.Option(help="Reduction ratios γ to price, separated by commas.")] = "4,8,16,32",
+    reduction: Annotated[
+        str, typer.Option(help="Reduction ratios γ to price, separated by commas.")
+    ] = "4,8,16,32",
     json: Json = False,
 ) -> None:
     """List the sites of a backbone and what SE at each would add.

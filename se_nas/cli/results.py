@@ -30,7 +30,8 @@ def show(run: RunPath, json: Json = False) -> None:
 def report(
     run: RunPath,
     out: Annotated[
-        Path | None, typer.Option(help="HTML file to write; figures and the table go beside it.", show_default=False)
+        Path | None,
+        typer.Option(help="HTML file to write; figures and the table go beside it.", show_default=False),
     ] = None,
 ) -> None:
     """Write one self-contained HTML file, and the figures as PNG and SVG.
@@ -81,7 +82,9 @@ def compare(
         list[Path], typer.Argument(help="Run folders or saved report files, two or more.", show_default=False)
     ],
     out: Annotated[Path | None, typer.Option(help="HTML file to write.", show_default=False)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compare runs that measured different things.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare runs that measured different things.")
+    ] = False,
     fail_if_worse: Annotated[
         bool, typer.Option("--fail-if-worse", help="Exit with code 3 where the last run's front is worse.")
     ] = False,

@@ -16,17 +16,22 @@ def search(
     backbone: Annotated[str | None, typer.Option(help="A timm model name.", show_default=False)] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="digits (default), a folder or tar of class folders, torch/NAME, hfds/NAME, wds/NAME."),
+        typer.Option(
+            help="digits (default), a folder or tar of class folders, torch/NAME, hfds/NAME, wds/NAME."
+        ),
     ] = None,
     val_data: Annotated[str | None, typer.Option(help="Validation data; split off by default.")] = None,
     test_data: Annotated[str | None, typer.Option(help="Test data, seen by finalists only.")] = None,
     space: Annotated[str | None, typer.Option(help="A shipped space (se-nas spaces) or a YAML file.")] = None,
-    position: Annotated[str | None, typer.Option(help="Where SE goes in a block; the space's by default.")] = None,
+    position: Annotated[
+        str | None, typer.Option(help="Where SE goes in a block; the space's by default.")
+    ] = None,
     objectives: Annotated[
         str | None, typer.Option(help="accuracy and one or two of latency, macs, params, by commas.")
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="pareto (default), tpe, nsga2, nsga3, gp, random, qmc, grid, module:Class.")
+        str | None,
+        typer.Option(help="pareto (default), tpe, nsga2, nsga3, gp, random, qmc, grid, module:Class."),
     ] = None,
     early_stopping: Annotated[str | None, typer.Option(help="off, curves or moasha.")] = None,
     trials: Annotated[int | None, typer.Option(help="Candidates to evaluate, baselines included.")] = None,
@@ -34,11 +39,17 @@ def search(
         str | None, typer.Option(help="Time for everything: 90s, 3m, 2h (8m where no --trials is given).")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Training preset: tiny, finetune, imagenet-a3.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs a candidate; sized to the budget by default.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs a candidate; sized to the budget by default.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Training batch size.")] = None,
     input_size: Annotated[int | None, typer.Option(help="Height and width of the images in pixels.")] = None,
-    latency_batch: Annotated[int | None, typer.Option(help="Batch size at which latency is measured.")] = None,
-    final_seeds: Annotated[int | None, typer.Option(help="Seeds that finalists are trained with (3).")] = None,
+    latency_batch: Annotated[
+        int | None, typer.Option(help="Batch size at which latency is measured.")
+    ] = None,
+    final_seeds: Annotated[
+        int | None, typer.Option(help="Seeds that finalists are trained with (3).")
+    ] = None,
     max_params: Annotated[str | None, typer.Option(help="Hard limit on parameters: 27M.")] = None,
     max_macs: Annotated[str | None, typer.Option(help="Hard limit on multiply-adds: 4.2G.")] = None,
     max_latency: Annotated[str | None, typer.Option(help="Hard limit on latency: 1.05x or 6.5ms.")] = None,
@@ -50,11 +61,15 @@ def search(
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1 or mps.")] = None,
     keep: Annotated[str | None, typer.Option(help="Whose weights stay on disk: front, all or none.")] = None,
     strict: Annotated[bool | None, typer.Option("--strict", help="Stop at an unreadable image.")] = None,
-    warm_start: Annotated[str | None, typer.Option(help="A run whose trials the sampler learns from.")] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(help="A run whose trials the sampler learns from.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
     runs: Annotated[str | None, typer.Option(help="Folder of run folders (runs).")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with the same keys; flags win.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration and plan; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print configuration and plan; write nothing.")
+    ] = False,
 ) -> None:
     """Search for the SE blocks that pay.
 
@@ -83,7 +98,9 @@ def search(
 @app.command()
 def resume(
     run: RunPath,
-    budget: Annotated[str | None, typer.Option(help="A new time for everything, time spent included.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="A new time for everything, time spent included.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="A new number of candidates in all.")] = None,
 ) -> None:
     """Go on with a run where it stopped, also after it was killed.
@@ -104,4 +121,6 @@ def _finish(run: Any) -> None:
     if run.interrupted:
         typer.echo(f"\nStopped. Go on with:  se-nas resume {run.path}")
         raise typer.Exit(INTERRUPTED)
-    typer.echo(f"\nrun     {run.path}\nreport  {run.path / HTML}\nexport  se-nas export {run.path} --pick best --out best")
+    typer.echo(
+        f"\nrun     {run.path}\nreport  {run.path / HTML}\nexport  se-nas export {run.path} --pick best --out best"
+    )

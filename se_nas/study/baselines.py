@@ -46,9 +46,10 @@ def baselines(space: SearchSpace) -> dict[str, Architecture]:
             return
         last = max(site.stage for site in sites)
         yield ALL_SE, everywhere
-        yield LAST_STAGE, [
-            width if site.stage == last else ABSENT for site, width in zip(sites, everywhere, strict=True)
-        ]
+        yield (
+            LAST_STAGE,
+            [width if site.stage == last else ABSENT for site, width in zip(sites, everywhere, strict=True)],
+        )
 
     found: dict[str, Architecture] = {}
     for name, widths in candidates():

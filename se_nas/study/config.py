@@ -27,17 +27,35 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
 
     backbone: str = Field(description="A timm model name.")
-    timm_kwargs: dict[str, Any] = Field({}, description="Keywords of timm.create_model that change the network.")
-    position: str | None = Field(None, description="Where SE goes in a block; the space's or family's by default.")
+    timm_kwargs: dict[str, Any] = Field(
+        {}, description="Keywords of timm.create_model that change the network."
+    )
+    position: str | None = Field(
+        None, description="Where SE goes in a block; the space's or family's by default."
+    )
     space: str = Field("per_block", description="A shipped search space or a YAML file.")
-    data: str = Field("digits", description="Data set: digits, a folder or tar of class folders, torch/NAME, ...")
+    data: str = Field(
+        "digits", description="Data set: digits, a folder or tar of class folders, torch/NAME, ..."
+    )
     val_data: str | None = Field(None, description="Validation data; by default split off the training data.")
-    test_data: str | None = Field(None, description="Test data, seen by finalists only; by default split off.")
-    split_seed: int = Field(0, ge=0, description="Seed of the train/validation split, independent of the seed.")
-    strict: bool = Field(False, description="Stop at an unreadable image instead of skipping and counting it.")
-    objectives: tuple[Objective, ...] = Field(("accuracy", "latency"), description="accuracy and one or two costs.")
-    sampler: str = Field("pareto", description="pareto, tpe, nsga2, nsga3, gp, random, qmc, grid or module:Class.")
-    early_stopping: Literal["off", "curves", "moasha"] = Field("off", description="Stop hopeless candidates early.")
+    test_data: str | None = Field(
+        None, description="Test data, seen by finalists only; by default split off."
+    )
+    split_seed: int = Field(
+        0, ge=0, description="Seed of the train/validation split, independent of the seed."
+    )
+    strict: bool = Field(
+        False, description="Stop at an unreadable image instead of skipping and counting it."
+    )
+    objectives: tuple[Objective, ...] = Field(
+        ("accuracy", "latency"), description="accuracy and one or two costs."
+    )
+    sampler: str = Field(
+        "pareto", description="pareto, tpe, nsga2, nsga3, gp, random, qmc, grid or module:Class."
+    )
+    early_stopping: Literal["off", "curves", "moasha"] = Field(
+        "off", description="Stop hopeless candidates early."
+    )
     trials: int | None = Field(None, ge=1, description="Candidates to evaluate, baselines included.")
     budget: str | float | None = Field(None, description="Time for everything: 90s, 8m, 2h.")
     recipe: str | dict[str, Any] = Field("tiny", description="Training preset, or a mapping of its settings.")
@@ -48,7 +66,9 @@ class SearchConfig(BaseModel):
     final_seeds: int = Field(3, ge=0, description="Seeds that finalists are trained with; 0 for none.")
     max_params: str | None = Field(None, description="Hard limit on parameters: 27M.")
     max_macs: str | None = Field(None, description="Hard limit on multiply-adds: 4.2G.")
-    max_latency: str | None = Field(None, description="Hard limit on latency: 1.05x the backbone's, or 6.5ms.")
+    max_latency: str | None = Field(
+        None, description="Hard limit on latency: 1.05x the backbone's, or 6.5ms."
+    )
     pretrained: bool = Field(False, description="Start from timm's pretrained weights.")
     checkpoint: str | None = Field(None, description="Start from the weights in this file.")
     init: Literal["identity", "default"] = Field("identity", description="How inserted blocks start.")

@@ -49,7 +49,9 @@ class Evaluator:
         self._meter, self._stop, self._spent = meter, stop, spent
         self._latency: dict[str, dict[str, Any]] = {}
 
-    def begin(self, number: int, architecture: Architecture, *, seed: int, phase: str, baseline: str | None) -> None:
+    def begin(
+        self, number: int, architecture: Architecture, *, seed: int, phase: str, baseline: str | None
+    ) -> None:
         """Record what a trial is, before it is trained."""
         self._store.record(
             number,
@@ -86,7 +88,8 @@ class Evaluator:
         """Take the latency of an earlier trial of this run instead of measuring again."""
         if row.get("latency_ms") is not None:
             self._latency[row["key"]] = {
-                name: row[name] for name in ("latency_ms", "latency_ratio", "latency_interval", "latency_source")
+                name: row[name]
+                for name in ("latency_ms", "latency_ratio", "latency_interval", "latency_source")
             }
 
     def _measure(self, architecture: Architecture) -> dict[str, Any]:
@@ -127,7 +130,12 @@ class Evaluator:
 
     def _train(self, number: int, architecture: Architecture, seed: int, phase: str) -> dict[str, Any]:
         plan = self._plan
-        row = {"number": number, "key": architecture.key, "description": architecture.describe(), "phase": phase}
+        row = {
+            "number": number,
+            "key": architecture.key,
+            "description": architecture.describe(),
+            "phase": phase,
+        }
         curve: list[dict[str, Any]] = []
 
         def on_epoch(epoch: int, metrics: Mapping[str, Any]) -> bool:

@@ -38,7 +38,9 @@ def finalists(rows: Sequence[Row], plan: Plan) -> list[Row]:
     return members + [row for row in done if row["baseline"] is not None and row["key"] not in keys]
 
 
-def next_final(rows: Sequence[Row], plan: Plan, seconds_left: float, seconds_each: float) -> tuple[Row, int] | None:
+def next_final(
+    rows: Sequence[Row], plan: Plan, seconds_left: float, seconds_each: float
+) -> tuple[Row, int] | None:
     """The finalist and the seed to train next; None where all have theirs, or too little time is left.
 
     Finalists that cannot get ``MIN_SEEDS`` readings in the time left are dropped from the end of the list, so
@@ -49,7 +51,9 @@ def next_final(rows: Sequence[Row], plan: Plan, seconds_left: float, seconds_eac
     counts = {row["key"]: len(_final_readings(rows, row["key"])) for row in chosen}
     if seconds_each > 0 and math.isfinite(seconds_left):
         affordable = int(seconds_left // seconds_each)
-        while chosen and sum(max(0, min(MIN_SEEDS, wanted) - counts[row["key"]]) for row in chosen) > affordable:
+        while (
+            chosen and sum(max(0, min(MIN_SEEDS, wanted) - counts[row["key"]]) for row in chosen) > affordable
+        ):
             chosen.pop()
     missing = [row for row in chosen if counts[row["key"]] < wanted]
     if not missing:
@@ -62,8 +66,14 @@ def settled(rows: Sequence[Row], plan: Plan) -> bool:
     """Whether every finalist has enough final readings for the front to rest on them."""
     chosen = finalists(rows, plan)
     enough = min(MIN_SEEDS, plan.config.final_seeds)
-    return enough > 0 and bool(chosen) and all(len(_final_readings(rows, row["key"])) >= enough for row in chosen)
+    return (
+        enough > 0
+        and bool(chosen)
+        and all(len(_final_readings(rows, row["key"])) >= enough for row in chosen)
+    )
 
 
 def _final_readings(rows: Sequence[Row], key: str) -> list[Row]:
-    return [row for row in rows if row["key"] == key and row["phase"] == FINAL and row["accuracy"] is not None]
+    return [
+        row for row in rows if row["key"] == key and row["phase"] == FINAL and row["accuracy"] is not None
+    ]

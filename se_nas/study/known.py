@@ -62,7 +62,8 @@ class Encoder:
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
         self._index = {
-            name: {value: index for index, value in enumerate(values)} for name, values in space.choices.items()
+            name: {value: index for index, value in enumerate(values)}
+            for name, values in space.choices.items()
         }
 
     def __call__(self, points: Sequence[Params]) -> np.ndarray:

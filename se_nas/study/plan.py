@@ -26,6 +26,8 @@ from se_nas.study.samplers import make_sampler
 from se_nas.training import Context, Recipe, Runtime, initial_weights, measure_step_time
 
 if TYPE_CHECKING:
+    from se_nas.study.known import WidthCost
+    from se_nas.study.latency import LatencyAxis
     from torch import nn
 
 TEST_FRACTION = 0.1
@@ -93,13 +95,25 @@ class Plan:
             for position, sites in self.space.sites_by_position.items()
         }
 
+    def width_costs(self, objective: str, axis: LatencyAxis | None) -> dict[str, WidthCost] | None:
+        """A cost as a function of widths for every position; None where it is not known before it is measured."""
+        if objective == "latency":
+            return None if axis is None else axis.predictions()
+        column = "num_params" if objective == "params" else objective
+        return {
+            position: lambda widths, model=model: model.evaluate(widths)[column]
+            for position, model in self.cost_models.items()
+        }
+
     def describe(self) -> list[tuple[str, str]]:
         """What is about to be done, as pairs of a label and a text."""
         config, data = self.config, self.data
         sites = []
         for position, found in self.space.sites_by_position.items():
             stages = sorted({site.stage for site in found})
-            counts = ", ".join(f"{sum(site.stage == stage for site in found)} in stage {stage}" for stage in stages)
+            counts = ", ".join(
+                f"{sum(site.stage == stage for site in found)} in stage {stage}" for stage in stages
+            )
             sites.append(f"{len(found)} at {position} ({counts})")
         size = "x".join(map(str, data.input_size))
         tests = f", {len(data.test):,} test" if data.test is not None else ""
@@ -112,7 +126,10 @@ class Plan:
                 f"{data.name}: {len(data.train):,} training, {len(data.val):,} validation{tests} images,"
                 f" {data.num_classes} classes, {size}",
             ),
-            ("device", f"{self.runtime.device} ({device_name(self.runtime.device)}), {self.runtime.precision}"),
+            (
+                "device",
+                f"{self.runtime.device} ({device_name(self.runtime.device)}), {self.runtime.precision}",
+            ),
             ("objectives", ", ".join(config.objectives)),
             ("training", self._training()),
             ("budget", self._budget()),
@@ -151,7 +168,9 @@ class Plan:
         return ", ".join(words) + finals
 
 
-def resolve(config: SearchConfig, progress: Progress | None = None, *, frozen: Mapping[str, Any] | None = None) -> Plan:
+def resolve(
+    config: SearchConfig, progress: Progress | None = None, *, frozen: Mapping[str, Any] | None = None
+) -> Plan:
     """Check a configuration and resolve it; writes nothing.
 
     Args:
@@ -200,7 +219,9 @@ def resolve(config: SearchConfig, progress: Progress | None = None, *, frozen: M
     return replace(plan, notes=(*notes, *limits.check_space(plan)))
 
 
-def candidate_model(config: SearchConfig, architecture: Architecture, data: ImageData, seed: int) -> nn.Module:
+def candidate_model(
+    config: SearchConfig, architecture: Architecture, data: ImageData, seed: int
+) -> nn.Module:
     """The network of a candidate, its layers initialised from the seed or the configuration's weights.
 
     The plain layers start equal for all candidates of a seed, because SE is inserted after them.
@@ -247,12 +268,19 @@ def _data(config: SearchConfig) -> ImageData:
 
 
 def _recipe(config: SearchConfig) -> Recipe:
-    recipe = Recipe.preset(config.recipe) if isinstance(config.recipe, str) else Recipe.from_dict(config.recipe)
+    recipe = (
+        Recipe.preset(config.recipe) if isinstance(config.recipe, str) else Recipe.from_dict(config.recipe)
+    )
     return recipe if config.batch_size is None else recipe.with_(batch_size=config.batch_size)
 
 
 def _sized(
-    config: SearchConfig, recipe: Recipe, runtime: Runtime, model: nn.Module, data: ImageData, progress: Progress
+    config: SearchConfig,
+    recipe: Recipe,
+    runtime: Runtime,
+    model: nn.Module,
+    data: ImageData,
+    progress: Progress,
 ) -> tuple[Recipe, float | None]:
     if config.epochs is not None:
         return recipe.with_(epochs=config.epochs), None
@@ -269,7 +297,9 @@ def _sized(
 
 def _default_name(config: SearchConfig) -> str:
     """backbone-data-N with the first N that is free."""
-    data = "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name).strip("-") or "data"
+    data = (
+        "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name).strip("-") or "data"
+    )
     backbone = config.backbone.replace("/", "-").replace(":", "-")
     taken = {entry.name for entry in Path(config.runs).glob(f"{backbone}-{data}-*")}
     number = next(count for count in range(1, 10**9) if f"{backbone}-{data}-{count}" not in taken)

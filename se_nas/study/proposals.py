@@ -119,7 +119,9 @@ class Proposals:
 
     def _draw(self, seen: Mapping[str, Any]) -> Architecture | None:
         """A random architecture among those left; the draw depends on the seed and on how far the run is."""
-        rng = np.random.default_rng([self._plan.config.seed, len(self._store.study.get_trials(deepcopy=False))])
+        rng = np.random.default_rng(
+            [self._plan.config.seed, len(self._store.study.get_trials(deepcopy=False))]
+        )
         space = self._plan.space
         for _ in range(MAX_DRAWS):
             architecture = space.sample(rng)

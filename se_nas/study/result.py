@@ -72,7 +72,8 @@ class Run:
                 widths=tuple(row["widths"]),
             )
             record: dict[str, Any] = {
-                name: row[name] for name in ("number", "key", "baseline", "phase", "seed", "state", "position")
+                name: row[name]
+                for name in ("number", "key", "baseline", "phase", "seed", "state", "position")
             }
             for stage, members in architecture.by_stage().items():
                 gated = [(site, width) for site, width in members if width != 0]

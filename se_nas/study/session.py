@@ -123,7 +123,9 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "name": plan.path.name,
         "created": now(),
         "se_nas_version": se_nas.__version__,
-        "command": " ".join(["se-nas", *sys.argv[1:]]) if Path(sys.argv[0]).name == "se-nas" else "se_nas.search",
+        "command": " ".join(["se-nas", *sys.argv[1:]])
+        if Path(sys.argv[0]).name == "se-nas"
+        else "se_nas.search",
         "backbone": config.backbone,
         "timm_kwargs": config.timm_kwargs,
         "space": {

@@ -101,7 +101,9 @@ class Worker:
 
     def _expected(self) -> float:
         """Seconds that the next candidate will take."""
-        seconds = [row["seconds"] for row in self._store.rows() if row["seconds"] and row["state"] == "complete"]
+        seconds = [
+            row["seconds"] for row in self._store.rows() if row["seconds"] and row["state"] == "complete"
+        ]
         return float(np.median(seconds)) if seconds else 0.0
 
     def _take_up(self, trial: FrozenTrial) -> None:
@@ -125,7 +127,12 @@ class Worker:
         self._train(number, architecture, seed, phase)
 
     def _train(self, number: int, architecture: Architecture, seed: int, phase: str) -> None:
-        row = {"number": number, "key": architecture.key, "description": architecture.describe(), "phase": phase}
+        row = {
+            "number": number,
+            "key": architecture.key,
+            "description": architecture.describe(),
+            "phase": phase,
+        }
         self._progress.trial_started({**row, "seed": seed})
         fields = self._evaluator.evaluate(number, architecture, seed=seed, phase=phase)
         if fields["state"] == "unfinished":

@@ -1,0 +1,253 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+import se_nas
+from se_nas.errors import RunError
+from se_nas.run import ROW_FIELDS, RunFolder
+from se_nas.study import evaluate, open_run, resume, search
+from se_nas.study.events import Progress
+
+SMALL = {
+    "backbone": "test_resnet",
+    "objectives": "accuracy,macs",
+    "recipe": {"preset": "tiny", "batch_size": 128, "precision": "fp32"},
+    "epochs": 1,
+    "device": "cpu",
+}
+RESULT = [name for name in ROW_FIELDS if name not in ("seconds", "started", "finished", "curve")]
+
+
+def results(path):
+    return [{name: row[name] for name in RESULT} for row in RunFolder.open(path).rows()]
+
+
+def curves(path):
+    return [
+        [{name: value for name, value in entry.items() if name != "seconds"} for entry in row["curve"] or []]
+        for row in RunFolder.open(path).rows()
+    ]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Makes the configuration of a search that takes seconds; keywords change it."""
+
+    def make(**changes):
+        return se_nas.SearchConfig(**{**SMALL, "runs": str(tmp_path / "runs"), **changes})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    config = se_nas.SearchConfig(**SMALL, runs=str(tmp_path_factory.mktemp("runs")), trials=5, final_seeds=2)
+    return search(config)
+
+
+def test_run_folder_is_complete(finished):
+    manifest = RunFolder.open(finished.path).manifest
+    assert manifest["status"] == "finished"
+    assert manifest["stop_reason"] == "all 5 candidates have been evaluated"
+    assert manifest["versions"].keys() >= {"python", "torch", "timm", "optuna", "fvcore"}
+    assert len(manifest["data"]["fingerprint"]) == 64
+    assert (finished.path / "report.html").stat().st_size > 10_000
+    assert json.loads((finished.path / "report.json").read_text())["kind"] == "se-nas report"
+    assert {path.suffix for path in (finished.path / "figures").iterdir()} >= {".png", ".svg"}
+
+
+def test_baselines_come_first_and_no_architecture_twice(finished):
+    rows = [row for row in RunFolder.open(finished.path).rows() if row["phase"] == "search"]
+    assert [row["baseline"] for row in rows] == ["plain", "all_se_16", "last_stage", None, None]
+    assert len({row["key"] for row in rows}) == len(rows) == 5
+    assert all(row["state"] == "complete" and row["accuracy"] > 0 for row in rows)
+
+
+def test_costs_are_those_of_the_built_models(finished):
+    row = next(row for row in RunFolder.open(finished.path).rows() if row["baseline"] == "all_se_16")
+    arch = se_nas.Architecture.uniform("test_resnet", reduction=16)
+    assert row["key"] == arch.key
+    model = se_nas.build_model(arch, num_classes=10)
+    assert row["num_params"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_finalists_are_trained_with_fresh_seeds(finished):
+    rows = RunFolder.open(finished.path).rows()
+    finals = [row for row in rows if row["phase"] == "final"]
+    assert finals
+    assert {row["seed"] for row in finals} == {1, 2}
+    assert {row["key"] for row in finals} >= {row["key"] for row in rows if row["baseline"]}
+    assert all(row["test_accuracy"] is not None for row in finals)
+    assert not RunFolder.open(finished.path).manifest["provisional"]
+    assert finished.report.final
+
+
+def test_front_is_what_optuna_finds_among_the_search_readings(finished):
+    from se_nas.report import ParetoReport
+
+    report = ParetoReport.load(finished.path)
+    searched = ParetoReport(
+        manifest={**report.manifest, "provisional": True},
+        rows=tuple(row for row in report.rows if row["phase"] == "search"),
+    )
+    storage = JournalStorage(JournalFileBackend(str(finished.path / "study.journal")))
+    study = optuna.load_study(study_name="se-nas", storage=storage)
+    best = optuna.create_study(directions=study.directions)
+    best.add_trials([trial for trial in study.trials if trial.user_attrs["phase"] == "search"])
+    assert {member.key for member in searched.front} == {trial.user_attrs["key"] for trial in best.best_trials}
+
+
+def test_dataframe_is_tidy(finished):
+    frame = finished.to_dataframe()
+    assert len(frame) == len(RunFolder.open(finished.path).rows())
+    assert {"accuracy", "loss", "num_params", "macs", "state", "seconds", "widths", "stage0", "stage3"} <= set(frame)
+    everywhere = frame[frame.baseline == "all_se_16"].iloc[0]
+    assert everywhere.stage0 == "1/1 γ=4"
+
+
+def test_open_run_gives_the_same_front(finished):
+    assert [member.key for member in open_run(finished.path).front] == [member.key for member in finished.front]
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    before = results(finished.path)
+    assert resume(finished.path).path == finished.path
+    assert results(finished.path) == before
+
+
+def test_same_seed_same_results(finished, tmp_path, small):
+    again = search(small(trials=5, final_seeds=2))
+    assert results(again.path) == results(finished.path)
+    assert curves(again.path) == curves(finished.path)
+
+
+def test_existing_name_is_refused_before_anything_is_done(finished, small):
+    with pytest.raises(RunError, match="exists already"):
+        search(small(name=finished.path.name, runs=str(finished.path.parent), trials=1))
+
+
+class Stop(Progress):
+    """Presses Ctrl-C at an epoch of a trial."""
+
+    def __init__(self, trial, epoch=1):
+        self.trial, self.at = trial, epoch
+
+    def epoch(self, row, metrics):
+        if row["number"] == self.trial and metrics["epoch"] == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_stops_cleanly_and_resume_ends_with_the_same_results(small, finished):
+    run = search(small(trials=5, final_seeds=2, epochs=1), Stop(trial=2))
+    assert run.interrupted
+    manifest = RunFolder.open(run.path).manifest
+    assert (manifest["status"], manifest["stop_reason"]) == ("interrupted", "stopped by the user")
+    assert len(results(run.path)) == 3
+    assert (run.path / "report.html").exists()
+    resumed = resume(run.path)
+    assert not resumed.interrupted
+    assert results(run.path) == results(finished.path)
+
+
+def test_kill_in_mid_training_and_resume(tmp_path, small):
+    config = small(trials=3, final_seeds=0, epochs=3, name="killed")
+    script = textwrap.dedent(
+        f"""
+        import torch
+        torch.set_num_threads(1)
+        from se_nas.study import SearchConfig, search
+        from se_nas.study.events import Progress
+
+        class Tell(Progress):
+            def epoch(self, row, metrics):
+                print(row["number"], metrics["epoch"], flush=True)
+
+        search(SearchConfig(**{config.model_dump()!r}), Tell())
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.split() == ["1", "1"]:
+                break
+        time.sleep(0.2)
+        process.kill()
+    folder = RunFolder.open(tmp_path / "runs" / "killed")
+    assert folder.manifest["status"] == "running"
+    resume(folder.path)
+    assert folder.manifest["status"] == "finished"
+    whole = search(small(trials=3, final_seeds=0, epochs=3, name="whole"))
+    assert results(folder.path) == results(whole.path)
+    assert curves(folder.path) == curves(whole.path)
+
+
+def test_a_longer_budget_goes_on(small):
+    run = search(small(trials=3, final_seeds=0))
+    resume(run.path, trials=4)
+    assert len(results(run.path)) == 4
+    assert RunFolder.open(run.path).config["trials"] == 3
+
+
+def test_two_processes_cannot_work_on_one_run(small):
+    run = search(small(trials=1, final_seeds=0))
+    with RunFolder.open(run.path).lock(), pytest.raises(RunError, match="another se-nas process"):
+        resume(run.path)
+
+
+def test_changed_data_is_refused(small, monkeypatch):
+    run = search(small(trials=1, final_seeds=0))
+    folder = RunFolder.open(run.path)
+    folder.update_manifest(data={**folder.manifest["data"], "fingerprint": "0" * 64})
+    with pytest.raises(RunError, match="fingerprint has changed"):
+        resume(run.path, trials=2)
+
+
+def test_a_failing_candidate_does_not_end_the_search(small, monkeypatch):
+    train = evaluate.train
+
+    def sometimes(model, context):
+        if failing.pop():
+            raise RuntimeError("a worker died")
+        return train(model, context)
+
+    failing = [False, False, True, False]
+    monkeypatch.setattr(evaluate, "train", sometimes)
+    run = search(small(trials=4, final_seeds=0))
+    states = [row["state"] for row in RunFolder.open(run.path).rows()]
+    assert states == ["complete", "failed", "complete", "complete"]
+    assert "RuntimeError: a worker died" in RunFolder.open(run.path).rows()[1]["error"]
+
+
+def test_all_candidates_failing_is_explained(small, monkeypatch):
+    def broken(model, context):
+        raise RuntimeError("no space in the cache")
+
+    monkeypatch.setattr(evaluate, "train", broken)
+    with pytest.raises(RunError, match=r"3 candidates in a row failed.*no space in the cache"):
+        search(small(trials=8, name="failing"))
+
+
+def test_a_space_that_is_smaller_than_the_trials(small, tmp_path):
+    space = tmp_path / "one.yaml"
+    space.write_text("granularity: stage\nreduction: [4]\nstages: [3]\n")
+    run = search(small(space=str(space), trials=50, final_seeds=0))
+    manifest = RunFolder.open(run.path).manifest
+    assert "every architecture of the space" in manifest["stop_reason"]
+    # None or γ=4 in the last stage, and the baselines outside the space.
+    assert {row["baseline"] for row in RunFolder.open(run.path).rows()} == {"plain", "all_se_16", "last_stage", None}
+
+
+def test_a_budget_ends_the_search_and_leaves_a_provisional_front(small):
+    run = search(small(budget="20s", epochs=None))
+    manifest = RunFolder.open(run.path).manifest
+    assert manifest["status"] == "finished"
+    assert manifest["budget"]["spent"] < 40
+    assert run.front
