@@ -20,9 +20,10 @@ def drawn_fronts(draws: ArrayLike, costs: ArrayLike, directions: Sequence[str]) 
     cost = losses(_columns(costs), directions[1:])
     drawn = np.asarray(draws, dtype=np.float64)
     sign = -1.0 if directions[0] == "minimize" else 1.0
-    gain = np.where(np.isnan(drawn), -np.inf, sign * drawn)
     known = ~np.isnan(drawn) & ~np.isnan(cost).any(axis=1)
-    gain = np.where(known, gain, -np.inf)
+    gain = np.where(known, sign * drawn, -np.inf)
+    if cost.shape[1] == 1:
+        return known & _stand_sorted(gain, cost[:, 0])
     fronts = known.copy()
     for i in range(len(cost)):
         no_dearer = (cost <= cost[i]).all(axis=1)
@@ -31,6 +32,20 @@ def drawn_fronts(draws: ArrayLike, costs: ArrayLike, directions: Sequence[str]) 
         fronts[:, i] &= gain[:, cheaper].max(axis=1, initial=-np.inf) < gain[:, i]
         fronts[:, i] &= gain[:, equal].max(axis=1, initial=-np.inf) <= gain[:, i]
     return fronts
+
+
+def _stand_sorted(gain: Floats, cost: Floats) -> NDArray[np.bool_]:
+    """Which gains are above all at lower cost and not below any at equal cost, shape (B, n)."""
+    order = np.argsort(cost)
+    levels, starts, level = np.unique(cost[order], return_index=True, return_inverse=True)
+    if not len(levels):
+        return np.zeros(gain.shape, dtype=bool)
+    best_here = np.maximum.reduceat(gain[:, order], starts, axis=1)
+    best_so_far = np.maximum.accumulate(best_here, axis=1)
+    below = np.concatenate([np.full((len(gain), 1), -np.inf), best_so_far[:, :-1]], axis=1)
+    stand = np.empty(gain.shape, dtype=bool)
+    stand[:, order] = (gain[:, order] > below[:, level]) & (gain[:, order] >= best_here[:, level])
+    return stand
 
 
 def probability_non_dominated(draws: ArrayLike, costs: ArrayLike, directions: Sequence[str]) -> Floats:

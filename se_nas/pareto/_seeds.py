@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from se_nas.errors import ConfigError
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 # 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom.
 _T975 = (
@@ -86,29 +87,22 @@ class SeedModel:
             return None
         seeds = sorted({seed for _, seed, _ in cells})
         values = np.array([value for *_, value in cells])
-        candidate = np.array([present.index(i) for i, *_ in cells])
-        seed = np.array([seeds.index(s) for _, s, _ in cells])
-        noise = _noise(np.eye(len(present))[candidate], np.eye(len(seeds))[seed], values, sd)
+        candidate = np.searchsorted(present, [i for i, *_ in cells])
+        seed = np.searchsorted(seeds, [s for _, s, _ in cells])
+        noise = _noise(candidate, seed, values, sd)
         if noise is None:
             return None
         variance, seed_variance, dof = noise
-        # Only the ratio of the two variances shapes the estimate; a tiny floor keeps exact readings solvable.
-        floor = max(variance, 1e-12 * max(1.0, float(values @ values) / len(values)))
-        pairs = (seed[:, None] == seed[None, :]).astype(float)
-        weight = np.linalg.inv(floor * np.eye(len(values)) + seed_variance * pairs)
-        design = np.eye(len(present))[candidate]
-        estimator = np.linalg.solve(design.T @ weight @ design, design.T @ weight)
+        estimate, noise_part, seed_part = _estimate(candidate, seed, values, variance, seed_variance)
         mean = np.full(len(readings), np.nan)
-        mean[present] = estimator @ values
-        parts = []
-        for part in (variance * np.eye(len(values)), seed_variance * pairs):
-            full = np.zeros((len(readings), len(readings)))
-            full[np.ix_(present, present)] = estimator @ part @ estimator.T
-            parts.append(full)
+        mean[present] = estimate
+        noise_covariance, seed_covariance = np.zeros((2, len(readings), len(readings)))
+        noise_covariance[np.ix_(present, present)] = noise_part
+        seed_covariance[np.ix_(present, present)] = seed_part
         return cls(
             mean=mean,
-            noise_covariance=parts[0],
-            seed_covariance=parts[1],
+            noise_covariance=noise_covariance,
+            seed_covariance=seed_covariance,
             sd=math.sqrt(variance),
             seed_sd=math.sqrt(seed_variance),
             dof=dof,
@@ -133,7 +127,7 @@ class SeedModel:
         if total <= 0:
             return 0.0
         inverse = (noise / total) ** 2 / self.dof + (seed / total) ** 2 / self.seed_dof
-        return t_quantile_975(1 / inverse if inverse else math.inf) * math.sqrt(total)
+        return t_quantile_975(max(1 / inverse, 1.0) if inverse else math.inf) * math.sqrt(total)
 
     def difference(self, i: int, j: int) -> tuple[float, float]:
         """Level of i minus level of j, with half of its 95 % interval; shared seeds cancel."""
@@ -194,35 +188,64 @@ class SeedModel:
         drawn = np.tile(self.mean, (count, 1))
         for part, dof in ((self.noise_covariance, self.dof), (self.seed_covariance, self.seed_dof)):
             values, vectors = np.linalg.eigh(part)
-            root = vectors * np.sqrt(np.maximum(values, 0.0))
+            kept = values > 1e-12 * max(values.max(initial=0.0), 1e-300)
+            root = vectors[:, kept] * np.sqrt(values[kept])
             scale = np.sqrt(dof / rng.chisquare(dof, size=(count, 1))) if math.isfinite(dof) else 1.0
-            drawn += scale * (rng.standard_normal((count, len(self.mean))) @ root.T)
+            drawn += scale * (rng.standard_normal((count, root.shape[1])) @ root.T)
         return drawn
 
 
 def _noise(
-    candidates: Floats, seeds: Floats, values: Floats, sd: float | None
+    candidate: Integers, seed: Integers, values: Floats, sd: float | None
 ) -> tuple[float, float, float] | None:
-    """Variance of noise and of seed levels, and degrees of freedom (Henderson's method 3)."""
-    alone, alone_rank = _residual(candidates, values)
-    both, both_rank = _residual(np.concatenate([candidates, seeds], axis=1), values)
-    dof = len(values) - both_rank
+    """Variance of noise and of seed levels, and degrees of freedom (Henderson's method 3).
+
+    ``candidate`` and ``seed`` number the candidate and the seed of each reading, from 0.
+    """
+    count = np.bincount(candidate)
+    incidence = np.eye(int(seed.max()) + 1)[seed]
+    # Least squares on candidate and seed is least squares on seed after the candidates' means are taken off.
+    means = np.zeros((len(count), incidence.shape[1]))
+    np.add.at(means, candidate, incidence)
+    seeds_left = incidence - (means / count[:, None])[candidate]
+    left = values - (np.bincount(candidate, values) / count)[candidate]
+    solution, _, rank, _ = np.linalg.lstsq(seeds_left, left, rcond=None)
+    alone, both = float((left**2).sum()), float(((left - seeds_left @ solution) ** 2).sum())
+    repeats = len(values) - len(count)
+    dof = repeats - int(rank)
     if sd is not None:
         variance, freedom = sd**2, math.inf
     elif dof >= 1:
         variance, freedom = both / dof, float(dof)
-    elif len(values) > alone_rank:
+    elif repeats:
         # Repeats, but no seed that two candidates share in a way that could tell its level from noise.
-        return alone / (len(values) - alone_rank), 0.0, float(len(values) - alone_rank)
+        return alone / repeats, 0.0, float(repeats)
     else:
         return None
-    left = seeds - candidates @ np.linalg.lstsq(candidates, seeds, rcond=None)[0]
-    weight = float((left**2).sum())
-    extra = (alone - both - (both_rank - alone_rank) * variance) / weight if weight > 1e-9 else 0.0
+    weight = float((seeds_left**2).sum())
+    extra = (alone - both - int(rank) * variance) / weight if weight > 1e-9 else 0.0
     return variance, max(extra, 0.0), freedom
 
 
-def _residual(design: Floats, values: Floats) -> tuple[float, int]:
-    centred = values - values.mean()
-    solution, _, rank, _ = np.linalg.lstsq(design, centred, rcond=None)
-    return float(((centred - design @ solution) ** 2).sum()), int(rank)
+def _estimate(
+    candidate: Integers, seed: Integers, values: Floats, variance: float, seed_variance: float
+) -> tuple[Floats, Floats, Floats]:
+    """Levels by generalised least squares, and the two parts of their covariance."""
+    incidence = np.zeros((int(candidate.max()) + 1, int(seed.max()) + 1))
+    np.add.at(incidence, (candidate, seed), 1.0)
+    own, others = incidence.sum(axis=1), incidence.sum(axis=0)
+    # Only the ratio of the variances shapes the estimate; a floor keeps exact readings solvable. With
+    # k = own, C = incidence and Omega = noise + seed levels, the information is (diag(k) - C D C') / noise,
+    # inverted by Woodbury's identity.
+    noise = max(variance, 1e-9 * seed_variance, 1e-300)
+    damping = seed_variance / (noise + seed_variance * others)
+    inverse = np.diag(1 / own)
+    if seed_variance:
+        scaled = incidence / own[:, None]
+        between = np.diag(noise / seed_variance + others) - incidence.T @ scaled
+        inverse += scaled @ np.linalg.solve(between, scaled.T)
+    right = np.bincount(candidate, values) - incidence @ (damping * np.bincount(seed, values))
+    spread = inverse @ (incidence * (1 - damping * others))
+    seed_part = seed_variance * spread @ spread.T
+    # The estimator's covariance is noise * inverse in all; what is left is the noise's part.
+    return inverse @ right, noise * inverse - seed_part, seed_part
