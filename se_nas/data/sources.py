@@ -64,8 +64,8 @@ class ReaderSamples:
             targets = list(reader.iter_targets())
         else:
             # A tar's reader has an array of labels, a folder's has (path, label) pairs.
-            targets = getattr(reader, "targets", None)
-            targets = [label for _, label in reader.samples] if targets is None else targets
+            in_tar = hasattr(reader, "targets")
+            targets = reader.targets if in_tar else [label for _, label in reader.samples]
         self.labels = np.asarray(targets, dtype=np.int64)
         self._process = os.getpid()
 

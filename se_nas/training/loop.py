@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from se_nas.training.faults import DivergedError, OutOfMemoryError, check_loss, 
 from se_nas.training.loader import LoaderBatches, loader_eval_batches
 from se_nas.training.metrics import Metrics, score
 from se_nas.training.optim import make_loss, make_optimizer, make_scheduler, parameter_parts
-from se_nas.training.randomness import DROPOUT, derived_seed
+from se_nas.training.randomness import DROPOUT, derived_seed, isolated
 
 RESTART_LR = 0.1
 """Share of the learning rate with which a diverged training is started again, once."""
@@ -52,7 +50,7 @@ def train(model: nn.Module, context: Context) -> TrainResult:
         CheckpointError: a checkpoint cannot be written, or the one found does not fit.
         DataError: an image cannot be decoded (``strict``).
     """
-    with _own_randomness(context.device):
+    with isolated(context.device):
         return _Training(model, context).run()
 
 
@@ -338,14 +336,6 @@ def _evaluate(model: nn.Module, context: Context, augment: Augment, split: str) 
             logits.append(model(batch).float().cpu())
         labels.append(wanted.cpu())
     return score(torch.cat(logits), torch.cat(labels), context.data.num_classes)
-
-
-@contextmanager
-def _own_randomness(device: str) -> Iterator[None]:
-    """Leave torch's generators as they were found."""
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
-        yield
 
 
 def _generator_states(device: str) -> dict[str, torch.Tensor]:

@@ -47,6 +47,14 @@ def seeded(purpose: int, *key: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
+@contextmanager
+def isolated(device: str) -> Iterator[None]:
+    """Leave torch's generators as they were found."""
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
 def initial_weights(seed: int) -> AbstractContextManager[None]:
     """Build models inside: ``with initial_weights(seed): model = build_model(arch)``.
 

@@ -51,7 +51,7 @@ class Recipe:
     epochs: int = 3
     batch_size: int = 32
     optimizer: str = "adamw"
-    lr: float = 1e-3
+    lr: float = 2e-3
     weight_decay: float = 0.05
     momentum: float = 0.9
     schedule: str = "cosine"

@@ -14,6 +14,7 @@ from se_nas.training.compiling import compile_blocks
 from se_nas.training.context import Context
 from se_nas.training.loop import evaluate, make_batches
 from se_nas.training.optim import make_loss, make_optimizer
+from se_nas.training.randomness import isolated
 from se_nas.training.runtime import Runtime
 
 
@@ -34,6 +35,11 @@ def measure_step_time(model: nn.Module, context: Context, *, steps: int = 4, war
     """Median of ``steps`` real training steps after ``warmup``, and one validation. The model is not
     changed.
     """
+    with isolated(context.device):
+        return _measure(model, context, steps, warmup)
+
+
+def _measure(model: nn.Module, context: Context, steps: int, warmup: int) -> StepTime:
     runtime = context.runtime
     model = runtime.place(copy.deepcopy(model)).train()
     if runtime.compile:

@@ -1,0 +1,93 @@
+"""Final weights, the policy that prunes files, and the disk that they take."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from se_nas.errors import CheckpointError, ConfigError
+from se_nas.training import checkpoint_path, disk_used, prune, read_about, train
+from se_nas.training.checkpoint import save_state
+
+
+def test_final_weights_are_the_models(small_net, make_context, tmp_path):
+    model = small_net()
+    result = train(model, make_context(checkpoint_dir=tmp_path, name="abc", seed=2, ema_decay=0.9))
+    assert result.weights == tmp_path / "abc-s2.safetensors"
+    assert [path.name for path in tmp_path.iterdir()] == ["abc-s2.safetensors"]
+    loaded = load_file(result.weights)
+    assert loaded.keys() == model.state_dict().keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+    # The identity start's scale travels with the weights.
+    assert loaded["se.gate_scale"].item() == 2.0
+    about = read_about(result.weights)
+    assert (about["name"], about["seed"], about["epochs"], about["accuracy"]) == (
+        "abc",
+        2,
+        3,
+        result.accuracy,
+    )
+
+
+def test_states_are_written_after_every_epoch(small_net, make_context, tmp_path):
+    there = []
+    path = checkpoint_path(tmp_path, "candidate", 0, ".state")
+    train(
+        small_net(),
+        make_context(
+            checkpoint_dir=tmp_path, on_epoch=lambda epoch, metrics: bool(there.append(path.exists())) or True
+        ),
+    )
+    # Each epoch is reported before its own state is written, and the last needs none.
+    assert there == [False, True, True]
+    assert not path.exists()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("aa-s0", "aa-s1", "bb-s0"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"x" * 100)
+    (tmp_path / "bb-s1.state").write_bytes(b"x" * 10)
+    (tmp_path / "notes.txt").write_text("mine")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("keep", "left", "freed"),
+    [
+        ("all", {"aa-s0.safetensors", "aa-s1.safetensors", "bb-s0.safetensors", "bb-s1.state"}, 0),
+        ("front", {"aa-s0.safetensors", "aa-s1.safetensors"}, 110),
+        ("none", set(), 310),
+    ],
+)
+def test_pruning(folder, keep, left, freed):
+    assert disk_used(folder) == 310
+    assert prune(folder, keep, {"aa"}) == freed
+    assert {path.name for path in folder.iterdir()} == left | {"notes.txt"}
+    assert disk_used(folder) == 310 - freed
+
+
+def test_unknown_policy_and_missing_folder(tmp_path):
+    with pytest.raises(ConfigError, match=r"keep is 'some'; allowed: front, all, none"):
+        prune(tmp_path, "some")
+    assert disk_used(tmp_path / "missing") == 0
+
+
+def test_state_of_a_newer_schema(small_net, make_context, tmp_path):
+    path = checkpoint_path(tmp_path, "candidate", 0, ".state")
+    torch.save({"schema": 99}, path)
+    with pytest.raises(CheckpointError, match="schema"):
+        train(small_net(), make_context(checkpoint_dir=tmp_path))
+
+
+def test_weights_that_are_none(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+        read_about(tmp_path / "x.safetensors")
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="could not be written"):
+        save_state(tmp_path / "file" / "a-s0.state", {})
