@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from se_nas.exporting.registration import register_with_timm
+
 __version__ = "0.1.0"
 
 _EXPORTS = {
@@ -40,3 +42,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_with_timm()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from se_nas.backbones.discovery import own_input_size
+from se_nas.backbones.creation import input_size_of
 from se_nas.backbones.graph import RESHAPES
 from se_nas.backbones.tracing import Call, Node, Trace, trace
 from se_nas.blocks import SqueezeExcite
@@ -54,7 +54,7 @@ def fold_gate_scale(model: nn.Module, *, input_size: tuple[int, int, int] | None
     }
     if not scaled:
         return result
-    recorded = trace(model, input_size or own_input_size(model))
+    recorded = trace(model, input_size or input_size_of(model))
     for path, block in scaled.items():
         source = _affine_before(recorded, path, block.gate_scale)
         if isinstance(source, str):
@@ -177,7 +177,7 @@ def optimize_for_inference(
     }
     if not blocks:
         return result
-    recorded = trace(result, input_size or own_input_size(result))
+    recorded = trace(result, input_size or input_size_of(result))
     for path, block in blocks.items():
         calls = [call for call in recorded.calls if call.path == path and call.inputs]
         if not calls:

@@ -1,0 +1,39 @@
+"""An exported folder as a network again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from se_nas.architecture import Architecture
+from se_nas.errors import CheckpointError, RunError
+from se_nas.exporting.package import ARCHITECTURE, CONFIG, WEIGHTS
+from se_nas.exporting.timm_entry import create
+from se_nas.run import read_json
+
+
+def load_exported(path: str | Path) -> nn.Module:
+    """The network of an exported folder with its weights, in eval mode; outputs are those at export.
+
+    Raises:
+        RunError: the folder or one of its files is missing or damaged.
+        CheckpointError: the weights do not fit the architecture.
+    """
+    folder = Path(path)
+    missing = [name for name in (ARCHITECTURE, CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise RunError(f"{folder} is no exported network: it has no {', '.join(missing)}.")
+    config: dict[str, Any] = read_json(folder / CONFIG)
+    architecture = Architecture.from_dict(read_json(folder / ARCHITECTURE))
+    model = create(architecture=architecture.to_dict(), pretrained_cfg=config["pretrained_cfg"])
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{folder / WEIGHTS} cannot be read: {error}.") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit its architecture: {error}") from error
+    return model.eval()

@@ -1,0 +1,129 @@
+"""Export of a pick from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from se_nas.architecture import Architecture
+from se_nas.errors import RunError
+from se_nas.exporting.package import Exported, export_model
+from se_nas.report import ParetoReport
+from se_nas.report.candidates import Candidate
+from se_nas.report.picks import pick as pick_from
+from se_nas.run import CHECKPOINTS
+
+
+def export(
+    run: Any,
+    pick: str = "best",
+    out: str | Path | None = None,
+    *,
+    format: str | Sequence[str] = "timm",
+    standalone: bool = False,
+    force: bool = False,
+) -> Exported:
+    """Write a candidate of a run, with its trained weights, to a folder that other programs load.
+
+    Args:
+        run: a run folder, or what ``search`` and ``open_run`` return.
+        pick: "best", "knee", "cheapest", "under:BUDGET", a trial's number or the beginning of a key.
+        out: the folder to write, which must not exist or be empty; None is ``<run>/export/<key>``.
+        format: one of ``se_nas.exporting.package.FORMATS``, or several.
+        standalone: also write ``model.py``, which needs torch and timm alone.
+        force: replace an earlier export.
+
+    Raises:
+        RunError: no run there, nothing to pick, or the weights of the pick were not kept.
+        ConfigError: an unknown format, or the folder is taken.
+    """
+    folder = Path(getattr(run, "path", run))
+    report = ParetoReport.from_run(folder)
+    chosen = pick_from(report, pick)
+    candidate = chosen.candidate
+    reading, weights = _weights(folder, report, candidate)
+    manifest = report.manifest
+    formats = [format] if isinstance(format, str) else list(format)
+    data = manifest.get("data") or {}
+    rows = [row for row in report.rows if row["key"] == candidate.key and row["number"] == reading]
+    row = dict(rows[0]) if rows else {}
+    for name in ("latency_ms", "latency_ratio", "latency_interval", "latency_source"):
+        row[name] = getattr(candidate, name)
+    metadata = {
+        "num_classes": data.get("num_classes"),
+        "input_size": manifest.get("input_size"),
+        "mean": data.get("mean"),
+        "std": data.get("std"),
+        "class_names": data.get("class_names"),
+        "name": f"{manifest['backbone']} with SE, from {report.name}",
+        "reason": chosen.reason,
+        "run": report.name,
+        "manifest": manifest,
+        "row": row,
+        "accuracy_interval": candidate.accuracy_interval,
+        "seeds": sorted({r.seed for r in candidate.readings if r.complete and r.seed is not None}),
+    }
+    return export_model(
+        architecture_of(candidate, manifest),
+        weights,
+        out if out is not None else folder / "export" / candidate.key,
+        metadata=metadata,
+        formats=[*formats, "standalone"] if standalone and "standalone" not in formats else formats,
+        force=force,
+    )
+
+
+def architecture_of(candidate: Candidate | Mapping[str, Any], manifest: Mapping[str, Any]) -> Architecture:
+    """The architecture of a candidate, or of a row of ``trials.json``, of the run with this manifest.
+
+    Raises:
+        RunError: the manifest lacks the sites of the candidate's position, or does not fit the candidate.
+    """
+    facts = candidate if isinstance(candidate, Mapping) else vars(candidate)
+    sites = (manifest.get("sites") or {}).get(facts["position"])
+    if not sites:
+        raise RunError(f"the run's manifest has no sites at position {facts['position']!r}.")
+    architecture = Architecture.from_dict(
+        {
+            "backbone": manifest["backbone"],
+            "timm_kwargs": manifest.get("timm_kwargs") or {},
+            "position": facts["position"],
+            "sites": sites,
+            "widths": list(facts["widths"]),
+            "gate": facts["gate"] or "sigmoid",
+            "act": facts["act"],
+            "bias": True if facts["bias"] is None else facts["bias"],
+        }
+    )
+    if architecture.key != facts["key"]:
+        raise RunError(
+            f"candidate {facts['key']} comes out as {architecture.key}: table and manifest disagree."
+        )
+    return architecture
+
+
+def _weights(folder: Path, report: ParetoReport, candidate: Candidate) -> tuple[int, dict[str, Any]]:
+    """Trial number and weights of the candidate's best seed that was kept; final trainings first."""
+    counted = {reading.number for reading in candidate.counted}
+    readings = sorted(
+        (reading for reading in candidate.readings if reading.complete),
+        key=lambda reading: (reading.number in counted, reading.accuracy or 0.0),
+        reverse=True,
+    )
+    for reading in readings:
+        path = folder / CHECKPOINTS / f"{candidate.key}-s{reading.seed}.safetensors"
+        if path.is_file():
+            try:
+                return reading.number, load_file(path)
+            except (OSError, SafetensorError) as error:
+                raise RunError(f"the weights {path} cannot be read: {error}.") from error
+    stems = {path.name.rpartition("-s")[0] for path in (folder / CHECKPOINTS).glob("*.safetensors")}
+    kept = [f"{member.number} ({member.key})" for member in report.candidates if member.key in stems]
+    raise RunError(
+        f"no weights of {candidate.key} were kept in {folder / CHECKPOINTS}; kept are those of "
+        + (f"trials {', '.join(kept[:8])}." if kept else "no trial.")
+    )
