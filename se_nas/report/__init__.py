@@ -1,18 +1,25 @@
 """What a run found: the front with its uncertainty, as tables, pictures and a page, and runs compared."""
 
 from se_nas.report.candidates import Candidate, Objective, Reading
+from se_nas.report.comparison import Comparison, compare
+from se_nas.report.figures import write_figures
+from se_nas.report.page import write_html
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import Pick, pick
 from se_nas.report.tables import candidates_csv, front_table, summary
 
 __all__ = [
     "Candidate",
+    "Comparison",
     "Objective",
     "ParetoReport",
     "Pick",
     "Reading",
     "candidates_csv",
+    "compare",
     "front_table",
     "pick",
     "summary",
+    "write_figures",
+    "write_html",
 ]

@@ -253,7 +253,8 @@ def _latency(readings: Sequence[Reading]) -> Reading | None:
     """The reading whose latency stands for the candidate: the last measured one, else the last predicted."""
     known = [reading for reading in readings if reading.latency_ms is not None]
     measured = [reading for reading in known if reading.latency_source == "measured"]
-    return (measured or known or [None])[-1]
+    best = measured or known
+    return best[-1] if best else None
 
 
 def _first(rows: Sequence[Mapping[str, Any]], name: str) -> Any:

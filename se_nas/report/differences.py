@@ -1,10 +1,9 @@
-"""Differences between candidates, paired by seed where they share seeds."""
+"""Differences to another candidate, each with its interval."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import fmean
 
 from se_nas.report.candidates import Candidate
 from se_nas.report.pareto_report import ParetoReport
@@ -19,7 +18,7 @@ class Gain:
 
     def signed(self, digits: int) -> str:
         """``+0.6±0.2``."""
-        text = f"{self.value:+.{digits}f}"
+        text = f"{self.value:+.{digits}f}".replace("-", "−")
         return text if self.half_width is None else f"{text}±{self.half_width:.{digits}f}"
 
     @property
@@ -29,29 +28,12 @@ class Gain:
         )
 
 
-def seed_differences(candidate: Candidate, other: Candidate) -> list[float]:
-    """Differences of counted accuracies, one for each seed that both have."""
-    own, theirs = candidate.by_seed, other.by_seed
-    return [own[seed] - theirs[seed] for seed in sorted(own.keys() & theirs.keys())]
-
-
 def accuracy_gain(report: ParetoReport, candidate: Candidate, other: Candidate) -> Gain | None:
-    """Points of accuracy over ``other``: the mean of paired differences where at least two seeds are shared.
-
-    Its interval rests on ``report.residual_noise``. Without shared seeds the means are compared, with the
-    scatter between seeds.
-    """
+    """Points of accuracy over ``other``, paired by the seeds that both have."""
     if candidate.accuracy is None or other.accuracy is None:
         return None
-    paired = seed_differences(candidate, other)
-    if len(paired) > 1 and report.residual_noise is not None:
-        half_width = math.sqrt(2) * report.residual_noise.half_width(len(paired))
-        return Gain(value=fmean(paired), half_width=half_width)
-    half_width = None
-    if report.noise is not None:
-        count = 1 / (1 / len(candidate.counted) + 1 / len(other.counted))
-        half_width = report.noise.half_width(count)
-    return Gain(value=candidate.accuracy - other.accuracy, half_width=half_width)
+    value = candidate.accuracy - other.accuracy
+    return Gain(value=value, half_width=report.deviation(candidate, other))
 
 
 def latency_gain(candidate: Candidate) -> Gain | None:

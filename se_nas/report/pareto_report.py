@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,22 @@ import numpy as np
 
 from se_nas.architecture import Site, site_from_dict
 from se_nas.errors import ConfigError, RunError
-from se_nas.pareto import hypervolume, non_dominated
+from se_nas.pareto import (
+    SeedModel,
+    hypervolume,
+    hypervolume_interval,
+    non_dominated,
+    probability_non_dominated,
+    reference_point,
+)
 from se_nas.report.candidates import OBJECTIVES, Candidate, Objective, group
-from se_nas.report.intervals import Noise, interval_around
-from se_nas.run import MANIFEST, REPORT, TRIALS, RunFolder, read_json, write_json
+from se_nas.run import CONFIG, MANIFEST, REPORT, TRIALS, RunFolder, read_json, write_json
 
 SCHEMA = 1
 KIND = "se-nas report"
-_DRAWS = 4000
+# Fitting takes the cube of the readings: beyond this only the candidates with repeats enter, and a front of
+# single readings shows no intervals, as it does where nothing repeats.
+_MAX_FITTED = 400
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,11 +44,13 @@ class ParetoReport:
         manifest: ``manifest.json`` of the run.
         rows: ``trials.json`` of the run, one dictionary a trial.
         source: the run folder as it was given, for the commands that a report prints.
+        config: ``config.json`` of the run; empty where there is none.
     """
 
     manifest: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...]
     source: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | Path) -> ParetoReport:
@@ -55,7 +66,10 @@ class ParetoReport:
     def from_run(cls, path: str | Path) -> ParetoReport:
         """From a run folder; errors as for ``load``."""
         folder = RunFolder.open(path)
-        report = cls(manifest=folder.manifest, rows=_checked_rows(folder.rows()), source=str(path))
+        config = folder.config if (folder.path / CONFIG).is_file() else {}
+        report = cls(
+            manifest=folder.manifest, rows=_checked_rows(folder.rows()), source=str(path), config=config
+        )
         report._check(str(path))
         return report
 
@@ -78,14 +92,19 @@ class ParetoReport:
         missing = [name for name in ("manifest", "trials") if name not in data]
         if missing:
             raise RunError(f"{path} is damaged: it lacks {', '.join(missing)}.")
-        report = cls(manifest=data["manifest"], rows=_checked_rows(data["trials"]), source=data.get("source"))
+        report = cls(
+            manifest=data["manifest"],
+            rows=_checked_rows(data["trials"]),
+            source=data.get("source"),
+            config=data.get("config") or {},
+        )
         report._check(str(path))
         return report
 
     def _check(self, path: str) -> None:
         """Read everything once, so that damage shows on loading and names the file."""
         try:
-            _ = self.objectives, self.candidates
+            _ = self.objectives, self.sites, self._grouped
         except RunError as error:
             raise RunError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
@@ -152,56 +171,91 @@ class ParetoReport:
         return f"provisional: {seeds} {noun} of the search a candidate, {luck}"
 
     @cached_property
-    def noise(self) -> Noise | None:
-        """Scatter between seeds, pooled over the candidates whose counted readings repeat; None without."""
-        return Noise.pooled(
-            [reading.accuracy for reading in candidate.counted if reading.accuracy is not None]
-            for candidate in self._grouped
-        )
-
-    @cached_property
-    def residual_noise(self) -> Noise | None:
-        """Scatter of paired comparisons: without what a seed does to all candidates alike; None without."""
-        return Noise.residual(candidate.by_seed for candidate in self._grouped)
-
-    @cached_property
     def _grouped(self) -> list[Candidate]:
         return group(self.rows, self.sites, final=self.final)
 
     @cached_property
+    def _read(self) -> dict[str, int]:
+        """Keys of the candidates that noise is fitted on, with their places in ``noise``."""
+        members = [candidate for candidate in self._grouped if candidate.counted]
+        if sum(len(candidate.counted) for candidate in members) > _MAX_FITTED:
+            members = [candidate for candidate in members if len(candidate.by_seed) > 1]
+        return {candidate.key: place for place, candidate in enumerate(members)}
+
+    @cached_property
+    def noise(self) -> SeedModel | None:
+        """Mean accuracies with their joint uncertainty over seeds; None where nothing was read twice."""
+        return SeedModel.fit(
+            [candidate.by_seed for candidate in self._grouped if candidate.key in self._read]
+        )
+
+    @property
+    def seed_deviation(self) -> float | None:
+        """Standard deviation of one accuracy reading over seeds, in points."""
+        return None if self.noise is None else math.hypot(self.noise.sd, self.noise.seed_sd)
+
+    def standard_error(self, candidate: Candidate) -> float | None:
+        """Of a mean accuracy over seeds, in points; None where nothing was read twice."""
+        place = self._read.get(candidate.key)
+        if self.noise is None or place is None:
+            return None
+        return math.sqrt(self.noise.covariance[place, place])
+
+    def deviation(self, candidate: Candidate, other: Candidate | None = None) -> float | None:
+        """Half of the 95 % interval of a mean accuracy, or of its difference to another's, by shared seeds.
+
+        None where nothing was read twice, or a candidate has no counted reading.
+        """
+        place = self._read.get(candidate.key)
+        if self.noise is None or place is None:
+            return None
+        if other is None:
+            return float(self.noise.half_width[place])
+        rival = self._read.get(other.key)
+        return None if rival is None else self.noise.difference(place, rival)[1]
+
+    @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
         """Every candidate, in order of its first trial."""
-        grouped = self._grouped
-        index = [i for i, candidate in enumerate(grouped) if self._values(candidate) is not None]
-        members = [grouped[i] for i in index]
-        on_front: dict[int, bool] = {}
-        probability: dict[int, float] = {}
-        if members:
-            values = np.array([self._values(candidate) for candidate in members])
-            on_front = dict(zip(index, non_dominated(values, self.directions).tolist(), strict=True))
-            noise = self.residual_noise or self.noise
-            if noise is not None:
-                counts = [len(candidate.counted) for candidate in members]
-                shares = _probabilities(values, counts, noise)
-                probability = dict(zip(index, shares, strict=True))
+        levels = [replace(candidate, accuracy=self._level(candidate)) for candidate in self._grouped]
+        standing = [candidate for candidate in levels if self._values(candidate) is not None]
+        values = self.values(standing)
+        keys = [candidate.key for candidate in standing]
+        on_front = dict(zip(keys, non_dominated(values, self.directions).tolist(), strict=True))
+        probability = {}
+        if self.noise is not None and self.final:
+            shares = probability_non_dominated(self._draws(standing), values[:, 1:], self.directions)
+            probability = dict(zip(keys, shares.tolist(), strict=True))
         return tuple(
             replace(
                 candidate,
-                on_front=on_front.get(i, False),
-                probability=probability.get(i),
+                on_front=on_front.get(candidate.key, False),
+                probability=probability.get(candidate.key),
                 accuracy_interval=self._accuracy_interval(candidate),
             )
-            for i, candidate in enumerate(grouped)
+            for candidate in levels
         )
+
+    def _level(self, candidate: Candidate) -> float | None:
+        """The mean over seeds; where candidates have different seeds, with the seeds' levels taken off."""
+        place = self._read.get(candidate.key)
+        return candidate.accuracy if self.noise is None or place is None else float(self.noise.mean[place])
+
+    def _accuracy_interval(self, candidate: Candidate) -> tuple[float, float] | None:
+        half_width = self.deviation(candidate)
+        if candidate.accuracy is None or half_width is None:
+            return None
+        return candidate.accuracy - half_width, candidate.accuracy + half_width
+
+    def _draws(self, members: Sequence[Candidate], count: int = 4000) -> np.ndarray:
+        """Joint draws of the members' accuracies, shape (count, members)."""
+        assert self.noise is not None
+        places = [self._read[candidate.key] for candidate in members]
+        return self.noise.draw(np.random.default_rng(0), count)[:, places]
 
     def _values(self, candidate: Candidate) -> list[float] | None:
         values = [candidate.value(objective) for objective in self.objectives]
         return None if any(value is None for value in values) else [float(value or 0) for value in values]
-
-    def _accuracy_interval(self, candidate: Candidate) -> tuple[float, float] | None:
-        if candidate.accuracy is None or self.noise is None:
-            return None
-        return interval_around(candidate.accuracy, self.noise.half_width(len(candidate.counted)))
 
     @cached_property
     def counted(self) -> tuple[Candidate, ...]:
@@ -230,7 +284,7 @@ class ParetoReport:
         """Reference point of this run's hypervolume: a tenth of the range beyond the worst counted value."""
         if not self.counted:
             raise RunError("no candidate has finished yet, so there is no reference point.")
-        return reference_point([self], self.objectives)
+        return tuple(reference_point([self.values(self.counted)], self.directions).tolist())
 
     def values(self, candidates: Sequence[Candidate]) -> np.ndarray:
         """Objective values, shape (candidates, objectives), in the fields' own units."""
@@ -242,7 +296,15 @@ class ParetoReport:
         if not self.front:
             return 0.0
         point = self.reference if reference is None else reference
-        return float(hypervolume(self.values(self.front), point, self.directions))
+        return hypervolume(self.values(self.front), point, self.directions)
+
+    @cached_property
+    def hypervolume_interval(self) -> tuple[float, float] | None:
+        """95 % interval of the hypervolume over seeds; None without final readings that repeat."""
+        if self.noise is None or not self.final or not self.front:
+            return None
+        values, draws = self.values(self.counted), self._draws(self.counted, count=1000)
+        return hypervolume_interval(values[:, 0], draws, values[:, 1:], self.reference, self.directions)
 
     def to_dict(self) -> dict[str, Any]:
         """The saved form: manifest and trials are the truth; the rest is derived, for other programs."""
@@ -259,40 +321,14 @@ class ParetoReport:
             ],
             "reference": list(self.reference) if self.counted else None,
             "hypervolume": self.hypervolume(),
-            "seed_sd": self.noise.sd if self.noise else None,
+            "hypervolume_interval": self.hypervolume_interval and list(self.hypervolume_interval),
+            "seed_deviation": self.seed_deviation,
             "front": [candidate.key for candidate in self.front],
             "candidates": [_summary(candidate) for candidate in self.candidates],
+            "config": dict(self.config),
             "manifest": dict(self.manifest),
             "trials": [dict(row) for row in self.rows],
         }
-
-
-def _probabilities(values: np.ndarray, counts: Sequence[int], noise: Noise) -> list[float]:
-    """Share of parametric bootstrap draws of the mean accuracies in which each candidate is non-dominated."""
-    generator = np.random.default_rng(0)
-    error = noise.sd / np.sqrt(np.array(counts))
-    scale = np.sqrt(noise.dof / generator.chisquare(noise.dof, size=(_DRAWS, 1)))
-    draws = values[:, 0] + generator.standard_normal((_DRAWS, len(counts))) * error * scale
-    costs = values[:, 1:]
-    no_dearer = (costs[:, None, :] <= costs[None, :, :]).all(-1)
-    cheaper = no_dearer & (costs[:, None, :] < costs[None, :, :]).any(-1)
-    np.fill_diagonal(no_dearer, False)
-    shares = []
-    for i in range(len(counts)):
-        better = (draws[:, no_dearer[:, i]] > draws[:, i, None]).any(1)
-        as_good = (draws[:, cheaper[:, i]] >= draws[:, i, None]).any(1)
-        shares.append(1 - float((better | as_good).mean()))
-    return shares
-
-
-def reference_point(reports: Sequence[ParetoReport], objectives: Sequence[Objective]) -> tuple[float, ...]:
-    """A tenth of the range beyond the worst value that any counted candidate of the reports has."""
-    values = np.concatenate([report.values(report.counted) for report in reports])
-    signs = np.array([objective.sign for objective in objectives])
-    gains = values * signs
-    worst, best = gains.min(0), gains.max(0)
-    span = np.where(best > worst, best - worst, np.maximum(np.abs(worst), 1.0))
-    return tuple(float(value) for value in signs * (worst - 0.1 * span))
 
 
 def _checked_rows(rows: Any) -> tuple[Mapping[str, Any], ...]:

@@ -6,15 +6,14 @@ import math
 import re
 from dataclasses import dataclass
 
-import numpy as np
-
 from se_nas.errors import RunError, nearest
+from se_nas.pareto import knee
 from se_nas.report.candidates import Candidate
 from se_nas.report.differences import accuracy_gain, latency_gain
 from se_nas.report.pareto_report import ParetoReport
 
 PICKS = ("best", "knee", "cheapest")
-_BUDGET = re.compile(r"(?P<value>\d+(?:\.\d+)?(?:e\d+)?)\s*(?P<unit>[a-zA-Z]*)")
+_BUDGET = re.compile(r"(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)")
 _SCALES = {"k": 1e3, "m": 1e6, "g": 1e9, "": 1.0}
 _FIELDS = {"params": "num_params", "macs": "macs"}
 
@@ -62,7 +61,7 @@ def describe(report: ParetoReport, candidate: Candidate) -> str:
         return f"{candidate.placement}: {accuracy}"
     parts = []
     if candidate.accuracy is None and candidate.selection_accuracy is not None:
-        parts.append(f"{candidate.selection_accuracy:.2f} % in the search, not retrained,")
+        parts.append(f"{candidate.selection_accuracy:.2f} % in the search (not retrained)")
     gain = accuracy_gain(report, candidate, report.plain)
     if gain is not None:
         parts.append(f"{gain.signed(1)} points{'' if gain.half_width else ' (no repeats, so no interval)'}")
@@ -84,22 +83,21 @@ def _best(report: ParetoReport) -> tuple[Candidate, str]:
 
 
 def _knee(report: ParetoReport) -> tuple[Candidate, str]:
-    values = report.values(report.front) * np.array([objective.sign for objective in report.objectives])
-    span = values.max(0) - values.min(0)
-    scaled = (values - values.min(0)) / np.where(span > 0, span, 1)
-    index = int(scaled.sum(1).argmax())
+    index = knee(report.values(report.front), report.directions)
+    assert index is not None
     if len(report.front) < 3:
-        return report.front[
-            index
-        ], f"the knee of a front of {len(report.front)}, which has no bend to speak of"
-    return report.front[index], "the front's knee, farthest from the line between its ends"
+        why = f"the knee of a front of {len(report.front)}, which has no bend to speak of"
+    else:
+        why = "the front's knee, farthest from the line between its ends"
+    return report.front[index], why
 
 
 def _cheapest(report: ParetoReport) -> tuple[Candidate, str]:
     best, _ = _best(report)
     accuracy = best.accuracy or 0.0
-    if report.noise is not None:
-        error, kind = report.noise.sd / math.sqrt(len(best.counted)), "its mean over seeds"
+    known = report.standard_error(best)
+    if known is not None:
+        error, kind = known, "its mean over seeds"
     else:
         images = (report.manifest.get("data") or {}).get("num_val") or 1
         error = 100 * math.sqrt(max(accuracy / 100 * (1 - accuracy / 100), 0.0) / images)
@@ -126,18 +124,20 @@ def _under(report: ParetoReport, budget: str) -> tuple[Candidate, str]:
 def _parse_budget(report: ParetoReport, budget: str) -> tuple[str, float]:
     """Field of a candidate and the largest value allowed."""
     match = _BUDGET.fullmatch(budget)
-    unit = match["unit"].lower() if match else None
-    if match and unit == "ms":
-        return "latency_ms", float(match["value"])
-    if match and unit == "x":
-        return "latency_ratio", float(match["value"])
-    for scale in _SCALES if match else ():
-        for name, field in _FIELDS.items():
-            if unit == scale + name:
-                return field, float(match["value"]) * _SCALES[scale]
-    counts = [cost for cost in report.costs if cost.field in _FIELDS.values()]
-    if match and unit in _SCALES and len(counts) == 1:
-        return counts[0].field, float(match["value"]) * _SCALES[unit]
+    if match:
+        value, unit = float(match["value"]), match["unit"].lower()
+        fields = {"ms": ("latency_ms", 1.0), "x": ("latency_ratio", 1.0)}
+        fields |= {
+            scale + name: (field, factor)
+            for scale, factor in _SCALES.items()
+            for name, field in _FIELDS.items()
+        }
+        counts = [cost.field for cost in report.costs if cost.field in _FIELDS.values()]
+        if len(counts) == 1:
+            fields |= {scale: (counts[0], factor) for scale, factor in _SCALES.items()}
+        if unit in fields:
+            field, factor = fields[unit]
+            return field, value * factor
     raise RunError(f"the budget is {budget!r}; write it as 6.5ms, 1.05x, 27Mparams or 4.1Gmacs.")
 
 

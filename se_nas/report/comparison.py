@@ -1,0 +1,383 @@
+"""Runs compared in one frame of reference: indicators, differences at equal cost, and a verdict in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median, stdev
+from typing import Any
+
+import numpy as np
+
+from se_nas.errors import RunError
+from se_nas.pareto import attained, hypervolume, igd_plus, non_dominated, reference_point, t_quantile_975
+from se_nas.report.attainment import Difference, Entry, contenders, difference
+from se_nas.report.candidates import Candidate, Objective
+from se_nas.report.comparability import differences, objections, repeats
+from se_nas.report.pareto_report import ParetoReport
+from se_nas.report.verdicts import Pair, words
+from se_nas.run import write_text
+
+SCHEMA = 1
+KIND = "se-nas comparison"
+_LEVELS = 6
+
+
+def compare(reports: Sequence[ParetoReport], *, force: bool = False) -> Comparison:
+    """Compare the fronts of two runs or more, each with the first.
+
+    Runs of one configuration with different seeds are taken together as its repeats. On the latency axis
+    stands the ratio to the plain backbone times one median that all runs of the backbone share.
+
+    Args:
+        reports: in the order in which they are shown.
+        force: compare although the runs measured different things; the comparison then says which.
+
+    Raises:
+        RunError: fewer than two reports, one without a finished candidate, other objectives, or, without
+            ``force``, runs that measured different things (each reason is given).
+    """
+    if len(reports) < 2:
+        raise RunError(f"{len(reports)} report was given; a comparison needs at least two.")
+    names = _names(reports)
+    for report, name in zip(reports, names, strict=True):
+        if not report.front:
+            raise RunError(f"{name} cannot be compared: no candidate has finished yet.")
+    reasons = objections(reports, names)
+    if any(report.directions != reports[0].directions for report in reports):
+        raise RunError(f"the runs cannot be compared: {'; '.join(reasons)}.")
+    if reasons and not force:
+        raise RunError(
+            f"the runs cannot be compared: {'; '.join(reasons)}. To compare them all the same, use --force;"
+            " the comparison then says so."
+        )
+    return Comparison(reports=tuple(reports), names=tuple(names), objections=tuple(reasons))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Runs in one frame of reference.
+
+    Attributes:
+        reports: the runs.
+        names: what they are called here; a number is added where two have one name.
+        objections: why they should not be compared; empty unless that was forced.
+    """
+
+    reports: tuple[ParetoReport, ...]
+    names: tuple[str, ...]
+    objections: tuple[str, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        return self.reports[0].objectives
+
+    @property
+    def directions(self) -> list[str]:
+        return self.reports[0].directions
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """The runs with their contenders in the common frame."""
+        entries = []
+        for name, report in zip(self.names, self.reports, strict=True):
+            members = contenders(report)
+            values, errors = self._framed(report, members)
+            entry = Entry(name=name, report=report, members=members, values=values, cost_error=errors)
+            entries.append(entry)
+        return tuple(entries)
+
+    @cached_property
+    def baselines_ms(self) -> dict[str, float]:
+        """Median latency of each plain backbone over its runs, in ms: the unit of the latency axis."""
+        runs: dict[str, list[float]] = {}
+        for report in self.reports:
+            if report.manifest.get("baseline_latency_ms"):
+                runs.setdefault(_backbone(report), []).append(report.manifest["baseline_latency_ms"])
+        return {backbone: median(values) for backbone, values in runs.items()}
+
+    def _framed(self, report: ParetoReport, members: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
+        """Values of the members, latency in the common unit, and the standard errors of the first cost."""
+        values, errors = report.values(members), np.zeros(len(members))
+        names = [objective.name for objective in self.objectives]
+        if "latency" not in names:
+            return values, errors
+        column = names.index("latency")
+        for row, member in enumerate(members):
+            if member.latency_ratio is None:
+                continue
+            unit = self.baselines_ms.get(_backbone(report), values[row, column] / member.latency_ratio)
+            values[row, column] = unit * member.latency_ratio
+            if column == 1 and member.latency_interval is not None:
+                low, high = member.latency_interval
+                errors[row] = unit * (high - low) / (2 * 1.96)
+        return values, errors
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the runs; repeats of one configuration are together."""
+        return tuple(tuple(group) for group in repeats(self.reports))
+
+    @cached_property
+    def group_names(self) -> tuple[str, ...]:
+        return tuple(
+            self.names[group[0]]
+            if len(group) == 1
+            else f"{_stem([self.names[index] for index in group])} ({len(group)} seeds)"
+            for group in self.groups
+        )
+
+    @cached_property
+    def reference(self) -> tuple[float, ...]:
+        """Reference point that all hypervolumes share: a tenth of the union's range beyond its worst."""
+        return tuple(reference_point([entry.values for entry in self.entries], self.directions).tolist())
+
+    @cached_property
+    def union_front(self) -> np.ndarray:
+        """The front of all runs together, shape (points, objectives)."""
+        union = np.concatenate([entry.front for entry in self.entries])
+        return np.unique(union[non_dominated(union, self.directions)], axis=0)
+
+    def hypervolume(self, index: int) -> float:
+        """Of one run's front, against the shared reference."""
+        return hypervolume(self.entries[index].front, self.reference, self.directions)
+
+    def dominated_share(self, index: int, by: int) -> float:
+        """Share of a run's front that points of another's dominate (equal points do not), from 0 to 1."""
+        own, others = self.entries[index].front, self.entries[by].front
+        kept = non_dominated(np.concatenate([own, others]), self.directions)
+        return float(1 - kept[: len(own)].mean())
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Every other group against the first."""
+        sides = [[self.entries[index] for index in group] for group in self.groups]
+        cost = self.objectives[1]
+        return tuple(
+            Pair(
+                first=self.group_names[0],
+                second=name,
+                difference=difference(sides[0], side, self.reference),
+                cheapest=(_cheapest(sides[0]), _cheapest(side)),
+                dearest=max(entry.values[:, 1].max() for entry in (*sides[0], *side)),
+                unit=cost.unit,
+                scale=cost.scale,
+            )
+            for name, side in zip(self.group_names[1:], sides[1:], strict=True)
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Who is ahead where, with how much confidence, in words; one paragraph a pair."""
+        lines = [words(pair) for pair in self.pairs]
+        provisional = [entry.name for entry in self.entries if not entry.report.final]
+        if provisional:
+            lines.append(
+                f"Provisional: the accuracies of {', '.join(provisional)} are the search's own readings,"
+                " which selection biases upwards."
+            )
+        if self.objections:
+            lines.append(f"Forced: {'; '.join(self.objections)}. The difference may be due to that alone.")
+        return "\n".join(lines)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the last front is worse than the first beyond chance.
+
+        Its hypervolume is smaller with 95 % confidence, or it is behind at some cost and ahead at none.
+        """
+        found = self.pairs[-1].difference
+        behind, ahead = (found.ahead < 0).any(), (found.ahead > 0).any()
+        smaller = found.volume_interval is not None and found.volume_interval[1] < 0
+        return bool(smaller or (behind and not ahead))
+
+    @cached_property
+    def table(self) -> list[dict[str, str]]:
+        """One row a group: indicators as text by column name, means over repeats."""
+        rows = []
+        whole = hypervolume(self.union_front, self.reference, self.directions)
+        for name, group in zip(self.group_names, self.groups, strict=True):
+            fronts = [self.entries[index].front for index in group]
+            sizes = [len(front) for front in fronts]
+            volumes = [self.hypervolume(index) for index in group]
+            row = {
+                "run": name,
+                "front": "–".join(str(size) for size in sorted({min(sizes), max(sizes)})),
+                "accuracies": "final" if all(self.reports[index].final for index in group) else "provisional",
+                "best accuracy %": _mean_text([front[:, 0].max() for front in fronts], 2),
+                "hypervolume": _mean_text(volumes, 4),
+                "of the union %": f"{100 * float(np.mean(volumes)) / whole:.1f}" if whole else "",
+                "IGD+": _mean_text(
+                    [igd_plus(front, self.union_front, self.directions) for front in fronts], 4
+                ),
+            }
+            for other, others in zip(self.group_names, self.groups, strict=True):
+                if len(self.groups) <= 4:
+                    shares = [self.dominated_share(i, j) for i in group for j in others]
+                    row[f"dominated by {other} %"] = (
+                        "" if other == name else f"{100 * float(np.mean(shares)):.0f}"
+                    )
+            rows.append(row)
+        return rows
+
+    @cached_property
+    def equal_cost(self) -> list[dict[str, str]]:
+        """Best accuracy within costs spread over the range that all runs share; differences to the first."""
+        rows = []
+        cost = self.objectives[1]
+        for budget in self._levels(1):
+            row = {f"{cost.name} ≤ {cost.unit}": f"{budget / cost.scale:.3f}"}
+            for name, group in zip(self.group_names, self.groups, strict=True):
+                row[f"{name} %"] = _mean_text([self.entries[i].best(np.array([budget]))[0] for i in group], 2)
+            for pair in self.pairs:
+                found = pair.difference
+                place = int(np.searchsorted(found.budgets, budget, side="right")) - 1
+                row[f"{pair.second} − {pair.first}"] = _band(found, place)
+            rows.append(row)
+        return rows
+
+    @cached_property
+    def equal_accuracy(self) -> list[dict[str, str]]:
+        """Least cost that reaches accuracies spread over the range that all runs share."""
+        rows = []
+        cost = self.objectives[1]
+        for level in self._levels(0):
+            row = {"accuracy ≥ %": f"{level:.2f}"}
+            for name, group in zip(self.group_names, self.groups, strict=True):
+                costs = [
+                    attained(self.entries[i].values, [level], self.directions, objective=1, given=0)[0]
+                    / cost.scale
+                    for i in group
+                ]
+                row[f"{name} {cost.unit}"] = _mean_text(costs, 3)
+            rows.append(row)
+        return rows
+
+    def _levels(self, column: int) -> list[float]:
+        """Values of an objective between the ends that all fronts share."""
+        fronts = [entry.front[:, column] for entry in self.entries]
+        low, high = max(front.min() for front in fronts), max(front.max() for front in fronts)
+        if column == 0:
+            low, high = min(front.min() for front in fronts), min(front.max() for front in fronts)
+        if low > high:
+            return []
+        values = np.unique(np.concatenate(fronts))
+        values = values[(values >= low) & (values <= high)]
+        chosen = np.linspace(0, len(values) - 1, min(_LEVELS, len(values))).round().astype(int)
+        return [float(value) for value in values[chosen]]
+
+    @cached_property
+    def differences(self) -> list[dict[str, str]]:
+        """Parts in which the configurations differ, with the value of each run."""
+        return [
+            {"part": part} | dict(zip(self.names, values, strict=True))
+            for part, values in differences(self.reports)
+        ]
+
+    def tables(self) -> list[tuple[str, list[dict[str, str]]]]:
+        """Titles and rows of everything that is shown as a table."""
+        found = [
+            ("Fronts in one frame", self.table),
+            (f"Best accuracy at equal {self.objectives[1].name}", self.equal_cost),
+            (f"{self.objectives[1].name.capitalize()} at equal accuracy", self.equal_accuracy),
+            ("Where the configurations differ", self.differences),
+        ]
+        return [(title, rows) for title, rows in found if rows]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; numbers in the fields' own units, null where nothing is known."""
+        return {
+            "schema": SCHEMA,
+            "kind": KIND,
+            "verdict": self.verdict,
+            "worse": self.worse,
+            "forced": bool(self.objections),
+            "objections": list(self.objections),
+            "objectives": [{"name": item.name, "direction": item.direction} for item in self.objectives],
+            "reference": list(self.reference),
+            "baseline_latency_ms": self.baselines_ms,
+            "union_front": self.union_front.tolist(),
+            "groups": [
+                {"name": name, "runs": [self.names[index] for index in group]}
+                for name, group in zip(self.group_names, self.groups, strict=True)
+            ],
+            "runs": [
+                {
+                    "name": entry.name,
+                    "source": entry.report.source,
+                    "seed": entry.report.manifest.get("seed"),
+                    "final": entry.report.final,
+                    "front": entry.front.tolist(),
+                    "hypervolume": self.hypervolume(index),
+                    "igd_plus": igd_plus(entry.front, self.union_front, self.directions),
+                    "dominated_share": {
+                        other: self.dominated_share(index, by)
+                        for by, other in enumerate(self.names)
+                        if by != index
+                    },
+                }
+                for index, entry in enumerate(self.entries)
+            ],
+            "pairs": [pair.to_dict() for pair in self.pairs],
+            "equal_cost": self.equal_cost,
+            "equal_accuracy": self.equal_accuracy,
+            "differences": self.differences,
+        }
+
+    def write_html(self, path: str | Path) -> Path:
+        """Write the comparison as one self-contained page: both fronts in one picture, band, tables, verdict.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        from se_nas.report.comparison_page import render_comparison
+
+        path = Path(path)
+        write_text(path, render_comparison(self))
+        return path
+
+
+def _names(reports: Sequence[ParetoReport]) -> list[str]:
+    names: list[str] = []
+    for report in reports:
+        count = sum(name == report.name or name.startswith(f"{report.name} (") for name in names)
+        names.append(f"{report.name} ({count + 1})" if count else report.name)
+    return names
+
+
+def _stem(names: Sequence[str]) -> str:
+    """The common beginning of the names of repeats, without the separators that end it."""
+    shortest = min(names, key=len)
+    length = next((i for i, c in enumerate(shortest) if any(name[i] != c for name in names)), len(shortest))
+    return shortest[:length].rstrip("-_. 0123456789") or names[0]
+
+
+def _backbone(report: ParetoReport) -> str:
+    return f"{report.manifest.get('backbone')} {sorted((report.manifest.get('timm_kwargs') or {}).items())}"
+
+
+def _cheapest(side: Sequence[Entry]) -> float:
+    return float(max(entry.values[:, 1].min() for entry in side))
+
+
+def _mean_text(values: Sequence[float], digits: int) -> str:
+    """A mean over repeats with half of its 95 % interval; – where a run has none."""
+    if any(not math.isfinite(value) for value in values):
+        return "–"
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    half_width = t_quantile_975(len(values) - 1) * stdev(map(float, values)) / math.sqrt(len(values))
+    return f"{mean:.{digits}f}±{half_width:.{digits}f}"
+
+
+def _band(found: Difference, place: int) -> str:
+    if place < 0 or not math.isfinite(found.value[place]):
+        return "–"
+    value = f"{found.value[place]:+.2f}"
+    if math.isfinite(found.low[place]):
+        value += f" [{found.low[place]:+.2f}, {found.high[place]:+.2f}]"
+    return value.replace("-", "−")

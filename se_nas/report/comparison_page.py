@@ -1,0 +1,86 @@
+"""The comparison as one HTML file, in the style of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from se_nas.report.page import Cell, Column, Row, Table, number_cell, render_template
+from se_nas.report.placement import placement
+from se_nas.report.views import axis
+
+if TYPE_CHECKING:
+    from se_nas.report.comparison import Comparison
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """The page as text: verdict, both fronts in one picture, the difference with its band, tables."""
+    cost = comparison.objectives[1]
+    return render_template(
+        "comparison.html",
+        scripts=("charts.js", "comparison.js"),
+        data={
+            "axis": axis(cost),
+            "runs": [_run(comparison, index) for index in range(len(comparison.entries))],
+            "pairs": [
+                {
+                    "title": f"{pair.second} minus {pair.first}",
+                    "budgets": [value / cost.scale for value in pair.difference.budgets.tolist()],
+                    **{name: pair.to_dict()[key] for name, key in _BAND.items()},
+                }
+                for pair in comparison.pairs
+            ],
+        },
+        title=" against ".join(comparison.group_names),
+        verdicts=comparison.verdict.split("\n")[: len(comparison.pairs)],
+        warnings=comparison.verdict.split("\n")[len(comparison.pairs) :],
+        tables=[
+            (title, f"table-{index}", _table(rows)) for index, (title, rows) in enumerate(comparison.tables())
+        ],
+        reference=", ".join(
+            f"{item.name} {value / item.scale:.4g} {item.unit}"
+            for item, value in zip(comparison.objectives, comparison.reference, strict=True)
+        ),
+        baselines=[
+            f"{value:.3f} ms ({name.removesuffix(' []')})" for name, value in comparison.baselines_ms.items()
+        ],
+    )
+
+
+_BAND = {"value": "accuracy_difference", "low": "low", "high": "high"}
+
+
+def _run(comparison: Comparison, index: int) -> dict[str, Any]:
+    entry, cost = comparison.entries[index], comparison.objectives[1]
+    group = next(place for place, members in enumerate(comparison.groups) if index in members)
+    points = []
+    for member, values in zip(entry.members, entry.values.tolist(), strict=True):
+        sites = entry.report.sites.get(member.position or "", ())
+        points.append(
+            {
+                "number": member.number,
+                "name": placement(sites, member.widths) if len(sites) == len(member.widths) else member.name,
+                "accuracy": values[0],
+                "cost": values[1] / cost.scale,
+                "interval": member.accuracy_interval and list(member.accuracy_interval),
+                "front": member.on_front,
+                "role": member.baseline,
+            }
+        )
+    return {"name": entry.name, "group": group, "points": points}
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> Table:
+    names = list(rows[0])
+    numeric = {name: all(_is_number(row[name]) for row in rows) for name in names}
+    return Table(
+        columns=[Column(title=name, numeric=numeric[name]) for name in names],
+        rows=[
+            Row(cells=[number_cell(row[name]) if numeric[name] else Cell(text=row[name]) for name in names])
+            for row in rows
+        ],
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text in ("", "–") or number_cell(text).sort != ""

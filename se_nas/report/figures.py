@@ -1,0 +1,324 @@
+"""The report's pictures as PNG and SVG files, for papers and READMEs: matplotlib needs no browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from se_nas.errors import RunError
+from se_nas.report.pareto_report import ParetoReport
+from se_nas.report.tables import candidates_csv
+from se_nas.report.views import nominal, view
+from se_nas.run import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by all common kinds of colour vision.
+BLUE, VERMILLION, GREY, PURPLE = "#0072b2", "#d55e00", "#8c959e", "#cc79a7"
+MARKERS = {"plain": "s", "all_se_16": "^", "native": "D", "last_stage": "v"}
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e9ecf0",
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#8c959e",
+    "legend.frameon": False,
+    "svg.hashsalt": "se-nas",
+}
+
+
+def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
+    """Write each picture that the run has numbers for as PNG and SVG, and the table as ``candidates.csv``.
+
+    The pictures: front, sites, effects, hypervolume, curves, latency (measured against predicted) and
+    retraining.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    folder = Path(folder)
+    data = view(report)
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with mpl.rc_context(_STYLE):
+            for name, (draw, size) in _FIGURES.items():
+                figure = Figure(figsize=size(data), layout="constrained")
+                if not draw(figure, data):
+                    continue
+                for suffix, metadata in ((".png", {"Software": "se-nas"}), (".svg", {"Date": None})):
+                    path = folder / f"{name}{suffix}"
+                    figure.savefig(path, dpi=200, metadata=metadata)
+                    written.append(path)
+    except OSError as error:
+        raise RunError(f"figures cannot be written to {folder}: {error.strerror or error}.") from error
+    write_text(folder / "candidates.csv", candidates_csv(report))
+    return [*written, folder / "candidates.csv"]
+
+
+def _by_number(data: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    return {candidate["number"]: candidate for candidate in data["candidates"]}
+
+
+def _name(candidate: Mapping[str, Any]) -> str:
+    return candidate["baselines"][0] if candidate["baselines"] else f"#{candidate['number']}"
+
+
+def _shown(candidate: Mapping[str, Any]) -> float | None:
+    return candidate["search"] if candidate["accuracy"] is None else candidate["accuracy"]
+
+
+def _front(figure: Figure, data: Mapping[str, Any]) -> bool:
+    axes, axis = figure.subplots(), data["axes"][0]
+    rows = [item for item in data["candidates"] if _shown(item) is not None and item["costs"][axis["name"]]]
+    if not data["front"]:
+        return False
+    others = [item for item in rows if not item["front"] and not item["role"]]
+    axes.plot(
+        [item["costs"][axis["name"]] for item in others],
+        [_shown(item) or 0.0 for item in others],
+        "o",
+        mfc="white",
+        mec=GREY,
+        ms=4,
+        mew=0.8,
+        label="other candidates",
+    )
+    members = [item for number in data["front"] for item in rows if item["number"] == number]
+    if sum(item["objective"] for item in data["axes"]) == 1:
+        points = [(item["costs"][axis["name"]], item["accuracy"]) for item in members]
+        axes.step(*zip(*points, strict=True), where="post", color=BLUE, lw=1.4, zorder=2)
+    costs = [item["costs"][axis["name"]] for item in rows]
+    right = min(costs) + 0.6 * (max(costs) - min(costs))
+    for item in sorted(rows, key=lambda item: bool(item["role"])):
+        if item["front"] or item["role"]:
+            _mark(axes, item, axis["name"], label_left=item["costs"][axis["name"]] > right)
+    axes.set_xlabel(axis["title"])
+    axes.set_ylabel(f"validation top-1 accuracy, %{' (mean over seeds)' if data['final'] else ''}")
+    axes.plot([], [], "o", color=BLUE, label="on the front")
+    axes.plot([], [], "s", color=VERMILLION, label="baselines (hollow: dominated)")
+    axes.legend(loc="lower right", fontsize=8)
+    _clip_to_core(axes, rows)
+    if not data["final"]:
+        axes.set_title("provisional: single readings of the search", loc="left", fontsize=8, color=VERMILLION)
+    return True
+
+
+def _mark(axes: Axes, item: Mapping[str, Any], cost: str, *, label_left: bool) -> None:
+    color = VERMILLION if item["role"] else BLUE
+    x, y = item["costs"][cost], _shown(item)
+    assert y is not None
+    spread = item["latency_interval"] if cost == "latency" else None
+    axes.errorbar(
+        x,
+        y,
+        yerr=[[y - item["interval"][0]], [item["interval"][1] - y]] if item["interval"] else None,
+        xerr=[[max(x - spread[0], 0)], [max(spread[1] - x, 0)]] if spread else None,
+        fmt=MARKERS.get(item["role"] or "", "o"),
+        color=color,
+        mfc=color if item["front"] else "white",
+        ms=6,
+        elinewidth=1,
+        zorder=3,
+    )
+    if len(item["seeds"]) > 1:
+        axes.plot([x] * len(item["seeds"]), item["seeds"], ".", color=color, ms=3, alpha=0.5)
+    label = " · ".join([_name(item), *item["picks"]])
+    axes.annotate(
+        label,
+        (x, y),
+        (-5 if label_left else 5, 5),
+        textcoords="offset points",
+        ha="right" if label_left else "left",
+        fontsize=7.5,
+        parse_math=False,
+    )
+
+
+def _clip_to_core(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """Leave candidates far below the front, the baselines and most others out of the picture, and say so."""
+    values = sorted(value for item in rows if (value := _shown(item)) is not None)
+    core = [(item["interval"] or [_shown(item)])[0] for item in rows if item["front"] or item["role"]]
+    floor = min([*core, values[len(values) // 20]])
+    hidden = sum(value < floor for value in values)
+    if hidden:
+        margin = 0.06 * (values[-1] - floor)
+        axes.set_ylim(bottom=floor - margin)
+        axes.set_title(
+            f"{hidden} weaker candidates lie below the picture", loc="right", fontsize=7.5, color=GREY
+        )
+
+
+def _sites(figure: Figure, data: Mapping[str, Any]) -> bool:
+    from matplotlib.patches import Rectangle
+
+    rows = _map_rows(data)
+    if not rows:
+        return False
+    sites = data["stages"][rows[0]["position"]]
+    axes = figure.subplots()
+    stages = sorted({site[0] for site in sites})
+    xs = [index + 0.4 * stages.index(site[0]) for index, site in enumerate(sites)]
+    for row, item in enumerate(rows):
+        for x, site, width in zip(xs, sites, item["widths"], strict=True):
+            ratio = nominal(site[5] / width) if width > 0 else None
+            alpha = _strength(ratio) if ratio else 1.0
+            color = PURPLE if width < 0 else BLUE if ratio else "white"
+            patch = Rectangle((x + 0.04, row + 0.08), 0.92, 0.84, fc=color, alpha=alpha, ec="#d8dde3", lw=0.6)
+            axes.add_patch(patch)
+            if ratio and len(sites) <= 40:
+                ink = "white" if alpha > 0.55 else "black"
+                axes.text(x + 0.5, row + 0.5, f"{ratio:g}", ha="center", va="center", fontsize=6.5, color=ink)
+    for stage in stages:
+        first = next(x for x, site in zip(xs, sites, strict=True) if site[0] == stage)
+        axes.text(first, -0.25, f"stage {stage}", fontsize=7.5, color="#58626d")
+    axes.set(xlim=(-0.2, xs[-1] + 1.2), ylim=(len(rows), -0.9), xticks=[], aspect="auto")
+    labels = [f"{_name(item)} · {_shown(item):.2f} %" for item in rows]
+    axes.set_yticks([row + 0.5 for row in range(len(rows))], labels, parse_math=False)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_title("γ of SE by site, input to output; candidates cheapest first", loc="left", fontsize=8)
+    return True
+
+
+def _map_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = [
+        item for item in data["candidates"] if (item["front"] or item["role"]) and _shown(item) is not None
+    ]
+    rows.sort(key=lambda item: item["costs"][data["cost"]] or 0)
+    position = rows[0]["position"] if rows else None
+    sites = data["stages"].get(position, [])
+    return [row for row in rows if row["position"] == position and len(row["widths"]) == len(sites) > 0]
+
+
+def _strength(ratio: float) -> float:
+    """Opacity of a cell: the wider the block, the darker."""
+    return max(0.18, min(1.0, 1.12 - 0.17 * (int(ratio).bit_length() - 1)))
+
+
+def _effects(figure: Figure, data: Mapping[str, Any]) -> bool:
+    if not any(effect["accuracy"] for effect in data["effects"]):
+        return False
+    panels = [("accuracy", "accuracy, points", BLUE)]
+    if any(effect["latency"] for effect in data["effects"]):
+        panels.append(("latency", "latency, % of the plain backbone", VERMILLION))
+    for axes, (name, title, color) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
+    ):
+        axes.axvline(0, color=GREY, lw=0.8, ls="--")
+        for row, effect in enumerate(data["effects"]):
+            if effect[name]:
+                value, half = effect[name]
+                axes.errorbar(value, row, xerr=half, fmt="o", color=color, ms=5, elinewidth=1.6)
+        axes.set_title(title, loc="left", fontsize=9)
+        axes.set_yticks(
+            range(len(data["effects"])), [f"stage {effect['stage']}" for effect in data["effects"]]
+        )
+        axes.set_ylim(len(data["effects"]) - 0.5, -0.5)
+    return True
+
+
+def _hypervolume(figure: Figure, data: Mapping[str, Any]) -> bool:
+    if not data["history"]:
+        return False
+    axes = figure.subplots()
+    axes.step(
+        [0, *(p[0] for p in data["history"])], [0, *(p[3] for p in data["history"])], where="post", color=BLUE
+    )
+    axes.set(
+        xlabel="trials that ended",
+        ylabel="hypervolume of the search's readings",
+        ylim=(0, None),
+        xlim=(0, None),
+    )
+    return True
+
+
+def _curves(figure: Figure, data: Mapping[str, Any]) -> bool:
+    axes, drawn = figure.subplots(), False
+    for item in data["candidates"]:
+        for reading in item["readings"]:
+            if reading["phase"] != "search" or len(reading["curve"]) < 2:
+                continue
+            drawn, stopped = True, reading["state"] == "stopped"
+            color = VERMILLION if stopped else BLUE if item["front"] else GREY
+            epochs, values = zip(*reading["curve"], strict=True)
+            strong = item["front"] or stopped
+            axes.plot(
+                epochs, values, color=color, lw=1.2 if item["front"] else 0.8, alpha=0.9 if strong else 0.45
+            )
+            if stopped:
+                axes.plot(epochs[-1], values[-1], "x", color=VERMILLION, ms=4)
+    axes.plot([], [], color=BLUE, label="on the front")
+    axes.plot([], [], color=GREY, label="ran to the end")
+    axes.plot([], [], "x-", color=VERMILLION, label="stopped early")
+    axes.set(xlabel="epoch", ylabel="validation top-1 accuracy, %")
+    axes.legend(loc="lower right", fontsize=8)
+    return drawn
+
+
+def _latency(figure: Figure, data: Mapping[str, Any]) -> bool:
+    pairs = data["latency"]
+    if not pairs:
+        return False
+    axes, items = figure.subplots(), _by_number(data)
+    for pair in pairs:
+        x, y = 100 * (pair["predicted"] - 1), 100 * (pair["measured"] - 1)
+        role = items[pair["number"]]["role"]
+        errors = None
+        if pair["interval"]:
+            low, high = (100 * (bound - 1) for bound in pair["interval"])
+            errors = [[max(y - low, 0)], [max(high - y, 0)]]
+        axes.errorbar(x, y, yerr=errors, fmt=MARKERS.get(role or "", "o"), color=BLUE, ms=5, elinewidth=1)
+    low, high = min(*axes.get_xlim(), *axes.get_ylim()), max(*axes.get_xlim(), *axes.get_ylim())
+    axes.plot([low, high], [low, high], color=GREY, ls="--", lw=1)
+    axes.set(xlabel="predicted added latency, %", ylabel="measured added latency, %", aspect="equal")
+    return True
+
+
+def _retraining(figure: Figure, data: Mapping[str, Any]) -> bool:
+    rows = sorted(data["retrained"], key=lambda row: row["final"])
+    if not rows:
+        return False
+    axes, items = figure.subplots(), _by_number(data)
+    for y, row in enumerate(rows):
+        item = items[row["number"]]
+        color = VERMILLION if item["role"] else BLUE if item["front"] else GREY
+        axes.plot([row["search"], row["final"]], [y, y], color=GREY, lw=1)
+        axes.plot(row["search"], y, "o", mfc="white", mec=GREY, ms=5)
+        low, high = row["interval"] or (row["final"], row["final"])
+        errors = [[row["final"] - low], [high - row["final"]]]
+        axes.errorbar(
+            row["final"], y, xerr=errors, fmt=MARKERS.get(item["role"] or "", "o"), color=color, ms=5
+        )
+    axes.set_yticks(range(len(rows)), [_name(items[row["number"]]) for row in rows], parse_math=False)
+    axes.set_xlabel("validation top-1 accuracy, %")
+    axes.set_title(
+        "hollow: at selection; filled: retrained, 95 % interval", loc="right", fontsize=7.5, color=GREY
+    )
+    axes.grid(axis="y", visible=False)
+    return True
+
+
+_FIGURES: dict[
+    str,
+    tuple[Callable[[Any, Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], tuple[float, float]]],
+] = {
+    "front": (_front, lambda data: (6.4, 4.0)),
+    "sites": (_sites, lambda data: (7.2, 0.7 + 0.26 * max(1, len(_map_rows(data))))),
+    "effects": (_effects, lambda data: (6.4, 0.9 + 0.36 * len(data["effects"]))),
+    "hypervolume": (_hypervolume, lambda data: (5.2, 3.0)),
+    "curves": (_curves, lambda data: (6.0, 3.4)),
+    "latency": (_latency, lambda data: (4.2, 4.0)),
+    "retraining": (_retraining, lambda data: (6.4, 0.9 + 0.28 * len(data["retrained"]))),
+}

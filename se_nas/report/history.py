@@ -1,0 +1,109 @@
+"""How a search went: hypervolume as it grew, and what selection promised against what retraining gave."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+
+from se_nas.pareto import hypervolume, non_dominated, reference_point, selection_bias
+from se_nas.report.candidates import Candidate, Reading
+from se_nas.report.differences import Gain
+from se_nas.report.pareto_report import ParetoReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Hypervolume of the search's readings after so many ``evaluations`` (trials, whatever their end),
+    ``epochs`` of training and ``seconds`` since the first trial began."""
+
+    evaluations: int
+    epochs: int
+    seconds: float | None
+    hypervolume: float
+
+
+def progress(report: ParetoReport) -> list[Progress]:
+    """One point a search trial that ended, in order of its end; readings as the search saw them.
+
+    Finalists' retraining is left out: it changes what is known of the front, not what was found.
+    """
+    ended = [
+        (reading, candidate)
+        for candidate in report.candidates
+        for reading in candidate.readings
+        if reading.phase == "search" and reading.state not in ("running", "infeasible")
+    ]
+    ended.sort(key=lambda pair: (pair[0].finished or 0.0, pair[0].number))
+    values = [_values(report, reading, candidate) for reading, candidate in ended]
+    known = np.array([value for value in values if value is not None])
+    if not len(known):
+        return []
+    reference = reference_point([known], report.directions)
+    starts = [reading.started for reading, _ in ended if reading.started is not None]
+    points: list[Progress] = []
+    front = np.empty((0, known.shape[1]))
+    volume, epochs = 0.0, 0
+    for index, ((reading, _), value) in enumerate(zip(ended, values, strict=True)):
+        epochs += reading.epochs
+        if value is not None:
+            joined = np.vstack([front, value])
+            kept = joined[non_dominated(joined, report.directions)]
+            if not np.array_equal(kept, front):
+                front = kept
+                volume = hypervolume(front, reference, report.directions)
+        seconds = reading.finished - min(starts) if starts and reading.finished is not None else None
+        points.append(Progress(evaluations=index + 1, epochs=epochs, seconds=seconds, hypervolume=volume))
+    return points
+
+
+def _values(report: ParetoReport, reading: Reading, candidate: Candidate) -> list[float] | None:
+    if not reading.complete:
+        return None
+    values = [reading.accuracy, *(candidate.value(cost) for cost in report.costs)]
+    return None if any(value is None for value in values) else [float(value or 0) for value in values]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """Selection's bias (winner's curse): final minus search accuracy of the candidates that were retrained.
+
+    ``selected`` is for those that the search chose by their readings, ``baselines`` for those that are
+    retrained whatever they read, and so carry no selection: the difference between the two is the bias,
+    freed of what a longer schedule changes for all.
+    """
+
+    selected: Gain | None
+    baselines: Gain | None
+    same_schedule: bool
+
+
+def retrained(report: ParetoReport) -> list[Candidate]:
+    """Candidates with both a search and a final reading, in order of their trials."""
+    return [candidate for candidate in report.candidates if candidate.searched and candidate.final]
+
+
+def retraining(report: ParetoReport) -> Retraining | None:
+    """None where nothing was retrained."""
+    both = retrained(report)
+    if not both:
+        return None
+    schedules = {
+        reading.epochs_planned for candidate in both for reading in (*candidate.searched, *candidate.final)
+    }
+    return Retraining(
+        selected=_mean_change([candidate for candidate in both if not candidate.baselines]),
+        baselines=_mean_change([candidate for candidate in both if candidate.baselines]),
+        same_schedule=len(schedules) == 1,
+    )
+
+
+def _mean_change(candidates: list[Candidate]) -> Gain | None:
+    if not candidates:
+        return None
+    finals = [fmean(reading.accuracy or 0.0 for reading in candidate.final) for candidate in candidates]
+    searched = [candidate.selection_accuracy or 0.0 for candidate in candidates]
+    bias, half_width = selection_bias(searched, finals)
+    return Gain(value=-bias, half_width=half_width if math.isfinite(half_width) else None)

@@ -1,0 +1,365 @@
+"""The report as one HTML file: no server, no network, nothing executed but its own hashed script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from se_nas import __version__
+from se_nas.report.candidates import BASELINE_NAMES, Candidate
+from se_nas.report.differences import accuracy_gain, latency_gain
+from se_nas.report.methods import methods_paragraph
+from se_nas.report.pareto_report import ParetoReport
+from se_nas.report.picks import describe
+from se_nas.report.tables import candidates_csv, cost_text, front_table, indistinguishable, plus_minus
+from se_nas.report.views import pick_cards, selection_bias, view
+from se_nas.run import write_text
+
+_LONG = ("class_names", "definition", "sites")
+_CONTENTS = (
+    ("front", "Front"),
+    ("sites", "Where SE ends up"),
+    ("effects", "Stages"),
+    ("selection", "Luck"),
+    ("search", "Search"),
+    ("latency", "Latency"),
+    ("candidates", "All candidates"),
+    ("setup", "Configuration"),
+    ("methods", "Methods"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """``sort`` orders a numeric column; ``number`` makes the cell a button that opens a trial's card."""
+
+    text: str
+    sort: float | str | None = None
+    number: int | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    cells: Sequence[Cell]
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+
+
+def write_html(report: ParetoReport, path: str | Path) -> Path:
+    """Write the report as a self-contained page: pictures, tables, configuration and methods paragraph.
+
+    Everything that users name is escaped, and the page's content security policy lets no script run but its
+    own, whose hash it holds.
+
+    Raises:
+        RunError: the file cannot be written; an older one is as it was.
+    """
+    path = Path(path)
+    write_text(path, render(report))
+    return path
+
+
+def render(report: ParetoReport) -> str:
+    """The page as text."""
+    drawn = view(report)
+    data = report.manifest.get("data") or {}
+    sections = {
+        "has_effects": any(effect["accuracy"] or effect["latency"] for effect in drawn["effects"]),
+        "has_history": bool(drawn["history"]),
+        "has_latency": bool(drawn["latency"]),
+        "bias": selection_bias(report),
+    }
+    shown = {"sites": bool(report.front), "effects": bool(report.front), "selection": sections["bias"]}
+    shown |= {"latency": sections["has_latency"]}
+    return render_template(
+        "page.html",
+        scripts=("charts.js", "page.js"),
+        data=drawn,
+        **sections,
+        report=report,
+        title=f"SE in {report.manifest.get('backbone')} on {data.get('name')}",
+        subtitle=_subtitle(report),
+        lead=_lead(report),
+        indistinct=indistinguishable(report),
+        warnings=report.manifest.get("warnings") or [],
+        tiles=_tiles(report),
+        contents=[(name, text) for name, text in _CONTENTS if shown.get(name, True)],
+        axes=drawn["axes"],
+        has_repeats=report.noise is not None,
+        front_caption=_front_caption(report),
+        picks=pick_cards(report) if report.front else [],
+        front=_front_table(report) if report.front else None,
+        all=_all_table(report),
+        num_searched=sum(bool(candidate.searched) for candidate in report.candidates),
+        history_caption=_history_caption(report),
+        curves_caption=_curves_caption(report),
+        latency_caption=_latency_caption(drawn["latency"]),
+        csv="data:text/csv;charset=utf-8;base64,"
+        + base64.b64encode(candidates_csv(report).encode()).decode(),
+        csv_name=f"{report.name}.csv",
+        setup=_setup(report.manifest),
+        command=report.manifest.get("command") or "",
+        methods=methods_paragraph(report),
+    )
+
+
+def render_template(name: str, *, scripts: Sequence[str], data: Mapping[str, Any], **values: Any) -> str:
+    """A template with the shared style, the named scripts, and ``data`` as JSON that no text ends early."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    folder = files("se_nas.report") / "templates"
+    css = (folder / "page.css").read_text(encoding="utf-8")
+    script = "\n".join((folder / part).read_text(encoding="utf-8") for part in scripts)
+    policy = f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; img-src data:"
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    environment = Environment(
+        loader=PackageLoader("se_nas.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(name).render(
+        css=Markup(css),
+        script=Markup(script),
+        policy=policy,
+        data=Markup(text),
+        version=__version__,
+        **values,
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _subtitle(report: ParetoReport) -> str:
+    manifest = report.manifest
+    device = manifest.get("device") or {}
+    parts = [str(manifest.get("created") or "")[:10], device.get("name") or device.get("type")]
+    return " · ".join(str(part) for part in parts if part)
+
+
+def _lead(report: ParetoReport) -> str:
+    if not report.front:
+        return "No candidate has finished yet."
+    best = max(report.front, key=lambda member: member.accuracy or 0.0)
+    return f"Best of the front: {describe(report, best)}."
+
+
+def _tiles(report: ParetoReport) -> list[tuple[str, str, str]]:
+    """Name, value and a detail beneath."""
+    tiles = []
+    if report.front:
+        best = max(report.front, key=lambda member: member.accuracy or 0.0)
+        tiles.append(("best accuracy", f"{plus_minus(best)} %", ""))
+        if report.plain is not None and report.plain.accuracy is not None:
+            tiles.append(("plain backbone", f"{plus_minus(report.plain)} %", ""))
+            gain = accuracy_gain(report, best, report.plain)
+            if gain is not None and best.key != report.plain.key:
+                tiles.append(("best over plain", f"{gain.signed(2)} points", ""))
+        added = latency_gain(best)
+        if added is not None:
+            tiles.append(("its added latency", f"{added.signed(1)} %", ""))
+    states = [row["state"] for row in report.rows]
+    tiles.append(("on the front", f"{len(report.front)}", f"of {len(report.candidates)} architectures"))
+    tiles.append(("trials", f"{len(states)}", f"{states.count('stopped')} stopped early"))
+    seconds = sum(row.get("seconds") or 0 for row in report.rows)
+    tiles.append(("time in trials", _duration(seconds), ""))
+    return tiles
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _front_caption(report: ParetoReport) -> str:
+    parts = []
+    if report.noise is not None:
+        parts.append(
+            "Vertical bars: 95 % intervals over seeds"
+            f" (seed deviation {report.seed_deviation:.2f} points, pooled,"
+            f" {report.noise.dof:g} degrees of freedom)."
+        )
+    else:
+        parts.append("Each accuracy is one reading, so there are no intervals.")
+    if any(candidate.latency_interval for candidate in report.counted):
+        parts.append("Horizontal bars: 95 % intervals of the latency ratio.")
+    return " ".join(parts)
+
+
+def _history_caption(report: ParetoReport) -> str:
+    names = " × ".join([f"{objective.name} ({objective.unit})" for objective in report.objectives])
+    return (
+        f"Hypervolume of the search's readings as they came in ({names}; reference point a tenth of the range"
+        " beyond the worst reading). Retraining of finalists is not part of it."
+    )
+
+
+def _curves_caption(report: ParetoReport) -> str:
+    readings = [
+        item for candidate in report.candidates for item in candidate.readings if item.phase == "search"
+    ]
+    stopped = [item for item in readings if item.state == "stopped"]
+    spared = sum(item.epochs_planned - item.epochs for item in stopped)
+    planned = sum(item.epochs_planned for item in readings if item.state in ("complete", "stopped"))
+    if not stopped:
+        return "No trial was stopped early."
+    share = f", {100 * spared / planned:.0f} % of those planned" if planned else ""
+    return (
+        f"{len(stopped)} of {len(readings)} trials were stopped early, which spared {spared} epochs{share}."
+    )
+
+
+def _latency_caption(pairs: Sequence[Mapping[str, Any]]) -> str:
+    if not pairs:
+        return ""
+    errors = sorted(abs(pair["predicted"] - pair["measured"]) for pair in pairs)
+    median = 100 * (errors[(len(errors) - 1) // 2] + errors[len(errors) // 2]) / 2
+    return (
+        f"{len(pairs)} candidates were predicted before training and measured later; median error"
+        f" {median:.2f} % of the plain backbone's latency. On the dashed line both agree."
+    )
+
+
+def _front_table(report: ParetoReport) -> Table:
+    records = front_table(report)
+    names = [name for name in records[0] if name != "front"]
+    text = {"SE", "note"}
+    by_number = {str(candidate.number): candidate for candidate in report.candidates}
+    rows = []
+    for record in records:
+        candidate = by_number[record["trial"]]
+        cells = [
+            _trial_cell(candidate)
+            if name == "trial"
+            else Cell(text=record[name], kind="se" if name == "SE" else "")
+            if name in text
+            else number_cell(record[name])
+            for name in names
+        ]
+        rows.append(Row(cells=cells, kind=_kind(candidate)))
+    return Table(columns=[Column(title=name, numeric=name not in text) for name in names], rows=rows)
+
+
+def _all_table(report: ParetoReport) -> Table:
+    columns = [
+        Column(title="trial", numeric=True),
+        Column(title="SE"),
+        Column(title="role"),
+        Column(title="state"),
+        Column(title="accuracy %", numeric=True),
+        Column(title="search %", numeric=True),
+        Column(title="test %", numeric=True),
+        *(Column(title=f"{cost.name} {cost.unit}", numeric=True) for cost in report.costs),
+        Column(title="params M", numeric=True),
+    ]
+    if any(cost.name == "params" for cost in report.costs):
+        columns.pop()
+    rows = []
+    for candidate in report.candidates:
+        roles = [BASELINE_NAMES.get(name, name) for name in candidate.baselines]
+        cells = [
+            _trial_cell(candidate),
+            Cell(text=candidate.placement, kind="se"),
+            Cell(text=", ".join([*(["front"] if candidate.on_front else []), *roles])),
+            Cell(text=candidate.state),
+            _value_cell(candidate.accuracy, plus_minus(candidate) if candidate.accuracy is not None else ""),
+            _value_cell(candidate.selection_accuracy),
+            _value_cell(candidate.test_accuracy),
+            *(_value_cell(candidate.value(cost), cost_text(candidate, cost)) for cost in report.costs),
+            _value_cell(candidate.num_params, f"{(candidate.num_params or 0) / 1e6:.3f}"),
+        ]
+        rows.append(Row(cells=cells[: len(columns)], kind=_kind(candidate)))
+    return Table(columns=columns, rows=rows)
+
+
+def _trial_cell(candidate: Candidate) -> Cell:
+    return Cell(text=str(candidate.number), sort=candidate.number, number=candidate.number, kind="num")
+
+
+def number_cell(text: str) -> Cell:
+    """A cell that sorts by the number that its text begins with."""
+    digits = text.split("±")[0].split(" [")[0].lstrip("~").replace("−", "-")
+    try:
+        return Cell(text=text, sort=float(digits), kind="num")
+    except ValueError:
+        return Cell(text=text, sort="", kind="num")
+
+
+def _value_cell(value: float | None, text: str | None = None) -> Cell:
+    if value is None:
+        return Cell(text="", sort="", kind="num")
+    return Cell(text=f"{value:.2f}" if text is None else text, sort=value, kind="num")
+
+
+def _kind(candidate: Candidate) -> str:
+    return "base" if candidate.baselines else "front" if candidate.on_front else ""
+
+
+def _setup(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The manifest in blocks of names and values; long lists are left to the file."""
+    heads = {
+        "data": "Data",
+        "space": "Search space",
+        "recipe": "Training",
+        "runtime": "Running",
+        "budget": "Budget",
+        "device": "Device",
+        "latency": "Latency conditions",
+        "versions": "Versions",
+    }
+    blocks = [
+        (
+            title,
+            [(_words(name), _value(value)) for name, value in manifest[head].items() if name not in _LONG],
+        )
+        for head, title in heads.items()
+        if isinstance(manifest.get(head), dict)
+    ]
+    other = [
+        (_words(name), _value(value))
+        for name, value in manifest.items()
+        if name not in (*heads, "sites", "command", "warnings", "schema", "name")
+        and not isinstance(value, dict)
+    ]
+    return [("Run", other), *blocks]
+
+
+def _words(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list) and len(value) > 8:
+        return f"{len(value)} entries"
+    if isinstance(value, list):
+        return ", ".join(_value(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(name)} {_value(item)}" for name, item in value.items()) or "–"
+    return str(value)

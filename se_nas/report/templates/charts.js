@@ -1,0 +1,220 @@
+// Drawing shared by the report and the comparison. Text reaches the page through textContent alone.
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+  }
+  for (const child of children.flat()) {
+    if (child !== null && child !== undefined) node.append(child);
+  }
+  return node;
+}
+const html = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+
+const fixed = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−"));
+const signed = (value, digits) => (value > 0 ? "+" : "") + fixed(value, digits);
+function plusMinus(gain, digits, sign = true) {
+  if (!gain) return "–";
+  return (sign ? signed(gain[0], digits) : fixed(gain[0], digits)) + (gain[1] === null ? "" : "±" + fixed(gain[1], digits));
+}
+
+function ticks(low, high, count) {
+  const raw = (high - low) / Math.max(1, count);
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= raw * 0.999);
+  const values = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step);
+  const text = String(Number(step.toPrecision(3)));
+  return { values, digits: text.includes(".") ? text.split(".")[1].length : 0 };
+}
+
+function extent(values, pad = 0.06) {
+  const known = values.filter((value) => Number.isFinite(value));
+  let low = Math.min(...known), high = Math.max(...known);
+  if (!known.length) [low, high] = [0, 1];
+  if (low === high) [low, high] = [low - Math.abs(low || 1) * 0.05, high + Math.abs(high || 1) * 0.05];
+  const margin = (high - low) * pad;
+  return [low - margin, high + margin];
+}
+
+// Redraws when the width of the host changes, so that type keeps its size on a phone.
+function responsive(host, draw) {
+  let width = 0;
+  const redraw = () => {
+    width = host.clientWidth;
+    if (width) host.replaceChildren(draw(width));
+  };
+  new ResizeObserver(() => { if (Math.abs(host.clientWidth - width) > 1) redraw(); }).observe(host);
+  redraw();
+  return redraw;
+}
+
+// A frame with linear axes. `rows` replaces the y axis by named rows.
+class Plot {
+  constructor(width, height, { x, y, xTitle, yTitle, label, left = 46, rows = null, right = 14 }) {
+    this.x = x;
+    this.y = y;
+    this.box = { left, right: width - right, top: yTitle ? 28 : 8, bottom: height - 40 };
+    this.node = svg("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", height, role: "group", "aria-label": label });
+    const { left: l, right: r, top, bottom } = this.box;
+    const across = ticks(x[0], x[1], Math.max(3, Math.floor((r - l) / 90)));
+    for (const value of across.values) {
+      this.node.append(
+        svg("line", { class: "grid", x1: this.px(value), x2: this.px(value), y1: top, y2: bottom }),
+        svg("text", { class: "tick", x: this.px(value), y: bottom + 16, "text-anchor": "middle" }, fixed(value, across.digits)),
+      );
+    }
+    if (rows) {
+      rows.forEach((name, index) => {
+        this.node.append(svg("text", { class: "row", x: l - 8, y: this.row(index, rows.length) + 4, "text-anchor": "end" }, name));
+      });
+    } else {
+      const up = ticks(y[0], y[1], Math.max(3, Math.floor((bottom - top) / 48)));
+      for (const value of up.values) {
+        this.node.append(
+          svg("line", { class: "grid", x1: l, x2: r, y1: this.py(value), y2: this.py(value) }),
+          svg("text", { class: "tick", x: l - 8, y: this.py(value) + 4, "text-anchor": "end" }, fixed(value, up.digits)),
+        );
+      }
+    }
+    this.node.append(svg("line", { class: "axis", x1: l, x2: r, y1: bottom, y2: bottom }));
+    if (yTitle) this.node.append(svg("text", { class: "title", x: rows ? l : 2, y: 13 }, yTitle));
+    if (xTitle) this.node.append(svg("text", { class: "title", x: r, y: height - 4, "text-anchor": "end" }, xTitle));
+    const id = `clip${Plot.count++}`;
+    this.node.append(svg("clipPath", { id }, svg("rect", { x: l, y: top - 6, width: r - l + 6, height: bottom - top + 6 })));
+    this.marks = svg("g", { "clip-path": `url(#${id})` });
+    this.node.append(this.marks);
+  }
+  px(value) { return this.box.left + ((value - this.x[0]) / (this.x[1] - this.x[0])) * (this.box.right - this.box.left); }
+  py(value) { return this.box.bottom - ((value - this.y[0]) / (this.y[1] - this.y[0])) * (this.box.bottom - this.box.top); }
+  row(index, count) { return this.box.top + ((index + 0.5) / count) * (this.box.bottom - this.box.top); }
+  add(...nodes) { this.marks.append(...nodes); }
+  line(x1, y1, x2, y2, cls) {
+    this.add(svg("line", { class: cls, x1: this.px(x1), y1: this.py(y1), x2: this.px(x2), y2: this.py(y2) }));
+  }
+  path(points, cls, step = false) {
+    let d = "";
+    points.forEach(([x, y], index) => {
+      const [px, py] = [this.px(x).toFixed(1), this.py(y).toFixed(1)];
+      d += index === 0 ? `M${px} ${py}` : step ? `H${px}V${py}` : `L${px} ${py}`;
+    });
+    this.add(svg("path", { class: cls, d }));
+  }
+}
+Plot.count = 0;
+
+const SHAPES = {
+  circle: (r) => `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`,
+  square: (r) => `M${-r} ${-r}H${r}V${r}H${-r}Z`,
+  triangle: (r) => `M0 ${-1.2 * r}L${1.15 * r} ${0.85 * r}H${-1.15 * r}Z`,
+  inverted: (r) => `M0 ${1.2 * r}L${1.15 * r} ${-0.85 * r}H${-1.15 * r}Z`,
+  diamond: (r) => `M0 ${-1.35 * r}L${1.35 * r} 0L0 ${1.35 * r}L${-1.35 * r} 0Z`,
+  cross: (r) => `M${-r} ${-r}L${r} ${r}M${-r} ${r}L${r} ${-r}`,
+};
+const ROLE_SHAPES = { plain: "square", all_se_16: "triangle", native: "diamond", last_stage: "inverted" };
+const glyph = (x, y, shape, r, attributes) => svg("path", { d: SHAPES[shape](r), transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, ...attributes });
+
+function legend(entries) {
+  return html("ul", { class: "legend" }, entries.map(([shape, cls, text]) =>
+    html("li", {}, svg("svg", { viewBox: "-9 -9 18 18", width: 16, height: 16, "aria-hidden": "true" },
+      shape === "line" ? svg("line", { class: cls, x1: -9, x2: 9, y1: 0, y2: 0 }) : glyph(0, 0, shape, 5.5, { class: cls })), text)));
+}
+
+// Puts labels beside their marks where they hit neither another label nor another mark.
+function placeLabels(plot, items, obstacles) {
+  const taken = obstacles.map(([x, y, r]) => [x - r, y - r, x + r, y + r]);
+  for (const { x, y, text, cls } of items) {
+    const width = text.length * 6.4, gap = 11;
+    const spots = [
+      [x + gap, y + 4, "start"], [x - gap, y + 4, "end"], [x + gap, y - gap, "start"], [x + gap, y + gap + 8, "start"],
+      [x - gap, y - gap, "end"], [x - gap, y + gap + 8, "end"], [x, y - gap - 5, "middle"], [x, y + gap + 13, "middle"],
+    ];
+    const area = ([sx, sy, anchor]) => {
+      const left = anchor === "start" ? sx : anchor === "end" ? sx - width : sx - width / 2;
+      return [left, sy - 11, left + width, sy + 3];
+    };
+    const misfit = (box) => {
+      let cost = 0;
+      for (const other of taken) {
+        const w = Math.min(box[2], other[2]) - Math.max(box[0], other[0]), h = Math.min(box[3], other[3]) - Math.max(box[1], other[1]);
+        if (w > 0 && h > 0) cost += w * h;
+      }
+      const out = Math.max(0, plot.box.left - box[0]) + Math.max(0, box[2] - plot.box.right) + Math.max(0, plot.box.top - 8 - box[1]) + Math.max(0, box[3] - plot.box.bottom);
+      return cost + 40 * out;
+    };
+    const best = spots.reduce((a, b) => (misfit(area(b)) < misfit(area(a)) - 0.5 ? b : a));
+    taken.push(area(best));
+    plot.node.append(svg("text", { class: `label ${cls || ""}`, x: best[0], y: best[1], "text-anchor": best[2], "aria-hidden": "true" }, text));
+  }
+}
+
+// One tooltip for the page; marks name their content with data-tip or data-number.
+function tooltip(content) {
+  const tip = html("div", { id: "tip", role: "tooltip", hidden: true });
+  document.body.append(tip);
+  const hide = () => { tip.hidden = true; };
+  const show = (mark, x, y) => {
+    const node = content(mark);
+    if (!node) return hide();
+    tip.replaceChildren(node);
+    tip.hidden = false;
+    const { width, height } = tip.getBoundingClientRect();
+    const left = x + 16 + width > innerWidth - 8 ? x - 16 - width : x + 16;
+    tip.style.left = `${Math.max(8, Math.min(left, innerWidth - width - 8))}px`;
+    tip.style.top = `${Math.max(8, Math.min(y + 12, innerHeight - height - 8))}px`;
+  };
+  const markOf = (event) => (event.target.closest ? event.target.closest("[data-tip], svg [data-number]") : null);
+  document.addEventListener("pointerover", (event) => {
+    const mark = event.pointerType === "touch" ? null : markOf(event);
+    if (mark) show(mark, event.clientX, event.clientY); else hide();
+  });
+  document.addEventListener("focusin", (event) => {
+    const mark = markOf(event);
+    if (!mark || !mark.matches(":focus-visible")) return hide();
+    const box = mark.getBoundingClientRect();
+    show(mark, box.right, box.bottom);
+  });
+  document.addEventListener("focusout", hide);
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  addEventListener("scroll", hide, { passive: true });
+  return hide;
+}
+
+// Sorting by the buttons that this puts into the heads of tables; numbers by data-sort, empty cells last.
+function sortable(table) {
+  const body = table.tBodies[0];
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const button = html("button", { type: "button", class: "sort", title: "Sort by this column" }, ...head.childNodes);
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const keyed = [...body.rows].map((row) => {
+        const cell = row.cells[column];
+        return [cell.dataset.sort === undefined ? cell.textContent.trim().toLowerCase() : cell.dataset.sort === "" ? "" : Number(cell.dataset.sort), row];
+      });
+      const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
+      keyed.sort(([a], [b]) => (a === "" ? (b === "" ? 0 : 1) : b === "" ? -1 : down ? order(b, a) : order(a, b)));
+      body.append(...keyed.map(([, row]) => row));
+    });
+  });
+}
+
+function copyButtons() {
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    button.addEventListener("click", async () => {
+      const source = document.getElementById(button.dataset.copy);
+      try {
+        await navigator.clipboard.writeText(source.textContent.trim());
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(source);
+        button.textContent = "Selected: press Ctrl+C";
+      }
+      setTimeout(() => { button.textContent = "Copy"; }, 2500);
+    });
+  }
+}

@@ -1,0 +1,344 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const byNumber = new Map();
+for (const candidate of data.candidates) {
+  byNumber.set(candidate.number, candidate);
+  candidate.shape = ROLE_SHAPES[candidate.role] || "circle";
+  candidate.shown = candidate.accuracy ?? candidate.search;
+}
+const onFront = data.front.map((number) => byNumber.get(number));
+const notable = [...onFront, ...data.candidates.filter((c) => c.role && !c.front)];
+const axisOf = (name) => data.axes.find((axis) => axis.name === name);
+const short = (candidate) => candidate.baselines[0] || `#${candidate.number}`;
+const describeMark = (c) => `Trial ${c.number}: ${c.name}, ${fixed(c.shown, 2)} %`;
+
+// γ as opacity of one hue: readable without telling colours apart, and its number stands in the cell.
+const nominal = (ratio) => 2 ** Math.max(0, Math.round(Math.log2(ratio)));
+const strength = (ratio) => Math.max(0.18, Math.min(1, 1.12 - 0.17 * Math.log2(nominal(ratio))));
+
+function drawing(candidate) {
+  const sites = data.stages[candidate.position] || [];
+  if (sites.length !== candidate.widths.length) return html("p", {}, candidate.placement);
+  const stages = new Map();
+  sites.forEach((site, index) => {
+    if (!stages.has(site[0])) stages.set(site[0], []);
+    stages.get(site[0]).push([site, candidate.widths[index]]);
+  });
+  return html("div", { class: "drawing" }, [...stages].map(([stage, members]) => {
+    const [, , channels, resolution] = members[0][0];
+    return html("div", { class: "stage" },
+      html("span", {}, `stage ${stage} · ${resolution}²`),
+      html("span", { class: "blocks", title: `${channels} channels` }, members.map(([site, width]) =>
+        html("span", { class: `block ${width > 0 ? "se" : width < 0 ? "kept" : ""}`,
+          title: `${site[6]}: ${width > 0 ? `SE, hidden width ${width} of ${site[2]} channels` : width < 0 ? `${site[4]} kept` : "no SE"}` },
+          width > 0 ? width : width < 0 ? site[4] : "–"))));
+  }));
+}
+
+function numbers(c) {
+  const latency = c.costs.latency === null ? [] : [`${c.latency_source === "predicted" ? "≈" : ""}${fixed(c.costs.latency, 3)} ms${c.ratio ? ` (×${fixed(c.ratio, 3)})` : ""}`];
+  const half = c.interval ? `±${fixed((c.interval[1] - c.interval[0]) / 2, 2)}` : "";
+  return html("div", { class: "numbers" }, [
+    c.shown === null ? c.state : `${fixed(c.shown, 2)}${half} %${c.accuracy === null || !data.final ? " in the search" : ""}`,
+    c.gain ? `${plusMinus(c.gain, 2)} points vs plain` : null,
+    ...latency,
+    c.costs.params === null ? null : `${fixed(c.costs.params, 2)} M parameters`,
+    c.costs.macs === null ? null : `${fixed(c.costs.macs, 3)} G multiply-adds`,
+    c.probability === null ? null : `P(non-dominated) ${fixed(c.probability, 2)}`,
+  ].filter(Boolean).map((text) => html("span", {}, text)));
+}
+
+const hideTip = tooltip((mark) => {
+  if (mark.dataset.tip) return html("span", {}, mark.dataset.tip);
+  const candidate = byNumber.get(Number(mark.dataset.number));
+  if (!candidate) return null;
+  return html("div", {},
+    html("b", {}, `${candidate.number} · ${candidate.name}`),
+    candidate.baselines.length && candidate.placement !== candidate.name ? html("span", {}, candidate.placement) : null,
+    drawing(candidate), numbers(candidate),
+    html("small", { class: "note" }, "Block numbers are hidden widths of SE. Click for curves and export."));
+});
+
+// ---- the front
+const state = { axis: data.cost, seeds: true, outliers: false };
+
+function drawFront(width) {
+  const axis = axisOf(state.axis), height = width < 560 ? 380 : 460;
+  const rows = data.candidates.filter((c) => c.shown !== null && c.costs[axis.name] !== null);
+  const cost = (c) => c.costs[axis.name];
+  const side = (c) => (axis.name === "latency" && c.latency_interval ? c.latency_interval : [cost(c), cost(c)]);
+  let inside = rows;
+  if (!state.outliers) {
+    const core = rows.filter((c) => c.front || c.role);
+    const sorted = rows.map((c) => c.shown).sort((a, b) => a - b);
+    const floor = Math.min(...core.map((c) => (c.interval ? c.interval[0] : c.shown)), sorted[Math.floor(sorted.length * 0.05)] ?? Infinity);
+    inside = rows.filter((c) => c.shown >= floor);
+  }
+  const plot = new Plot(width, height, {
+    x: extent(inside.flatMap(side)),
+    y: extent(inside.flatMap((c) => [c.shown, ...(c.interval || [])]).concat(state.seeds ? inside.flatMap((c) => c.accuracy === null ? [] : c.seeds) : [])),
+    xTitle: axis.title, yTitle: axisTitle(), label: `Pareto front: accuracy against ${axis.title}; the table below has the same numbers`,
+  });
+  const hidden = rows.length - inside.length;
+  document.getElementById("outside").textContent = hidden ? `${hidden} weaker candidate${hidden > 1 ? "s lie" : " lies"} below the picture.` : "";
+  const single = axis.name === data.cost && data.axes.filter((a) => a.objective).length === 1;
+  if (single) plot.path(onFront.map((c) => [cost(c), c.accuracy]), "stair", true);
+  const kind = (c) => (c.role ? `base${c.front ? "" : " off"}` : c.front ? "front" : c.counted && data.final ? "other" : "search");
+  const order = ["search", "other", "front", "base off", "base"];
+  const drawn = [...inside].sort((a, b) => order.indexOf(kind(a)) - order.indexOf(kind(b)));
+  for (const c of drawn) {
+    const cls = c.role ? "base" : c.front ? "" : "other";
+    const detail = c.front || c.role || (data.final && c.accuracy !== null);
+    if (detail && c.interval) plot.line(cost(c), c.interval[0], cost(c), c.interval[1], `whisker ${cls}`);
+    if (detail && axis.name === "latency" && c.latency_interval) plot.line(c.latency_interval[0], c.shown, c.latency_interval[1], c.shown, `whisker ${cls}`);
+    if (detail && state.seeds && c.seeds.length > 1) {
+      for (const value of c.seeds) plot.add(svg("circle", { class: `seed ${cls}`, cx: plot.px(cost(c)), cy: plot.py(value), r: 2.5 }));
+    }
+  }
+  for (const c of drawn) {
+    const focus = c.front || c.role;
+    plot.add(glyph(plot.px(cost(c)), plot.py(c.shown), c.shape, focus ? 6 : 4, {
+      class: `point ${kind(c)}`, "data-number": c.number, role: "button", tabindex: focus ? 0 : -1,
+      "aria-label": `${describeMark(c)}, ${fixed(cost(c), 3)} ${axis.unit}`,
+    }));
+  }
+  const at = (c) => [plot.px(cost(c)), plot.py(c.shown)];
+  const stairs = !single ? [] : onFront.slice(1).flatMap((c, index) => {
+    const from = plot.px(cost(onFront[index])), to = plot.px(cost(c)), level = plot.py(onFront[index].accuracy);
+    const rise = level - plot.py(c.accuracy), count = (length) => Math.max(1, Math.ceil(length / 6));
+    return [...Array.from({ length: count(to - from) }, (_, step) => [from + step * 6, level, 3]),
+      ...Array.from({ length: count(rise) }, (_, step) => [to, level - step * 6, 3])];
+  });
+  placeLabels(plot,
+    drawn.filter((c) => c.front || c.role).map((c) => ({ x: at(c)[0], y: at(c)[1], text: [short(c), ...c.picks].join(" · ") })),
+    [...stairs, ...drawn.map((c) => [...at(c), c.front || c.role ? 7 : 5]), ...drawn.filter((c) => c.front || c.role).flatMap((c) => [
+      ...(c.interval ? [-1, -0.5, 0.5, 1].map((t) => [at(c)[0], plot.py(c.shown + t * (c.interval[1] - c.interval[0]) / 2), 4]) : [])])]);
+  return plot.node;
+}
+const axisTitle = () => (data.final ? "validation top-1 accuracy, % (mean over seeds)" : "validation top-1 accuracy, %");
+
+// ---- where SE ends up
+function drawMap(width) {
+  const rows = [...notable].sort((a, b) => (a.costs[data.cost] ?? 0) - (b.costs[data.cost] ?? 0));
+  const position = rows.length ? rows[0].position : null;
+  const sites = data.stages[position] || [];
+  const shown = rows.filter((c) => c.position === position && c.widths.length === sites.length);
+  if (!sites.length || !shown.length) return html("p", { class: "note" }, "The run has no list of sites.");
+  const left = width < 560 ? 92 : 216, gap = 8, stages = [...new Set(sites.map((site) => site[0]))];
+  const cell = Math.max(13, Math.min(34, (width - left - gap * stages.length) / sites.length)), high = 25, top = 24;
+  const x = sites.map((site, index) => left + index * cell + stages.indexOf(site[0]) * gap);
+  const total = x[x.length - 1] + cell + 2, height = top + shown.length * high + 4;
+  const node = svg("svg", { viewBox: `0 0 ${total} ${height}`, width: total, height, role: "group", "aria-label": "SE by site and candidate; the table of all candidates says the same in words" });
+  stages.forEach((stage) => {
+    const first = sites.findIndex((site) => site[0] === stage), count = sites.filter((site) => site[0] === stage).length;
+    const text = count * cell > 96 ? `stage ${stage} · ${sites[first][3]}²` : count * cell > 44 ? `stage ${stage}` : String(stage);
+    node.append(svg("text", { class: "tick", x: x[first], y: 14 }, text));
+  });
+  shown.forEach((c, row) => {
+    const y = top + row * high;
+    const text = width < 560 ? `${c.number} · ${fixed(c.shown, 1)} %` : `${short(c)} · ${fixed(c.shown, 2)} %`;
+    node.append(svg("text", { class: "row", x: 0, y: y + 16, "data-number": c.number, "font-weight": c.front ? 600 : 400 }, text));
+    c.widths.forEach((w, index) => {
+      const site = sites[index], ratio = w > 0 ? site[5] / w : null;
+      const words = w > 0 ? `SE, hidden width ${w} of ${site[2]} channels, γ=${fixed(ratio, ratio % 1 ? 1 : 0)}` : w < 0 ? `${site[4]} kept` : "no SE";
+      node.append(svg("rect", { class: `cell ${w > 0 ? "" : w < 0 ? "kept" : "none"}`, x: x[index] + 1, y: y + 1, width: cell - 2, height: high - 4, rx: 2,
+        "fill-opacity": w > 0 ? strength(ratio) : 1, "data-tip": `${short(c)}, ${site[6]}: ${words}` }));
+      if (w > 0 && cell >= 17) node.append(svg("text", { class: `cell-text ${strength(ratio) > 0.55 ? "inverse" : ""}`, x: x[index] + cell / 2, y: y + 15, "text-anchor": "middle" }, nominal(ratio)));
+    });
+  });
+  return node;
+}
+
+function drawUsage(width) {
+  const height = 34 + data.usage.length * 50, left = 66, right = width < 560 ? 4 : 8;
+  const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", height, role: "group", "aria-label": "Share of sites by γ in each stage, front against all candidates" });
+  const room = width - left - 62 - right, rank = (label) => (label === "none" ? 1e9 : label === "kept" ? 1e8 : Number(label));
+  data.usage.forEach((stage, index) => {
+    [["front", "front"], ["all", "all"]].forEach(([group, text], line) => {
+      const y = 6 + index * 50 + line * 20, counts = Object.entries(stage[group]).sort((a, b) => rank(a[0]) - rank(b[0]));
+      const sum = counts.reduce((total, [, count]) => total + count, 0);
+      if (line === 0) node.append(svg("text", { class: "row", x: 0, y: y + 21 }, `stage ${stage.stage}`));
+      node.append(svg("text", { class: "tick", x: left + 30, y: y + 13, "text-anchor": "end" }, text));
+      let at = left + 38;
+      for (const [label, count] of counts) {
+        const size = (count / sum) * room, none = label === "none", ratio = Number(label);
+        const words = none ? "no SE" : label === "kept" ? "native gate kept" : `γ≈${label}`;
+        node.append(svg("rect", { class: `cell ${none ? "none" : label === "kept" ? "kept" : ""}`, x: at, y, width: Math.max(0.5, size - 1), height: 17, "fill-opacity": none || label === "kept" ? 1 : strength(ratio),
+          "data-tip": `stage ${stage.stage}, ${group === "front" ? "front" : "all candidates"}: ${words} at ${fixed((100 * count) / sum, 0)} % of sites` }));
+        if (size > 26) node.append(svg("text", { class: `cell-text ${!none && label !== "kept" && strength(ratio) > 0.55 ? "inverse" : ""}`, x: at + size / 2, y: y + 12.5, "text-anchor": "middle" }, none ? "none" : label));
+        at += size;
+      }
+    });
+  });
+  node.append(svg("text", { class: "title", x: left + 38, y: height - 8 }, width < 560 ? "share of the sites, by γ" : "share of the stage's sites, by nearest power of two of γ"));
+  return node;
+}
+
+// ---- effects by stage
+function drawEffects(name, title, cls) {
+  return (width) => {
+    const known = data.effects.filter((effect) => effect[name]);
+    const plot = new Plot(width, 72 + data.effects.length * 34, {
+      x: extent([0, ...known.flatMap((e) => [e[name][0] - e[name][1], e[name][0] + e[name][1]])], 0.1), y: [0, 1],
+      rows: data.effects.map((effect) => `stage ${effect.stage}`), left: 62, yTitle: title, label: title,
+    });
+    plot.line(0, 0, 0, 1, "zero");
+    data.effects.forEach((effect, index) => {
+      const y = plot.row(index, data.effects.length), gain = effect[name];
+      if (!gain) {
+        plot.add(svg("text", { class: "tick", x: plot.px(0) + 8, y: y + 4 }, effect.note || "not known"));
+        return;
+      }
+      const tip = `SE at all ${effect.sites} sites of stage ${effect.stage}: ${plusMinus(gain, 2)} ${name === "accuracy" ? "points" : "% latency"}`;
+      plot.add(
+        svg("line", { class: `effect ${cls}`, x1: plot.px(gain[0] - gain[1]), x2: plot.px(gain[0] + gain[1]), y1: y, y2: y }),
+        svg("circle", { class: `dot ${cls}`, cx: plot.px(gain[0]), cy: y, r: 5, "data-tip": tip, role: "img", "aria-label": tip }));
+    });
+    return plot.node;
+  };
+}
+
+// ---- how the search went
+function drawHistory(width) {
+  const kind = document.getElementById("history-axis").value, index = { evaluations: 0, epochs: 1, time: 2 }[kind];
+  const points = data.history.filter((point) => point[index] !== null).map((point) => [index === 2 ? point[2] / 60 : point[index], point[3]]);
+  if (!points.length) return html("p", { class: "note" }, "No times were recorded.");
+  const plot = new Plot(width, 270, {
+    x: [0, Math.max(...points.map((p) => p[0])) * 1.03], y: [0, Math.max(...points.map((p) => p[1])) * 1.08 || 1], left: 50,
+    xTitle: { evaluations: "trials that ended", epochs: "epochs trained", time: "minutes since the first trial" }[kind], yTitle: "hypervolume", label: `Hypervolume over ${kind}`,
+  });
+  plot.path([[0, 0], ...points, [plot.x[1], points[points.length - 1][1]]], "stair", true);
+  return plot.node;
+}
+
+function curvesOf(candidates) {
+  return candidates.flatMap((c) => c.readings.filter((r) => r.curve.length > 1).map((reading) => ({ c, reading })));
+}
+function drawCurves(curves, height, label) {
+  return (width) => {
+    const shown = curves();
+    if (!shown.length) return html("p", { class: "note" }, "No learning curves were kept.");
+    const values = shown.flatMap(({ reading }) => reading.curve.map((p) => p[1]));
+    const sorted = [...values].sort((a, b) => a - b);
+    const plot = new Plot(width, height, {
+      x: [0, Math.max(...shown.flatMap(({ reading }) => [reading.curve[reading.curve.length - 1][0]]))],
+      y: extent([sorted[Math.floor(sorted.length * 0.02)], sorted[sorted.length - 1]]), xTitle: "epoch", yTitle: "validation top-1 accuracy, %", label,
+    });
+    const rank = ({ c, reading }) => (reading.state === "stopped" ? 1 : c.front ? 2 : 0);
+    for (const { c, reading } of [...shown].sort((a, b) => rank(a) - rank(b))) {
+      const stopped = reading.state === "stopped", last = reading.curve[reading.curve.length - 1];
+      plot.path(reading.curve, `run ${stopped ? "stopped" : c.front ? "front" : ""}`);
+      if (stopped) plot.add(glyph(plot.px(last[0]), plot.py(last[1]), "cross", 3.5, { class: "end", "data-number": c.number }));
+    }
+    return plot.node;
+  };
+}
+
+// ---- predicted and measured, selected and retrained
+function drawLatency(width) {
+  const percent = (ratio) => 100 * (ratio - 1);
+  const range = extent(data.latency.flatMap((p) => [percent(p.predicted), percent(p.measured), ...(p.interval || []).map(percent)]));
+  const plot = new Plot(width, 320, { x: range, y: range, xTitle: "predicted added latency, %", yTitle: "measured added latency, %", label: "Measured against predicted latency" });
+  plot.line(range[0], range[0], range[1], range[1], "ideal");
+  for (const p of data.latency) {
+    const c = byNumber.get(p.number), x = percent(p.predicted);
+    if (p.interval) plot.line(x, percent(p.interval[0]), x, percent(p.interval[1]), "whisker");
+    plot.add(glyph(plot.px(x), plot.py(percent(p.measured)), c.shape, 5, { class: `point ${c.role ? "base" : "front"}`, "data-number": c.number, role: "button", tabindex: 0, "aria-label": `${describeMark(c)}: predicted ${fixed(x, 2)} %, measured ${fixed(percent(p.measured), 2)} %` }));
+  }
+  return plot.node;
+}
+
+function drawRetrained(width) {
+  const rows = [...data.retrained].sort((a, b) => b.final - a.final);
+  const plot = new Plot(width, 64 + rows.length * 28, {
+    x: extent(rows.flatMap((r) => [r.search, r.final, ...(r.interval || [])])), y: [0, 1], left: width < 560 ? 60 : 170,
+    rows: rows.map((r) => (width < 560 ? `#${r.number}` : short(byNumber.get(r.number)))), xTitle: "validation top-1 accuracy, %", label: "Accuracy at selection and after retraining",
+  });
+  rows.forEach((r, index) => {
+    const y = plot.row(index, rows.length), c = byNumber.get(r.number), kind = c.role ? "base" : c.front ? "front" : "other";
+    if (r.interval) plot.add(svg("line", { class: `whisker ${c.role ? "base" : c.front ? "" : "other"}`, x1: plot.px(r.interval[0]), x2: plot.px(r.interval[1]), y1: y, y2: y }));
+    plot.add(svg("line", { class: "move", x1: plot.px(r.search), x2: plot.px(r.final), y1: y, y2: y }),
+      svg("circle", { class: "ghost", cx: plot.px(r.search), cy: y, r: 4.5, "data-tip": `search read ${fixed(r.search, 2)} %` }),
+      glyph(plot.px(r.final), y, c.shape, 5.5, { class: `point ${kind}`, "data-number": c.number, role: "button", tabindex: 0, "aria-label": `${describeMark(c)}: search ${fixed(r.search, 2)} %, retrained ${fixed(r.final, 2)} %` }));
+  });
+  return plot.node;
+}
+
+// ---- a candidate's card
+const card = document.getElementById("card");
+function openCard(number) {
+  const c = byNumber.get(number);
+  if (!c) return;
+  hideTip();
+  const chart = html("div", { class: "chart" });
+  const close = html("button", { type: "button", "aria-label": "Close the card" }, "Close");
+  close.addEventListener("click", () => card.close());
+  const cell = (text, cls) => html("td", { class: cls }, text ?? "");
+  card.replaceChildren(
+    html("div", { class: "bar" }, html("h2", { id: "card-title" }, `Trial ${c.number} · ${c.name}`), close),
+    html("p", { class: "sub" }, [c.reason || c.placement, c.front ? "On the front." : "", c.picks.length ? `Pick: ${c.picks.join(", ")}.` : ""].filter(Boolean).join(" ")),
+    drawing(c), numbers(c), html("p", { class: "note" }, "Numbers in blocks are hidden widths of SE; – is no SE."),
+    html("h3", {}, "Readings"),
+    html("div", { class: "scroll" }, html("table", {},
+      html("thead", {}, html("tr", {}, ["trial", "phase", "seed", "state", "epochs", "accuracy %", "loss", "test %"].map((text, i) => html("th", { class: i === 1 || i === 3 ? "" : "num", scope: "col" }, text)))),
+      html("tbody", {}, c.readings.map((r) => html("tr", {}, cell(r.number, "num"), cell(r.phase), cell(r.seed, "num"), cell(r.error ? `${r.state}: ${r.error}` : r.state), cell(`${r.epochs}/${r.planned}`, "num"), cell(fixed(r.accuracy, 2), "num"), cell(fixed(r.loss, 4), "num"), cell(fixed(r.test, 2), "num")))))),
+    html("h3", {}, "Learning curves"), chart,
+    c.export ? html("h3", {}, "Export") : null, c.export ? html("pre", { id: "card-export" }, c.export) : null,
+    html("p", { class: "note" }, `Key ${c.key}`));
+  card.showModal();
+  responsive(chart, drawCurves(() => curvesOf([c]), 220, `Learning curves of trial ${c.number}`));
+  close.focus();
+}
+card.addEventListener("click", (event) => { if (event.target === card) card.close(); });
+document.addEventListener("click", (event) => {
+  const mark = event.target.closest("[data-number]");
+  if (mark && !card.contains(mark)) openCard(Number(mark.dataset.number));
+});
+document.addEventListener("keydown", (event) => {
+  const mark = event.target.closest ? event.target.closest("svg [data-number]") : null;
+  if (mark && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); openCard(Number(mark.dataset.number)); }
+});
+
+// ---- legends
+function legends() {
+  const entries = [["circle", "point front", "on the front"]];
+  if (data.candidates.some((c) => c.role && c.front)) entries.push(["square", "point base", "baseline on the front"]);
+  if (data.candidates.some((c) => c.role && !c.front)) entries.push(["square", "point base off", "baseline, dominated"]);
+  if (data.final) entries.push(["circle", "point other", "retrained, dominated"]);
+  entries.push(["circle", "point search", data.final ? "search reading, not retrained" : "other candidates"]);
+  document.getElementById("front-legend")?.append(legend(entries));
+  document.getElementById("curves-legend")?.append(legend([["line", "run front", "on the front"], ["line", "run", "ran to the end"], ["cross", "end", "stopped early"]]));
+}
+
+// ---- wiring
+legends();
+const chart = (id, draw) => { const host = document.getElementById(id); return host ? responsive(host, draw) : () => {}; };
+if (data.candidates.some((c) => c.shown !== null)) {
+  const redraw = chart("front-chart", drawFront);
+  const select = document.getElementById("front-axis");
+  select.addEventListener("change", () => { state.axis = select.value; redraw(); });
+  for (const name of ["seeds", "outliers"]) {
+    const box = document.getElementById(`front-${name}`);
+    if (box) box.addEventListener("change", () => { state[name] = box.checked; redraw(); });
+  }
+}
+chart("map-chart", drawMap);
+chart("usage-chart", drawUsage);
+chart("effect-accuracy", drawEffects("accuracy", "accuracy, points", ""));
+chart("effect-latency", drawEffects("latency", "latency, % of the plain backbone", "cost"));
+const redrawHistory = chart("history-chart", drawHistory);
+document.getElementById("history-axis")?.addEventListener("change", redrawHistory);
+chart("curves-chart", drawCurves(() => curvesOf(data.candidates).filter(({ reading }) => reading.phase === "search"), 300, "Learning curves of the search"));
+chart("latency-chart", drawLatency);
+chart("retrained-chart", drawRetrained);
+document.querySelectorAll("table.sortable").forEach(sortable);
+copyButtons();
+const filter = document.getElementById("filter");
+filter?.addEventListener("input", () => {
+  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const row of document.querySelectorAll("#all-candidates tbody tr")) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+  }
+});
+document.documentElement.dataset.ready = "true";
