@@ -50,7 +50,7 @@ def count(model: nn.Module, input_size: tuple[int, int, int]) -> Counts:
     """
     import torch
 
-    with _quiet():
+    with quiet_fvcore():
         from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis, parameter_count
 
     training = model.training
@@ -79,40 +79,40 @@ def check_input_size(model: nn.Module, images: Any) -> None:
     Raises:
         BackboneError: channels or size do not fit the network.
     """
-    size = "x".join(map(str, images.shape[1:]))
-    expected = _input_channels(model)
-    if expected is not None and images.shape[1] != expected:
-        raise BackboneError(
-            f"input_size is {size}, but the backbone takes {expected} channels; allowed: {expected}x height x"
-            f" width, or build the backbone with in_chans={images.shape[1]}."
-        )
     try:
         model(images)
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        if "memory" in str(error):
+        if is_out_of_memory(error):
             raise
-        default = getattr(model, "default_cfg", None) or {}
-        usual = "x".join(map(str, default.get("input_size", (3, 224, 224))))
-        reason = str(error).strip().splitlines()
+        size = "x".join(map(str, images.shape[1:]))
+        own = (getattr(model, "default_cfg", None) or {}).get("input_size", (3, 224, 224))
+        usual = "x".join(map(str, own))
+        advice = (
+            "" if images.shape[1] == own[0] else f", or build the backbone with in_chans={images.shape[1]}"
+        )
+        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BackboneError(
-            f"input_size is {size}, which the backbone cannot take; its usual size is {usual}"
-            f" ({reason[0] if reason else type(error).__name__})."
+            f"input_size is {size}, which the backbone cannot take; its usual size is {usual}{advice}"
+            f" ({reason[0]})."
         ) from error
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch or the system says that memory was short, on any device."""
+    import torch
+
+    words = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_fvcore() -> Iterator[None]:
     """Without the notice that torch.jit will go one day: fvcore stands on it, and no user can act on that."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=FutureWarning)
         yield
-
-
-def _input_channels(model: nn.Module) -> int | None:
-    from torch import nn
-
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    return None if first is None else first.in_channels
 
 
 def _traced(analysis: Any, model: nn.Module, image: Any) -> Any:

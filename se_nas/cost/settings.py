@@ -1,0 +1,199 @@
+"""Under which conditions a latency is measured, and when two latencies may be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from se_nas.errors import ConfigError, DeviceError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+MODES = ("eager", "compile", "cudagraph")
+VOLATILE = ("clock_mhz", "load")
+"""Conditions that are recorded but do not decide whether two timings are comparable."""
+_LOCK_SECONDS = 1800
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencySettings:
+    """What is measured, and how.
+
+    Attributes:
+        input_size: (channels, height, width) in pixels.
+        batch_size: images at a time.
+        device: cpu, cuda, cuda:1, mps or auto.
+        num_classes: classes of the head.
+        precision: fp32, bf16 or fp16; weights and images are cast, there is no autocast.
+        channels_last: memory format of weights and images.
+        mode: eager; compile (``torch.compile``); cudagraph (one captured CUDA graph).
+        threads: CPU threads of one inference; None is what torch uses now.
+        optimize: rewrite both networks by ``optimize_for_inference`` first.
+        backend: torch, onnxruntime, or the name of an entry point of the group ``se_nas.costs``.
+
+    Raises:
+        ConfigError: a value is outside of what is listed here.
+    """
+
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    batch_size: int = 1
+    device: str = "cpu"
+    num_classes: int = 1000
+    precision: str = "fp32"
+    channels_last: bool = False
+    mode: str = "eager"
+    threads: int | None = None
+    optimize: bool = False
+    backend: str = "torch"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("precision", PRECISIONS), ("mode", MODES)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ConfigError(
+                    f"{name} is {value!r}; allowed: {', '.join(allowed)}.{nearest(str(value), allowed)}"
+                )
+        sizes = {"batch_size": self.batch_size, "threads": self.threads}
+        for name, value in sizes.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} is {value!r}; it must be an integer of at least 1.")
+        if self.mode == "cudagraph" and not self.device.startswith(("cuda", "auto")):
+            raise ConfigError(
+                f"mode 'cudagraph' needs a CUDA device, not {self.device!r}; allowed: eager, compile."
+            )
+
+
+def conditions(
+    settings: LatencySettings, device: torch.device, versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything that a timing depends on besides the network; JSON-ready.
+
+    ``clock_mhz`` and ``load`` (runnable processes for each core, over the last minute) are how things stand
+    now, None where they cannot be read.
+    """
+    import torch
+
+    from se_nas.device import device_name
+
+    return {
+        "device": device.type,
+        "device_name": device_name(device),
+        "cpu_count": os.cpu_count(),
+        "threads": settings.threads or torch.get_num_threads(),
+        "input_size": list(settings.input_size),
+        "batch_size": settings.batch_size,
+        "num_classes": settings.num_classes,
+        "precision": settings.precision,
+        "channels_last": settings.channels_last,
+        "mode": settings.mode,
+        "optimize": settings.optimize,
+        "backend": settings.backend,
+        "versions": {
+            "torch": torch.__version__,
+            "timm": version("timm"),
+            "cuda": torch.version.cuda if device.type == "cuda" else None,
+            **versions,
+        },
+        "platform": f"{platform.system()} {platform.machine()}",
+        "clock_mhz": _clock_mhz(device),
+        "load": _load(),
+    }
+
+
+def conditions_key(conditions: Mapping[str, Any]) -> str:
+    """16 hex digits, equal for timings that may stand on one axis and different for others."""
+    fixed = {name: value for name, value in conditions.items() if name not in VOLATILE}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """What keeps two timings off one axis, a line each; empty where they may be compared."""
+    names = [name for name in (*first, *(set(second) - set(first))) if name not in VOLATILE]
+    return [
+        f"{name}: {first.get(name)!r} against {second.get(name)!r}"
+        for name in names
+        if first.get(name) != second.get(name)
+    ]
+
+
+def cache_folder() -> Path:
+    """Where latency tables and device locks are kept: ``SE_NAS_CACHE``, else the platform's cache folder."""
+    import platformdirs
+
+    chosen = os.environ.get("SE_NAS_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("se-nas", appauthor=False))
+
+
+@contextmanager
+def device_lock(device: torch.device | str) -> Iterator[None]:
+    """Hold the device alone among all se-nas processes of this user on this machine.
+
+    The operating system frees the lock when its holder ends, however it ends. Taking it again in the thread
+    that holds it is allowed.
+
+    Raises:
+        DeviceError: another process held it for half an hour.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = cache_folder() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{platform.node()}-{_hardware_id(device)}.lock"
+    lock = FileLock(path, timeout=_LOCK_SECONDS, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DeviceError(
+            f"device {str(device)!r} has been held by another measurement for {_LOCK_SECONDS // 60} minutes"
+            f" ({path}); end that process, or measure later."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _hardware_id(device: torch.device | str) -> str:
+    import torch
+
+    device = torch.device(device)
+    if device.type != "cuda":
+        return device.type
+    # The index depends on CUDA_VISIBLE_DEVICES, the hardware's own id does not.
+    return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
+
+
+def _clock_mhz(device: torch.device) -> float | None:
+    import torch
+
+    if device.type == "cuda":
+        try:
+            return float(torch.cuda.clock_rate(device))
+        except (ModuleNotFoundError, RuntimeError):
+            return None
+    frequency = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    if frequency.exists():
+        return int(frequency.read_text()) / 1000
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("cpu MHz"):
+                return float(line.partition(":")[2])
+    return None
+
+
+def _load() -> float | None:
+    try:
+        return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)
+    except OSError:
+        return None

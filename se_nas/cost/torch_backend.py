@@ -1,0 +1,68 @@
+"""Inference by torch: eager, compiled, or one captured CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from se_nas.cost.backends import Prepared
+from se_nas.cost.memory import peak_of_tensors
+from se_nas.cost.settings import LatencySettings
+from se_nas.device import resolve_device
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CAPTURE_WARM_UP = 3
+
+
+def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prepared:
+    """A synchronised inference of ``model`` on ``images`` under ``settings``.
+
+    The peak memory is the device allocator's on CUDA. On the CPU it is that of the tensors alive during an
+    eager inference, scratch space of the kernels not included.
+    """
+    device = resolve_device(settings.device)
+    layout = torch.channels_last if settings.channels_last else torch.preserve_format
+    dtype = _DTYPES[settings.precision]
+    model = model.to(device=device, dtype=dtype, memory_format=layout)
+    images = images.to(device=device, dtype=dtype, memory_format=layout)
+    on_cpu = device.type == "cpu"
+    peak = peak_of_tensors(model, images) if on_cpu else None
+
+    forward: Callable[[Tensor], Any] = model
+    if settings.mode == "compile":
+        forward = torch.compile(model)
+    elif settings.mode == "cudagraph":
+        forward = _captured(model, images)
+
+    def run() -> None:
+        with torch.inference_mode():
+            forward(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
+
+    if device.type == "cuda":
+        run()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), images))
+        peak = torch.cuda.max_memory_allocated(device) - before + held
+    return Prepared(run=run, peak_memory=peak)
+
+
+def _captured(model: nn.Module, images: Tensor) -> Callable[[Tensor], None]:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.inference_mode(), torch.cuda.stream(stream):
+        for _ in range(_CAPTURE_WARM_UP):
+            model(images)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        model(images)
+    return lambda _: graph.replay()
