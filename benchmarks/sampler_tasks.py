@@ -1,4 +1,5 @@
-"""The tasks of `benchmarks/samplers.py`: spaces whose true front is known, with noisy accuracy and known cost.
+"""The tasks of `benchmarks/samplers.py`: spaces whose true front is known, with noisy accuracy and known
+cost.
 
 Every task is minimisation of one cost and maximisation of accuracy, over categorical parameters. A sampler
 sees one noisy reading of the accuracy; it is scored on the true means.
@@ -129,7 +130,7 @@ def synthetic(name: str, seed: int = 11) -> Task:
 
 
 def data_folder() -> Path | None:
-    """Where Accel-NASBench's tables are: $SE_NAS_DATA or ../shared/data beside the checkout; None if absent."""
+    """Where Accel-NASBench is: under $SE_NAS_DATA or ../shared/data beside the checkout; None if absent."""
     root = Path(__file__).resolve().parents[1]
     for folder in (os.environ.get("SE_NAS_DATA"), root.parent / "shared" / "data"):
         if folder and (Path(folder) / "accel-nasbench" / "accel_nasbench.csv").is_file():
@@ -138,15 +139,16 @@ def data_folder() -> Path | None:
 
 
 SUBSPACE = [f"b{s}_se" for s in range(7)] + [f"b{s}_e" for s in (2, 3, 4, 5)] + ["b3_l", "b4_l"]
-"""What varies in the Accel-NASBench task (93,312 architectures); expansion 4, kernel 3, 2 layers elsewhere."""
+"""What varies in the Accel-NASBench task (93,312 points); elsewhere expansion 4, kernel 3, 2 layers."""
 COSTS = {"a100": ("throughput_a100", -1.0), "zcu102": ("latency_zcu102", 1.0), "params": ("params_m", 1.0)}
 
 
 def accel(folder: Path, cost: str) -> Task:
-    """A surrogate of Accel-NASBench, not the benchmark itself: regressions on its 5,138 measured architectures.
+    """A surrogate of Accel-NASBench, not the benchmark itself: regressions on its 5,138 measured
+    architectures.
 
-    Accuracy: gradient-boosted trees (they assume neither additive nor smooth effects). Cost: ridge regression of
-    its logarithm on all pairs of one-hot features. Throughput is turned into time per image.
+    Accuracy: gradient-boosted trees (they assume neither additive nor smooth effects). Cost: ridge
+    regression of its logarithm on all pairs of one-hot features. Throughput is turned into time per image.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.linear_model import Ridge

@@ -3,8 +3,9 @@
     python benchmarks/samplers.py run --out runs/samplers.jsonl [--task T ...] [--sampler S ...]
     python benchmarks/samplers.py table --out runs/samplers.jsonl [--plot docs/figures/samplers.png]
 
-`run` is resumable: each finished run is one line of JSON, and runs that are there are skipped. Cost is a known
-function for all, but only se-nas's sampler uses it. The front is scored with true means, never with readings.
+`run` is resumable: each finished run is one line of JSON, and runs that are there are skipped. Cost is a
+known function for all, but only se-nas's sampler uses it. The front is scored with true means, never with
+readings.
 """
 
 from __future__ import annotations
@@ -161,7 +162,8 @@ def first_at(shares: Array, level: float) -> float:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: medians and quartiles by budget, evaluations to each level, paired differences."""
     lines = [
-        f"Python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in ("optuna", "numpy", "scipy")),
+        f"Python {platform.python_version()}, "
+        + ", ".join(f"{package} {version(package)}" for package in ("optuna", "numpy", "scipy")),
         "",
     ]  # fmt: skip
     for task in [name for name in NAMES if any(row["task"] == name for row in rows)]:

@@ -1,11 +1,13 @@
 """Expected hypervolume improvement with exactly known and modelled objectives. Everything is maximised here.
 
-The region that no point of the front dominates is split into boxes; the expected improvement is a sum over boxes
-of products over objectives (Emmerich et al., 2006; Yang et al., 2019), in which a known objective's factor is a
-length and a modelled one's a difference of two expected improvements.
+The region that no point of the front dominates is split into boxes; the expected improvement is a sum over
+boxes of products over objectives (Emmerich et al., 2006; Yang et al., 2019), in which a known objective's
+factor is a length and a modelled one's a difference of two expected improvements.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 def front_of(values: Array) -> Array:
-    """The rows (n, n_objectives) that no other row dominates, without duplicates, by ascending last objective."""
+    """The rows (n, n_objectives) that no other row dominates, unique, by ascending last objective."""
     values = values[np.lexsort(values.T)[::-1]]
     if values.shape[1] <= 2:
         first = values[:, 0]
@@ -33,7 +35,7 @@ def front_of(values: Array) -> Array:
 
 
 def free_boxes(front: Array, reference: Array) -> tuple[Array, Array]:
-    """Lower and upper corners (n_boxes, n_objectives) of what ``front`` leaves undominated above ``reference``.
+    """Corners, low and high (n_boxes, n_objectives), of what ``front`` leaves free above ``reference``.
 
     One, two or three objectives. Rows of ``front`` that are not above the reference everywhere are ignored.
     """
@@ -50,7 +52,7 @@ def free_boxes(front: Array, reference: Array) -> tuple[Array, Array]:
         )
     edges = np.concatenate([[reference[2]], np.unique(front[:, 2]), [np.inf]])
     lows, highs = [], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges.tolist()):
         flat_low, flat_high = free_boxes(front[front[:, 2] >= high, :2], reference[:2])
         lows.append(np.column_stack([flat_low, np.full(len(flat_low), low)]))
         highs.append(np.column_stack([flat_high, np.full(len(flat_high), high)]))
@@ -58,7 +60,7 @@ def free_boxes(front: Array, reference: Array) -> tuple[Array, Array]:
 
 
 def expected_excess(mean: Array, sd: Array, level: Array) -> Array:
-    """E[max(z - level, 0)] for z normal, (n, n_levels); infinite levels give 0. ``sd`` 0 is exact knowledge."""
+    """E[max(z - level, 0)] for z normal, (n, n_levels); an infinite level gives 0. ``sd`` 0: known."""
     gap = mean[:, None] - level[None, :]
     wide = np.maximum(sd, 1e-300)[:, None]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -92,7 +94,7 @@ def improvement(means: Array, deviations: Array, lows: Array, highs: Array) -> A
 
 
 def contenders(means: Array, deviations: Array, limit: int) -> NDArray[np.int64]:
-    """Rows (n, n_objectives) that may be on the front: not dominated even where they are lucky and others not."""
+    """Numbers of the rows that may be on the front: not dominated if lucky and all others are not."""
     lucky, unlucky = means + 2 * deviations, means - 2 * deviations
     dominated = (
         (unlucky[None] >= lucky[:, None]).all(axis=2) & (unlucky[None] > lucky[:, None]).any(axis=2)

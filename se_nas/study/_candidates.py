@@ -1,4 +1,4 @@
-"""The finite grid of a study's parameters: numbers of choices instead of values, known objectives, neighbours."""
+"""The finite grid of a study's parameters: choices as numbers, known objectives, neighbours."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def choices_of(name: str, distribution: BaseDistribution) -> tuple[Any, ...]:
     count = math.floor((high - low) / step + 1e-9) + 1
     if count > MAX_CHOICES:
         raise ConfigError(
-            f"parameter {name!r} has {count} values ({distribution}); ParetoSampler takes up to {MAX_CHOICES}."
+            f"parameter {name!r} has {count} values ({distribution}); at most {MAX_CHOICES} are allowed."
             " Give it a larger step."
         )
     if isinstance(distribution, IntDistribution):
@@ -61,8 +61,8 @@ class Grid:
 
     Args:
         choices: parameter name to its values.
-        known: objective number to a function of a params dict. A function with a method ``batch``, which takes
-            a list of params dicts and returns as many numbers, is called by that.
+        known: objective number to a function of a params dict. A method ``batch`` of it, which takes a
+            list of params dicts and returns as many numbers, is called instead.
         feasible: optional function of a params dict to whether the point may be proposed; ``batch`` as above.
         prior: optional cheap estimate of the first modelled objective; ``batch`` as above.
         key: function of a params dict to what identifies a point; default: the params themselves.
@@ -132,7 +132,6 @@ class Grid:
             at += len(others)
         return moved
 
-    # -- functions of the user --------------------------------------------------------------------------------
     def functions(self, rows: Index) -> Array:
         """(n, n_known [+ 1 with a prior]) values of the known objectives, in the study's own directions.
 
@@ -180,9 +179,10 @@ class Grid:
         return np.array([self._allowed[key] for key in keys], dtype=bool)
 
     def extremes(self, sketch: Index) -> Index:
-        """(2 * n_known, n_params): cheapest and dearest allowed point of every known objective, by coordinate search.
+        """(2 * n_known, n_params): where each known objective is least and greatest, by coordinate search.
 
-        Starts at the best points of ``sketch``; exact where costs add up over parameters and nothing is barred.
+        Starts at the best points of ``sketch``; exact where costs add up over parameters and nothing is
+        barred.
         """
         out = []
         for column in range(len(self.known_columns)):

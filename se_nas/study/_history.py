@@ -1,4 +1,4 @@
-"""What a study says so far, as arrays: readings, points in progress, points that must not be asked for again."""
+"""What a study says so far, as arrays: readings, points in progress, and what was asked for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from se_nas.study._candidates import Array, Grid, Index
 
 PARTIAL = "se_nas:partial"
-"""User attribute of a trial that was stopped early: ``{"mean": [...], "sd": [...]}``, one number or null for every
-objective, in the study's own units: what the trial would have reached, extrapolated."""
+"""User attribute of a trial that was stopped early: ``{"mean": [...], "sd": [...]}``, a number or null for
+each objective, in the study's own units: what the trial would have reached, extrapolated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def read(trials: Sequence[FrozenTrial], grid: Grid, signs: Array, number: int) -
 
 
 def reading_of(trial: FrozenTrial, count: int) -> tuple[Array, Array] | None:
-    """Values and their further deviations (count,); None for a trial that says nothing (failed, NaN, pruned bare)."""
+    """Values and their further deviations (count,); None for a trial that says nothing (failed, NaN)."""
     partial = trial.user_attrs.get(PARTIAL)
     complete = trial.state == TrialState.COMPLETE and trial.values is not None and len(trial.values) == count
     values: Sequence[Any] = trial.values if complete and trial.values is not None else [math.nan] * count

@@ -17,7 +17,7 @@ from se_nas.study._surrogate import Points, Surrogate
 ENUMERATE = 20_000
 """Largest space of which every point is weighed; beyond, local search."""
 SKETCH = 2_048
-SHORTLIST = 256
+SHORTLIST = 128
 DRAWS = 32
 EVALUATED = 64
 CAP = 256
@@ -31,8 +31,8 @@ class Proposal:
 
     Attributes:
         row: (n_params,).
-        source: "initial", "model", "repeat", "spread" (no improvement is expected anywhere) or "again" (nothing
-            new is left).
+        source: "initial", "model", "repeat", "spread" (nothing better is expected anywhere) or "again"
+            (nothing new is left).
         improvement: expected improvement of the hypervolume, as a share of the front's; None without a model.
         mean, sd: prediction per objective, in the study's units; None without a model.
     """
@@ -81,7 +81,6 @@ class Proposer:
         self._pool_points = None if self._pool is None else self._points(self._pool)
         self._initial = min(8, 3 + len(grid.names) // 4) if initial is None else initial
 
-    # -- features ---------------------------------------------------------------------------------------------
     def _points(self, rows: Index) -> Points:
         """Known functions enter the trend twice: as they are, and as ranks (accuracy saturates with cost)."""
         values = self.grid.functions(rows)
@@ -101,7 +100,6 @@ class Proposer:
         out[:, self._known] = self.grid.functions(rows)[:, : len(self._known)] * self._signs[self._known]
         return out
 
-    # -- proposals --------------------------------------------------------------------------------------------
     def propose(self, history: History, number: int) -> Proposal:
         rng = np.random.default_rng([self._entropy, 1, number])
         asked = len(history.keys) + history.unseen
@@ -159,8 +157,8 @@ class Proposer:
 
     @staticmethod
     def _fit_rows(count: int) -> int:
-        """How many readings the hyperparameters were last fitted on: all up to 30, then in steps of a tenth."""
-        step = 30
+        """How many readings the hyperparameters are fitted on: all up to 20, then in steps of a tenth."""
+        step = 20
         while step + max(1, step // 10) <= count:
             step += max(1, step // 10)
         return min(count, step)
@@ -268,10 +266,10 @@ class Proposer:
     def _reread(
         self, models: dict[int, Surrogate], evaluated: Index, reference: Array, history: History
     ) -> tuple[Index, float]:
-        """The point of which another reading promises most: by how much the front of means would grow, on average.
+        """The point of which another reading promises most, and how much the front of means would grow by it.
 
-        The knowledge gradient (Frazier et al., 2009) restricted to the point's own mean: a reading moves it by a
-        normal step of deviation var / sqrt(var + noise²).
+        The knowledge gradient (Frazier et al., 2009) of the point's own mean: a reading moves it by a normal
+        step of deviation var / sqrt(var + noise²).
         """
         points = self._points(evaluated)
         means, deviations = self._predict(models, points)
@@ -328,7 +326,7 @@ class Proposer:
         weigh: Callable[[Points], tuple[Array, Array, Array]],
         rng: np.random.Generator,
     ) -> tuple[Points, Array]:
-        """All points of an enumerated space, else what local search around the front and random restarts finds."""
+        """Every point of an enumerated space, else what local search around the front and restarts find."""
         if self._pool_points is not None:
             return self._pool_points, weigh(self._pool_points)[0]
         front = front[rng.permutation(len(front))[:32]]
@@ -365,7 +363,7 @@ def _front_rows(means: Array) -> NDArray[np.int64]:
 
 
 def _thin(rows: Index, cap: int) -> Index:
-    """At most ``cap`` of the readings: the latest half of them, which lie near the front, and an even rest."""
+    """At most ``cap`` of the readings: the latest, which lie near the front, and as many of the others."""
     if len(rows) <= cap:
         return rows
     latest = cap // 2

@@ -93,7 +93,6 @@ class Surrogate:
         self.theta = self._fit() if theta is None else theta
         self._condition()
 
-    # -- covariance -------------------------------------------------------------------------------------------
     def _prior(self) -> tuple[Array, Array]:
         d = len(self._positions)
         centre = np.concatenate([np.full(d, -np.log(d)), [_CENTRES[i] for i in range(-7, 0)]])
@@ -141,7 +140,6 @@ class Surrogate:
         flat = _BIAS + weights.sum() + np.exp(theta[_PAIR]) * pairs + np.exp(theta[_REST])
         return flat + np.exp(theta[_TREND]) * (a.features**2).sum(axis=1)
 
-    # -- fit --------------------------------------------------------------------------------------------------
     def _fit(self) -> Array:
         centre, spread = self._prior()
         if len(self.points) < 3 or not self._y.any():
@@ -229,7 +227,6 @@ class Surrogate:
         self._root = cholesky(k, lower=True, check_finite=False)
         self._alpha = cho_solve((self._root, True), self._y, check_finite=False)
 
-    # -- predictions ------------------------------------------------------------------------------------------
     @property
     def noise(self) -> float:
         """Deviation of one reading, in the readings' unit."""
@@ -263,7 +260,7 @@ class Surrogate:
         mean = self._mean + self.scale * (cross @ self._alpha)
         joint = self.covariance(both, evaluated) - half.T @ half[:, :count]
         eigenvalues, vectors = np.linalg.eigh(joint[:count])
-        # The exact square root of a covariance that may be singular: directions without variance are left out.
+        # A covariance that may be singular has an exact square root without its directions of no variance.
         kept = eigenvalues > 1e-8 * max(1e-12, eigenvalues[-1])
         root = np.sqrt(eigenvalues[kept])
         normal = draws[:, : int(kept.sum())]

@@ -1,7 +1,8 @@
-"""`ParetoSampler`: an Optuna sampler for noisy accuracy against exactly known costs over categorical parameters.
+"""`ParetoSampler`: an Optuna sampler for noisy accuracy against exactly known costs.
 
-Noisy expected hypervolume improvement (Daulton et al., NeurIPS 2021) under the Gaussian process of `_surrogate`,
-exact in the known objectives (`_acquisition`), over every point of the space or by local search (`_proposal`).
+Noisy expected hypervolume improvement (Daulton et al., NeurIPS 2021) under the Gaussian process of
+`_surrogate`, exact in the known objectives (`_acquisition`), over every point of the space or by local
+search.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.errors import ConfigError
 from se_nas.study._candidates import Array, Grid, Params, choices_of
@@ -25,22 +26,24 @@ from se_nas.study._proposal import Proposal, Proposer
 __all__ = ["MODEL", "PARTIAL", "ParetoSampler"]
 
 MODEL = "se_nas:model"
-"""System attribute of a trial: the source of its proposal and what the model expected of it (docs/sampler.md)."""
+"""System attribute of a trial: the source of its proposal, and what the model expected of it."""
 
 
 class ParetoSampler(BaseSampler):
     """Proposes points of a finite space by expected hypervolume improvement; works with any Optuna study.
 
     Args:
-        known: objective number to a function of the trial's params dict that gives this objective exactly. It is
-            called once a point; with a method ``batch`` (list of params dicts to as many numbers) in bulk.
+        known: objective number to a function of the trial's params dict that gives this objective exactly.
+            It is called once a point; in bulk if it has a method ``batch`` (list of params dicts to as many
+            numbers).
         seed: makes proposals a function of the study's history (for one worker).
         repeats: whether another reading of the same params may be proposed, where that promises more than any
             new point. False: params are asked for twice only when nothing else is left.
         key: function of a params dict to what makes params equal; default: the params themselves.
         initial: number of points of the initial design, or the params dicts to begin with, in order.
-        space: parameter name to its choices (or Optuna's distribution), if known beforehand. Without it, the first
-            trial draws at random, and the space is that of the parameters which all finished trials share.
+        space: parameter name to its choices (or Optuna's distribution), if known beforehand. Without it, the
+            first trial draws at random, and the space is that of the parameters which all finished trials
+            share.
         feasible: function of a params dict (``batch`` as above) to whether it may be proposed.
         prior: cheap estimate of the first modelled objective as a function of the params dict; how far it is
             trusted is learned.
@@ -69,9 +72,9 @@ class ParetoSampler(BaseSampler):
                 )
             if not callable(function):
                 raise ConfigError(f"known[{column}] is {function!r}; it must be a function of a params dict.")
-        for name, function in (("key", key), ("feasible", feasible), ("prior", prior)):
-            if function is not None and not callable(function):
-                raise ConfigError(f"{name} is {function!r}; it must be a function of a params dict.")
+        for name, given in (("key", key), ("feasible", feasible), ("prior", prior)):
+            if given is not None and not callable(given):
+                raise ConfigError(f"{name} is {given!r}; it must be a function of a params dict.")
         if isinstance(initial, bool) or (isinstance(initial, int) and initial < 1):
             raise ConfigError(
                 f"initial is {initial!r}; it must be a number of points from 1, or a list of params."
@@ -100,6 +103,10 @@ class ParetoSampler(BaseSampler):
         if self._given is not None:
             return dict(self._given)
         found = self._intersection.calculate(study)
+        if not found:
+            # Nothing has finished, but a trial that failed after its last parameter has told the space.
+            failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+            found = max((t.distributions for t in failed), key=len, default={})
         return {name: found[name] for name in sorted(found)}
 
     def sample_relative(
@@ -119,7 +126,7 @@ class ParetoSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """At random (or from ``initial``): before the space is known, and parameters that only some trials have."""
+        """At random (or from ``initial``): before the space is known, and what only some trials have."""
         choices = choices_of(param_name, param_distribution)
         if (
             self._initial is not None
@@ -139,8 +146,8 @@ class ParetoSampler(BaseSampler):
             params: n points of the space.
 
         Returns:
-            Means and deviations (n, n_objectives) of the true objectives, in the study's units; the deviation of
-            a known one is 0.
+            Means and deviations (n, n_objectives) of the true objectives, in the study's units; the deviation
+            of a known one is 0.
 
         Raises:
             ConfigError: a point is not in the space, or the study has no finished trial.
@@ -165,7 +172,7 @@ class ParetoSampler(BaseSampler):
         for column in self._known:
             if column >= len(directions):
                 raise ConfigError(
-                    f"known has the objective {column}; the study has the objectives 0 to {len(directions) - 1}."
+                    f"known has the objective {column}; the study has objectives 0 to {len(directions) - 1}."
                 )
         signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
         current = (study.study_name, study._study_id, search_space, tuple(directions))

@@ -170,7 +170,8 @@ def test_nan_accuracy_fails_the_trial_and_the_search_goes_on() -> None:
     study = run(ParetoSampler(known={1: cost}, seed=0), 6)
     trial = study.ask()
     suggest(trial)
-    study.tell(trial, (float("nan"), 1.0), skip_if_finished=True)
+    with pytest.warns(UserWarning, match="nan"):
+        study.tell(trial, (float("nan"), 1.0))
     assert study.trials[-1].state == TrialState.FAIL
     run(study.sampler, 5, study=study)
     assert len(set(asked(study))) == 12
