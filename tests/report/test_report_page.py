@@ -1,0 +1,214 @@
+import base64
+import hashlib
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import pytest
+from synthetic_run import manifest, rows_of, write_run
+
+from se_nas.errors import RunError
+from se_nas.report import ParetoReport, write_figures, write_html
+from se_nas.report.methods import methods_paragraph
+from se_nas.report.page import render
+from se_nas.report.views import nominal, usage
+
+EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and the text of script elements."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.scripts, self._in = [], [], None
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] == "script" and self.scripts and self.lasttag == "script":
+            self.scripts[-1] += data
+
+
+def parse(text):
+    parser = Elements()
+    parser.feed(text)
+    return parser
+
+
+@pytest.fixture
+def page(make_run):
+    return render(ParetoReport.load(make_run()))
+
+
+def test_page_loads_nothing_from_anywhere(page):
+    for tag, attributes in parse(page).tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base"), tag
+        assert "src" not in attributes, tag
+        for name in ("href", "action", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:text/csv")), attributes
+        assert not any(name.startswith("on") for name in attributes), attributes
+    assert "@import" not in page
+    assert "url(" not in page.replace("url(#${id})", "")
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
+
+
+def test_content_security_policy_names_the_hash_of_the_only_script(page):
+    parsed = parse(page)
+    policy = next(a["content"] for t, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    script = page[page.rindex("<script>") + len("<script>") : page.rindex("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+
+
+def evil_run(path):
+    rows = rows_of(trials=14, seeds=2)
+    for row in rows:
+        row["description"] = EVIL
+        row["error"] = EVIL
+        row["position"] = EVIL
+    return write_run(
+        path,
+        rows=rows,
+        **dict.fromkeys(("name", "backbone", "command", "stop_reason"), EVIL),
+        data=manifest()["data"] | {"name": EVIL, EVIL: EVIL},
+        recipe={EVIL: EVIL},
+        device={"type": "cpu", "name": EVIL},
+        versions={EVIL: EVIL},
+        warnings=[EVIL],
+        sites={EVIL: manifest()["sites"]["standard"]},
+        provisional=False,
+    )
+
+
+def test_text_of_users_stays_text(tmp_path):
+    text = render(ParetoReport.load(evil_run(tmp_path / "evil")))
+    assert EVIL not in text
+    parsed = parse(text)
+    assert sum(tag == "script" for tag, _ in parsed.tags) == 2
+    assert not any(tag == "img" for tag, _ in parsed.tags)
+    data = json.loads(parsed.scripts[0])
+    assert data["name"] == EVIL
+
+
+def test_data_in_the_page_are_the_numbers_of_the_report(make_run):
+    report = ParetoReport.load(make_run())
+    data = json.loads(parse(render(report)).scripts[0])
+    assert data["front"] == [candidate.number for candidate in report.front]
+    by_number = {candidate["number"]: candidate for candidate in data["candidates"]}
+    for candidate in report.counted:
+        assert by_number[candidate.number]["accuracy"] == pytest.approx(candidate.accuracy, abs=1e-3)
+        assert by_number[candidate.number]["export"].startswith("se-nas export ")
+        assert candidate.key in by_number[candidate.number]["export"]
+
+
+def test_page_says_final_or_provisional(make_run):
+    assert '<span class="pill final">final</span>' in render(ParetoReport.load(make_run("final")))
+    text = render(ParetoReport.load(make_run("single", trials=14, seeds=0)))
+    assert '<span class="pill provisional">provisional</span>' in text
+    assert "differences between candidates may be luck" in text
+
+
+def test_page_of_a_run_that_has_just_begun(make_run):
+    text = render(ParetoReport.load(make_run(rows=[], status="running", provisional=True)))
+    assert "No candidate has finished yet." in text
+
+
+@pytest.mark.parametrize("objectives", [["accuracy", "params"], ["accuracy", "latency", "macs"]])
+def test_page_with_other_objectives(make_run, objectives):
+    text = render(ParetoReport.load(make_run(objectives=objectives)))
+    assert "The front" in text
+
+
+def test_page_of_a_run_without_latency_and_sites(make_run):
+    rows = rows_of(trials=14, seeds=0)
+    for row in rows:
+        row |= {"latency_ms": None, "latency_ratio": None, "latency_interval": None, "latency_source": None}
+    text = render(
+        ParetoReport.load(make_run(rows=rows, objectives=["accuracy", "macs"], sites={}, provisional=True))
+    )
+    assert "<h2>Measured against predicted latency</h2>" not in text
+
+
+def test_manifest_of_nulls_is_survived(make_run):
+    fields = ("data", "space", "recipe", "budget", "device", "latency", "versions", "created", "input_size")
+    report = ParetoReport.load(make_run(**dict.fromkeys(fields)))
+    assert "The front" in render(report)
+    assert methods_paragraph(report)
+
+
+def test_write_html_refuses_a_folder_that_is_not_there(make_run, tmp_path):
+    report = ParetoReport.load(make_run(trials=4, seeds=0))
+    with pytest.raises(RunError, match="cannot be written"):
+        write_html(report, tmp_path / "nowhere" / "report.html")
+
+
+def test_thousand_trials_stay_a_small_file(tmp_path):
+    text = render(ParetoReport.load(write_run(tmp_path / "big", trials=1000, finalists=12)))
+    assert len(text.encode()) < 3_000_000
+
+
+def test_figures_are_pictures(make_run, tmp_path):
+    written = write_figures(ParetoReport.load(make_run()), tmp_path / "figures")
+    names = {path.name for path in written}
+    kinds = ("front", "sites", "effects", "hypervolume", "curves", "latency", "retraining")
+    assert names == {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")} | {"candidates.csv"}
+    for path in written:
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG\r\n")
+            assert path.stat().st_size > 5000
+        elif path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+def test_figures_without_numbers_are_left_out(make_run, tmp_path):
+    written = write_figures(ParetoReport.load(make_run(trials=3, seeds=0)), tmp_path / "figures")
+    names = {path.stem for path in written}
+    assert "retraining" not in names
+    assert "front" in names
+
+
+def test_figures_are_refused_where_a_file_is_in_the_way(make_run, tmp_path):
+    (tmp_path / "figures").write_text("")
+    with pytest.raises(RunError, match="figures cannot be written"):
+        write_figures(ParetoReport.load(make_run(trials=4, seeds=0)), tmp_path / "figures")
+
+
+def test_methods_paragraph_says_what_was_done(make_run):
+    text = methods_paragraph(ParetoReport.load(make_run()))
+    for words in (
+        "placed in resnet50 by se-nas 0.1.0: 16 sites in the standard position",
+        "search space 'per_block' of 16,777,216 architectures",
+        "top-1 accuracy on validation data and latency",
+        "fashion-mnist (10 classes; 48,000 images for training, 12,000 for validation and 10,000 kept for testing",
+        "trained for 12 epochs",
+        "AMD EPYC 7B13",
+        "9 finalists, baselines among them, were retrained with 3 new seeds for 12 epochs",
+        "torch 2.15.0",
+    ):
+        assert words in text
+
+
+def test_methods_paragraph_of_a_provisional_front_warns(make_run):
+    assert "provisional" in methods_paragraph(ParetoReport.load(make_run(seeds=0)))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"), [(15.6, 16), (17.1, 16), (8, 8), (1, 1), (0.8, 1), (22, 16), (23, 32)]
+)
+def test_nominal_reduction_is_the_nearest_power_of_two(ratio, expected):
+    assert nominal(ratio) == expected
+
+
+def test_usage_counts_sites_by_stage(make_run):
+    report = ParetoReport.load(make_run())
+    stages = usage(report)
+    assert [stage["stage"] for stage in stages] == [0, 1, 2, 3]
+    assert sum(stages[2]["front"].values()) == 6 * len(report.front)
+    assert sum(stages[2]["all"].values()) == 6 * len(report.candidates)
