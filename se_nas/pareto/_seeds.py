@@ -37,6 +37,9 @@ def t_quantile_975(dof: float) -> float:
     return z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)
 
 
+_SPREADS = 61
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SeedModel:
     """Levels of n candidates with their joint uncertainty.
@@ -157,31 +160,39 @@ class SeedModel:
     def shrunk(self) -> SeedModel:
         """Levels drawn together by how much they really differ: the winner's curse taken off.
 
-        The best of many noisy means is best partly by luck. Levels are taken as normal around a common one,
-        with the variance that is left of the means' scatter when the noise is taken off; if nothing is left,
-        all candidates are estimated equal. Source: Efron and Morris, "Stein's estimation rule and its
-        competitors", 1973.
+        The best of many noisy means is best partly by luck. Levels are taken as normal around a common one;
+        their spread is not fixed but weighed by its restricted likelihood, flat beforehand, so that means
+        which could all be equal are not taken as equal for certain. Mean and covariance are the mixture's.
+        Source: Efron and Morris, "Stein's estimation rule and its competitors", 1973; Gelman, "Prior
+        distributions for variance parameters in hierarchical models", 2006, section 4.
         """
         present = np.flatnonzero(np.isfinite(self.mean))
         n = len(present)
         if n < 2:
             return self
-        level, noise = self.mean[present], self.covariance[np.ix_(present, present)]
-        between = noise.trace() / n - (noise.sum() - noise.trace()) / (n * (n - 1))
-        spread = max(float(level.var(ddof=1)) - between, 0.0)
-        precision = np.linalg.inv(
-            noise + spread * np.eye(n) + 1e-12 * max(noise.trace() / n, 1e-12) * np.eye(n)
-        )
-        total = precision.sum()
-        common = precision.sum(axis=0) @ level / total
-        pull = np.eye(n) - spread * precision
-        own = pull.sum(axis=1)
-        mean, covariance = np.full(len(self.mean), np.nan), np.zeros_like(self.covariance)
-        mean[present] = common + spread * precision @ (level - common)
-        covariance[np.ix_(present, present)] = spread * pull + np.outer(own, own) / total
-        return replace(
-            self, mean=mean, noise_covariance=covariance, seed_covariance=np.zeros_like(covariance)
-        )
+        noise = self.covariance[np.ix_(present, present)]
+        # In the eigenbasis of the noise among contrasts everything is diagonal.
+        basis = np.linalg.qr(np.column_stack([np.ones(n), np.eye(n)[:, 1:]]))[0][:, 1:]
+        variances, vectors = np.linalg.eigh(basis.T @ noise @ basis)
+        variances = np.maximum(variances, 1e-12)
+        basis = basis @ vectors
+        contrast = basis.T @ self.mean[present]
+        spreads = np.linspace(0, 3 * np.sqrt((contrast**2).mean()), _SPREADS)
+        total = spreads[:, None] ** 2 + variances
+        likelihood = -0.5 * (np.log(total) + contrast**2 / total).sum(axis=1)
+        weight = np.exp(likelihood - likelihood.max())
+        weight /= weight.sum()
+        kept = spreads[:, None] ** 2 / total
+        estimates = kept * contrast
+        estimate = weight @ estimates
+        scatter = (estimates - estimate).T * weight @ (estimates - estimate)
+        covariance = basis @ (np.diag(weight @ (kept * variances)) + scatter) @ basis.T
+        full, mean = np.zeros_like(self.noise_covariance), np.full(len(self.mean), np.nan)
+        mean[present] = self.mean[present].mean() + basis @ estimate
+        full[np.ix_(present, present)] = covariance
+        common = np.zeros_like(full)
+        common[np.ix_(present, present)] = noise.mean()
+        return replace(self, mean=mean, noise_covariance=full, seed_covariance=common)
 
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
         """Joint draws of the levels, shape (count, n): a parametric bootstrap with Student's t."""
