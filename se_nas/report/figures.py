@@ -54,6 +54,9 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
                 figure = Figure(figsize=size(data), layout="constrained")
                 if not draw(figure, data):
                     continue
+                # Laid out once: each savefig would do it again.
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")
                 for suffix, metadata in ((".png", {"Software": "se-nas"}), (".svg", {"Date": None})):
                     path = folder / f"{name}{suffix}"
                     figure.savefig(path, dpi=200, metadata=metadata)

@@ -186,7 +186,7 @@ def test_methods_paragraph_says_what_was_done(make_run):
         "placed in resnet50 by se-nas 0.1.0: 16 sites in the standard position",
         "search space 'per_block' of 16,777,216 architectures",
         "top-1 accuracy on validation data and latency",
-        "fashion-mnist (10 classes; 48,000 images for training, 12,000 for validation and 10,000 kept for testing",
+        "fashion-mnist (10 classes; 48,000 images for training, 12,000 for validation and 10,000 kept",
         "trained for 12 epochs",
         "AMD EPYC 7B13",
         "9 finalists, baselines among them, were retrained with 3 new seeds for 12 epochs",

@@ -85,7 +85,8 @@ def test_reason_gives_gain_and_cost_against_the_plain_backbone_paired_by_seed():
     best = pick(report, "best")
     assert best.candidate.number == 1
     assert best.reason == (
-        "SE in stage 3 at γ=8: +0.6±0.2 points for 1.9±0.3 % latency (the best accuracy of the front, 90.60 %)."
+        "SE in stage 3 at γ=8: +0.6±0.2 points for 1.9±0.3 % latency"
+        " (the best accuracy of the front, 90.60 %)."
     )
 
 
