@@ -79,7 +79,7 @@ class Proposer:
         self._positions = grid.positions(sketch)
         self._sorted = np.sort(grid.functions(sketch), axis=0)
         self._pool_points = None if self._pool is None else self._points(self._pool)
-        self._initial = min(8, 3 + len(grid.names) // 4) if initial is None else initial
+        self._initial = 3 if initial is None else initial
 
     def _points(self, rows: Index) -> Points:
         """Known functions enter the trend twice: as they are, and as ranks (accuracy saturates with cost)."""
@@ -200,6 +200,12 @@ class Proposer:
         models = self._models(history, self._usable(history))
         mean, sd = self._predict(models, self._points(rows))
         return mean * self._signs, sd
+
+    def contrast(self, history: History, plus: Index, minus: Index, column: int) -> tuple[float, float]:
+        """Mean and deviation of a modelled objective's average over ``plus`` less that over ``minus``."""
+        model = self._surrogate(history, self._usable(history), column)
+        mean, sd = model.contrast(self._points(plus), self._points(minus))
+        return mean * float(self._signs[column]), sd
 
     def _usable(self, history: History) -> NDArray[np.bool_]:
         return np.isfinite(history.values[:, self._modelled]).all(axis=1)

@@ -240,6 +240,18 @@ class Surrogate:
         var = self.variance(at) - np.einsum("ij,ij->j", half, half)
         return self._mean + self.scale * mean, self.scale * np.sqrt(np.maximum(var, 1e-10))
 
+    def contrast(self, plus: Points, minus: Points) -> tuple[float, float]:
+        """Mean and deviation of the average of the true function over ``plus`` less that over ``minus``."""
+        both = Points(
+            index=np.concatenate([plus.index, minus.index]),
+            features=np.concatenate([plus.features, minus.features]),
+        )
+        weights = np.concatenate([np.full(len(plus), 1 / len(plus)), np.full(len(minus), -1 / len(minus))])
+        cross = weights @ self.covariance(both, self.points)
+        half = solve_triangular(self._root, cross, lower=True, check_finite=False)
+        variance = float(weights @ self.covariance(both, both) @ weights - half @ half)
+        return self.scale * float(cross @ self._alpha), self.scale * max(variance, 0.0) ** 0.5
+
     def draw(self, evaluated: Points, at: Points, draws: Array) -> tuple[Array, Array, Array]:
         """Draws of the true function at ``evaluated``, and what each of them leaves unknown at ``at``.
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from se_nas.errors import ConfigError, nearest
+from se_nas.pareto import ranks
 from se_nas.study._curves import CurveModel
 
 if TYPE_CHECKING:
@@ -306,10 +307,10 @@ class EarlyStopping:
         if len(peers) + 1 < self._reduction:
             return Decision(stop=False, reason=f"{len(peers)} others at epoch {epoch}")
         values = np.array([[-r.rungs[epoch], *r.candidate.costs] for r in [record, *peers]])
-        ranks = ranks_of(values)
-        better = int((ranks < ranks[0]).sum())
+        rank = ranks(values, ["minimize"] * values.shape[1])
+        better = int((rank < rank[0]).sum())
         kept = len(values) / self._reduction
-        reason = f"epoch {epoch}: rank {ranks[0]}, {better} of {len(values)} rank better, {kept:.1f} go on"
+        reason = f"epoch {epoch}: rank {rank[0]}, {better} of {len(values)} rank better, {kept:.1f} go on"
         return Decision(stop=better >= kept, reason=reason)
 
     @staticmethod
@@ -339,18 +340,6 @@ def rungs_of(epochs: int, reduction: float, min_epochs: int = 1) -> tuple[int, .
         if max(1, round(at)) < epochs:
             found.add(max(1, round(at)))
     return tuple(sorted(rung for rung in found if rung >= min_epochs))
-
-
-def ranks_of(values: Array) -> NDArray[np.int64]:
-    """Non-dominated rank of each row (n, n_objectives), all minimised: 0 is the front, 1 the next."""
-    ranks, left, rank = np.full(len(values), -1), np.arange(len(values)), 0
-    while len(left):
-        rows = values[left]
-        no_worse = np.all(rows[None] <= rows[:, None], axis=2)
-        first = ~np.any(no_worse & np.any(rows[None] < rows[:, None], axis=2), axis=1)
-        ranks[left[first]] = rank
-        left, rank = left[~first], rank + 1
-    return ranks
 
 
 def _no_dearer(one: Record, other: Record) -> bool:

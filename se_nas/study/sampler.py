@@ -19,7 +19,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.errors import ConfigError
-from se_nas.study._candidates import Array, Grid, Params, choices_of
+from se_nas.study._candidates import Array, Grid, Index, Params, choices_of
 from se_nas.study._history import PARTIAL, History, read
 from se_nas.study._proposal import Proposal, Proposer
 
@@ -98,6 +98,11 @@ class ParetoSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Nothing to do: draws depend on the trial's number, so no two trials share them."""
 
+    @property
+    def known(self) -> Mapping[int, Callable[..., Any]]:
+        """The known objectives, by number."""
+        return self._known
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The parameters that all finished trials share (or those given as ``space``), ordered by name."""
         if self._given is not None:
@@ -153,16 +158,40 @@ class ParetoSampler(BaseSampler):
             ConfigError: a point is not in the space, or the study has no finished trial.
         """
         with self._lock:
-            space = self.infer_relative_search_space(study, study.trials[-1]) if study.trials else {}
-            if not space:
-                raise ConfigError("the study has no finished trial yet: there is nothing to predict from.")
+            proposer, history = self._current(study)
+            return proposer.predict(history, _rows(proposer.grid, params))
+
+    def contrast(
+        self,
+        study: Study,
+        plus: Sequence[Mapping[str, Any]],
+        minus: Sequence[Mapping[str, Any]],
+        objective: int = 0,
+    ) -> tuple[float, float]:
+        """Mean and deviation of a modelled objective's average over ``plus`` less that over ``minus``.
+
+        Raises:
+            ConfigError: a point is not in the space, the objective is not modelled, or no trial has finished.
+        """
+        with self._lock:
+            proposer, history = self._current(study)
+            if objective in self._known or not 0 <= objective < len(study.directions):
+                raise ConfigError(
+                    f"objective {objective} is not modelled; contrasts are of modelled objectives."
+                )
+            rows = _rows(proposer.grid, plus), _rows(proposer.grid, minus)
+            return proposer.contrast(history, *rows, objective)
+
+    def _current(self, study: Study) -> tuple[Proposer, History]:
+        """The proposer and everything that the study's trials say."""
+        trials = study.get_trials(deepcopy=False)
+        space = self.infer_relative_search_space(study, trials[-1]) if trials else {}
+        if space:
             proposer, signs = self._prepared(study, space)
-            rows = [proposer.grid.row(point) for point in params]
-            if any(row is None for row in rows):
-                outside = params[[row is None for row in rows].index(True)]
-                raise ConfigError(f"the point {dict(outside)!r} is not in the space {proposer.grid.names}.")
-            history = read(study.get_trials(deepcopy=False), proposer.grid, signs, len(study.trials))
-            return proposer.predict(history, np.array(rows))
+            history = read(trials, proposer.grid, signs, len(trials))
+            if len(history.rows):
+                return proposer, history
+        raise ConfigError("the study has no finished trial yet: there is nothing to predict from.")
 
     def _prepared(self, study: Study, search_space: dict[str, BaseDistribution]) -> tuple[Proposer, Array]:
         """The proposer of this study and space: known functions and fits are kept between proposals."""
@@ -204,6 +233,16 @@ class ParetoSampler(BaseSampler):
             if grid.key(row) not in history.keys:
                 return Proposal(row=row, source="initial")
         return None
+
+
+def _rows(grid: Grid, points: Sequence[Mapping[str, Any]]) -> Index:
+    rows = []
+    for point in points:
+        row = grid.row(point)
+        if row is None:
+            raise ConfigError(f"the point {dict(point)!r} is not in the space {grid.names}.")
+        rows.append(row)
+    return np.array(rows, dtype=np.int64).reshape(-1, len(grid.names))
 
 
 def _distribution(name: str, choices: Any) -> BaseDistribution:

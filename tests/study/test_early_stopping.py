@@ -22,7 +22,6 @@ from se_nas.study.early_stopping import (
     MemoryTable,
     Record,
     StudyTable,
-    ranks_of,
     rungs_of,
 )
 
@@ -70,11 +69,6 @@ def test_rungs_are_the_epochs_divided_by_powers_of_the_reduction() -> None:
     assert rungs_of(27, 3, min_epochs=2) == (3, 9)
     assert rungs_of(1, 2) == ()
     assert rungs_of(2, 2) == (1,)
-
-
-def test_ranks_by_hand() -> None:
-    values = np.array([[1, 5], [2, 2], [5, 1], [3, 3], [4, 4], [2, 2]], dtype=float)
-    assert ranks_of(values).tolist() == [0, 0, 0, 1, 2, 0]
 
 
 def test_candidates_with_much_se_that_learn_late_are_not_punished() -> None:

@@ -1,0 +1,145 @@
+"""What mattered: importance of parameters (PED-ANOVA), and effects with intervals (the sampler's model)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from se_nas.errors import ConfigError, nearest
+from se_nas.study._candidates import choices_of
+from se_nas.study.sampler import ParetoSampler
+
+LEAST_TRIALS = 10
+"""Below, PED-ANOVA's best tenth is a single trial and its answer is noise."""
+BACKGROUND = 96
+"""Random architectures over which an effect is averaged."""
+
+
+def importance(study: optuna.Study, *, objective: int = 0) -> dict[str, Any]:
+    """Share of each parameter in reaching the best tenth, from 0 to 1; the shares sum to 1.
+
+    PED-ANOVA (Watanabe et al., IJCAI 2023) as in Optuna: descriptive, without intervals, and only over
+    parameters that all complete trials have.
+
+    Args:
+        objective: what ``"objective"`` in the result is about; accuracy in se-nas's own studies.
+
+    Returns:
+        ``{"objective": {name: share} | None, "trade_off": {name: share} | None, "reason": str | None}``;
+        None with the reason where the study cannot tell. ``trade_off`` is about reaching the front.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < LEAST_TRIALS:
+        reason = f"{len(complete)} complete trials; {LEAST_TRIALS} are needed"
+        return {"objective": None, "trade_off": None, "reason": reason}
+    sign = -1.0 if study.directions[objective] == StudyDirection.MAXIMIZE else 1.0
+    values = np.array([trial.values[objective] for trial in complete])
+    if np.ptp(values) == 0:
+        return {"objective": None, "trade_off": None, "reason": "all complete trials have the same value"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Optuna reminds that targets are minimised whenever one is given; the sign below sees to that.
+        warnings.filterwarnings(
+            "ignore", message="PedAnovaImportanceEvaluator computes", category=UserWarning
+        )
+        single = get_param_importances(
+            study,
+            evaluator=PedAnovaImportanceEvaluator(),
+            target=lambda trial: sign * trial.values[objective],
+        )
+        front = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+    return {"objective": _plain(single), "trade_off": _plain(front), "reason": None}
+
+
+def _plain(shares: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(share) for name, share in shares.items()}
+
+
+def effects(
+    study: optuna.Study,
+    sampler: ParetoSampler,
+    *,
+    objective: int = 0,
+    cost: int | None = 1,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """What a parameter, or all parameters of a group, change in a modelled objective, averaged over the
+    space.
+
+    The reference of a parameter is its choice of least mean cost ("no SE"), or its first without a cost. An
+    effect is the average over random architectures of the objective as they are, less that with the group's
+    parameters at their references; for a single parameter, one effect for each other choice.
+
+    Args:
+        sampler: a `ParetoSampler` with the study's known objectives; it need not have run the study.
+        objective: number of the modelled objective.
+        cost: number of a known objective; None for effects without a cost.
+        groups: name (a stage) to its parameters; default: every parameter by itself.
+        seed: of the architectures that are averaged over.
+
+    Returns:
+        Rows ``{"group", "choice" (None for a group), "effect", "interval" (95 %, of the model),
+        "cost_percent" (mean change of the cost relative to the reference), "per_percent",
+        "per_percent_interval"}``. Effects are in the objective's unit. ``per_percent`` is None where the
+        cost does not change.
+
+    Raises:
+        ConfigError: the study has no finished trial, or a name in ``groups`` is no parameter.
+    """
+    space = sampler.infer_relative_search_space(study, study.trials[-1]) if study.trials else {}
+    choices = {name: choices_of(name, distribution) for name, distribution in space.items()}
+    rng = np.random.default_rng(seed)
+    points = [
+        {name: values[int(rng.integers(len(values)))] for name, values in choices.items()}
+        for _ in range(BACKGROUND)
+    ]
+    function = None if cost is None else sampler.known.get(cost)
+
+    def price(rows: Sequence[Mapping[str, Any]]) -> float:
+        return float(np.mean([function(dict(row)) for row in rows])) if function is not None else 0.0
+
+    reference = {
+        name: values[int(np.argmin([price([{**p, name: v} for p in points[:16]]) for v in values]))]
+        for name, values in choices.items()
+    }
+    jobs: list[tuple[str, Any, list[dict[str, Any]], list[dict[str, Any]]]] = []
+    for name in choices if groups is None else ():
+        base = [{**point, name: reference[name]} for point in points]
+        for value in (v for v in choices[name] if v != reference[name]):
+            jobs.append((name, value, [{**point, name: value} for point in points], base))
+    for group, names in (groups or {}).items():
+        for unknown in (n for n in names if n not in choices):
+            raise ConfigError(
+                f"group {group!r} has {unknown!r}, no parameter of the study.{nearest(unknown, choices)}"
+            )
+        jobs.append((group, None, points, [{**p, **{n: reference[n] for n in names}} for p in points]))
+    return [_effect(study, sampler, objective, job, price) for job in jobs]
+
+
+def _effect(
+    study: optuna.Study, sampler: ParetoSampler, objective: int, job: Any, price: Any
+) -> dict[str, Any]:
+    group, choice, plus, minus = job
+    mean, sd = sampler.contrast(study, plus, minus, objective)
+    low, high = mean - 1.96 * sd, mean + 1.96 * sd
+    before = price(minus)
+    percent = 100 * (price(plus) - before) / before if before else 0.0
+    known = abs(percent) > 1e-9
+    ends = sorted((low / percent, high / percent)) if known else None
+    return {
+        "group": group,
+        "choice": choice,
+        "effect": mean,
+        "interval": [low, high],
+        "cost_percent": percent,
+        "per_percent": mean / percent if known else None,
+        "per_percent_interval": ends,
+    }
