@@ -1,0 +1,184 @@
+"""What it costs to take the SE out of a trained network that has it, or to make it narrower.
+
+A MobileNetV3-small with timm's own SE is trained from scratch on Tiny-ImageNet-20 (real photographs; research
+use only), then changed in several ways, each measured before and after the same short fine-tuning, the
+unchanged network too. Latency is that of one image, interleaved with the unchanged network.
+
+    python benchmarks/native_removal.py --data ../shared/data/tiny-imagenet-20 --epochs 20 --tune-epochs 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from pretrained import accuracy, fine_tune, machine
+from timm.data import create_dataset
+from torch import Tensor, nn
+
+from se_nas.native import bottleneck_layers, describe_native, is_channel_gate, removed, resized
+
+BACKBONE = "mobilenetv3_small_075"
+
+
+class Mean(nn.Module):
+    """A gate that no longer looks: its mean over training images, a constant for each channel."""
+
+    def __init__(self, gate: Tensor) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate
+
+
+def images(path: Path, side: int) -> tuple[Tensor, Tensor]:
+    """All images of a tar of class folders, in [-1, 1]."""
+    data = create_dataset("", str(path))
+    pairs = [(np.asarray(image.convert("RGB").resize((side, side))), label) for image, label in data]
+    x = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)
+    return x.float().div_(127.5).sub_(1), torch.tensor([label for _, label in pairs])
+
+
+def native_gates(model: nn.Module) -> list[str]:
+    return [
+        path
+        for path, module in model.named_modules()
+        if bottleneck_layers(module) is not None and is_channel_gate(module)
+    ]
+
+
+@torch.no_grad()
+def mean_gates(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Mean gate of every channel over images: output over input of the module."""
+    found: dict[str, Tensor] = {}
+
+    def record(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+            ratio = output.sum((2, 3)) / args[0].sum((2, 3))
+            found[path] = ratio.nanmean(0)[:, None, None]
+
+        return hook
+
+    hooks = [model.get_submodule(path).register_forward_hook(record(path)) for path in native_gates(model)]
+    model.eval()(x)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def variants(model: nn.Module, x: Tensor) -> dict[str, nn.Module]:
+    """The trained network and what it is turned into."""
+    paths = native_gates(model)
+    means = mean_gates(model, x)
+    late = paths[len(paths) // 2 :]
+
+    def changed(change: Callable[[str, nn.Module], nn.Module], where: list[str] = paths) -> nn.Module:
+        other = copy.deepcopy(model)
+        for path in where:
+            other.set_submodule(path, change(path, other.get_submodule(path)))
+        return other
+
+    def narrower(factor: int) -> Callable[[str, nn.Module], nn.Module]:
+        def change(_: str, module: nn.Module) -> nn.Module:
+            width = describe_native(module)[1]
+            assert width is not None
+            return resized(module, max(1, width // factor))
+
+        return change
+
+    def at_random(_: str, module: nn.Module) -> nn.Module:
+        width = describe_native(module)[1]
+        assert width is not None
+        order = torch.randperm(width, generator=torch.Generator().manual_seed(width))
+        other = copy.deepcopy(module)
+        _reduce, expand, _norms = bottleneck_layers(other)  # type: ignore[misc]
+        with torch.no_grad():
+            # Units in random order of importance: those that go first get the smallest weights out.
+            expand.weight[:, order[width // 2 :]] = 0.0
+        return resized(other, max(1, width // 2))
+
+    return {
+        "unchanged": copy.deepcopy(model),
+        "width / 2, by importance": changed(narrower(2)),
+        "width / 2, at random": changed(at_random),
+        "width / 4, by importance": changed(narrower(4)),
+        "removed in the later half": changed(lambda _, module: removed(module), late),
+        "removed everywhere": changed(lambda _, module: removed(module)),
+        "constant mean gate everywhere": changed(lambda path, _: Mean(means[path])),
+    }
+
+
+@torch.inference_mode()
+def latency_ratio(model: nn.Module, base: nn.Module, side: int, pairs: int = 40) -> float:
+    """Median time of one image against the unchanged network, A B B A."""
+    x = torch.randn(1, 3, side, side)
+
+    def seconds(net: nn.Module) -> float:
+        start = time.perf_counter()
+        for _ in range(5):
+            net(x)
+        return time.perf_counter() - start
+
+    for net in (model, base):
+        net.eval()
+        seconds(net)
+    ratios = []
+    for _ in range(pairs):
+        a, b, c, d = seconds(base), seconds(model), seconds(model), seconds(base)
+        ratios.append((b + c) / (a + d))
+    return statistics.median(ratios)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = os.environ.get("SE_NAS_DATA", "../shared/data") + "/tiny-imagenet-20"
+    parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--tune-epochs", type=float, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    train_x, train_y = images(args.data / "train.tar", args.side)
+    val_x, val_y = images(args.data / "val.tar", args.side)
+    print(machine())
+    torch.manual_seed(0)
+    model = timm.create_model(BACKBONE, num_classes=int(train_y.max()) + 1)
+    steps = len(train_y) / 128
+    fine_tune(model, train_x, train_y, steps=int(args.epochs * steps), lr=2e-3, batch=128)
+    print(
+        f"{BACKBONE}, {len(native_gates(model))} native SE modules, {len(train_y)} training and {len(val_y)}"
+        f" validation images at {args.side}x{args.side}, {args.epochs:g} epochs from scratch, then"
+        f" {args.tune_epochs:g} epochs of fine-tuning over {args.seeds} seeds",
+        flush=True,
+    )
+    print("| network | parameters | latency | accuracy % before | after fine-tuning (mean, range) |")
+    print("|---|---|---|---|---|", flush=True)
+    base = copy.deepcopy(model)
+    for name, net in variants(model, train_x[:512]).items():
+        before = accuracy(net, val_x, val_y)
+        ratio = latency_ratio(net, base, args.side)
+        after = []
+        for seed in range(args.seeds):
+            tuned = copy.deepcopy(net)
+            count = int(args.tune_epochs * steps)
+            fine_tune(tuned, train_x, train_y, steps=count, lr=5e-4, batch=128, seed=1 + seed)
+            after.append(accuracy(tuned, val_x, val_y))
+        size = sum(parameter.numel() for parameter in net.parameters())
+        mean = sum(after) / len(after)
+        span = f"{mean:.1f} ({min(after):.1f} to {max(after):.1f})"
+        print(f"| {name} | {size:,} | {ratio:.3f} | {before:.1f} | {span} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
