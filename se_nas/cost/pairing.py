@@ -5,7 +5,7 @@ estimate is the median over quartets. On a shared machine its interval is half a
 the two medians, which keeps all that the two sides have in common. Timings of one process are autocorrelated
 (clocks, caches, neighbours), so the spread comes from a circular block bootstrap over quartets (Politis &
 Romano 1992) with Andrews' plug-in block length for a first-order autoregression (Econometrica 59:817, 1991).
-The interval reaches as far as Student's quantile with as many degrees of freedom as there are blocks less one.
+The interval reaches as far as Student's quantile with one degree of freedom less than there are blocks.
 
 Stopping when an interval looks narrow picks those that are so by luck and then cover too seldom. So there is
 a minimum number of pairs, looks come at a fixed schedule that grows by half, and the quantile is that of

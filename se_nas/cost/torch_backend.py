@@ -26,7 +26,7 @@ def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prep
     device = resolve_device(settings.device)
     layout = torch.channels_last if settings.channels_last else torch.preserve_format
     dtype = _DTYPES[settings.precision]
-    model = model.to(device=device, dtype=dtype, memory_format=layout)
+    model = model.to(device, dtype).to(memory_format=layout)
     images = images.to(device=device, dtype=dtype, memory_format=layout)
     on_cpu = device.type == "cpu"
     peak = peak_of_tensors(model, images) if on_cpu else None

@@ -1,0 +1,276 @@
+"""``profile``: what SE costs on this device by site, how well the sum predicts, how far each cost reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from se_nas.architecture import ABSENT, Architecture, Site, native_width
+from se_nas.cost.budget import LABELS, format_cost
+from se_nas.cost.closed_form import Cost, CostModel
+from se_nas.cost.latency import LatencyMeter
+from se_nas.cost.ranges import Range, WidthCost, ranges_over
+from se_nas.cost.settings import LatencySettings
+from se_nas.cost.table import LatencyTable, Sampler
+from se_nas.space import SearchSpace
+
+REDUCTIONS = (4, 16)
+_RANGED = ("num_params", "macs", "activations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteCost:
+    """What SE adds at one site.
+
+    Attributes:
+        site: the site.
+        added_ms: γ → (hidden width, milliseconds that a gate of this width adds); at a native gate the one
+            width that it has now (0 for a gate without a bottleneck), under the key 0.
+    """
+
+    site: Site
+    added_ms: Mapping[int, tuple[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Costs of a backbone on a device and over a search space.
+
+    Attributes:
+        backbone: a timm model name.
+        space: name of the space.
+        size: how many different architectures it has.
+        input_size: (channels, height, width) in pixels.
+        plain: exact costs of the unmodified backbone.
+        baseline_ms: its latency; the same for every position.
+        ranges: cost → its range over the space; latency_ms only from tables that passed their check.
+        tables_by_position: position → latency table.
+        site_costs: position → what SE adds at each site.
+    """
+
+    backbone: str
+    space: str
+    size: int
+    input_size: tuple[int, int, int]
+    plain: Cost
+    baseline_ms: float
+    ranges: Mapping[str, Range]
+    tables_by_position: Mapping[str, LatencyTable]
+    site_costs: Mapping[str, tuple[SiteCost, ...]]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every latency table passed its check."""
+        return all(table.passed for table in self.tables_by_position.values())
+
+    def tables(self) -> list[tuple[str, list[dict[str, str]]]]:
+        """Titles with rows of text by column name."""
+        found = [
+            (
+                f"what SE adds by site, position {position!r}",
+                [_site_row(cost, self.baseline_ms) for cost in costs],
+            )
+            for position, costs in self.site_costs.items()
+        ]
+        found += [
+            (
+                f"networks held out, position {position!r}",
+                [_held_out_row(row) for row in table.check.held_out],
+            )
+            for position, table in self.tables_by_position.items()
+        ]
+        own = asdict(self.plain) | {"latency_ms": self.baseline_ms}
+        rows = [_range_row(cost, own[cost], reach) for cost, reach in self.ranges.items()]
+        return [*found, (f"costs over the space {self.space} ({self.size:,} architectures)", rows)]
+
+    def summary(self) -> str:
+        """The checks, the conditions, and what the numbers are."""
+        first = next(iter(self.tables_by_position.values()))
+        found = first.conditions
+        lines = [table.check.describe() for table in self.tables_by_position.values()]
+        if not self.passed:
+            lines.append(
+                "A table that fails is not used: measure on an idle device, or give it more seconds."
+            )
+        lines.append(
+            f"{self.backbone} takes {self.baseline_ms:.3f} ms on {found['device_name']} ({found['device']},"
+            f" {found['threads']} threads, batch {found['batch_size']}, {found['precision']}, {found['mode']},"
+            f" {found['backend']} backend, torch {found['versions']['torch']})."
+        )
+        if any(not reach.exact for reach in self.ranges.values()):
+            lines.append("The space is sampled; its ends are the best found from there.")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "backbone": self.backbone,
+            "space": {"name": self.space, "size": self.size},
+            "input_size": list(self.input_size),
+            "plain": asdict(self.plain),
+            "baseline_ms": self.baseline_ms,
+            "ranges": {cost: reach.to_dict() for cost, reach in self.ranges.items()},
+            "tables": {
+                position: table.to_dict()
+                | {
+                    "passed": table.passed,
+                    "total_error": table.check.total_error,
+                    "added_error": table.check.added_error,
+                }
+                for position, table in self.tables_by_position.items()
+            },
+            "sites": {
+                position: [asdict(cost) for cost in costs] for position, costs in self.site_costs.items()
+            },
+        }
+
+
+def profile(
+    backbone: str,
+    *,
+    space: str | SearchSpace = "per_block",
+    settings: LatencySettings | None = None,
+    max_seconds: float = 300.0,
+    refresh: bool = False,
+    progress: Callable[[str], object] = lambda text: None,
+    **timm_kwargs: Any,
+) -> Profile:
+    """Measure a latency table for every position of a space, or take the one that is kept, and range the costs.
+
+    Args:
+        backbone: a timm model name.
+        space: a shipped name, a file, or a space of this backbone.
+        settings: conditions of the latency.
+        max_seconds: time limit of all measurements together, without building the networks.
+        refresh: measure even if a table is kept for this device.
+        progress: told what is being measured.
+        timm_kwargs: keywords of ``timm.create_model`` that change the network.
+
+    Raises:
+        SeNasError: as ``SearchSpace.load``, ``LatencyMeter`` and ``LatencyTable.measure``.
+    """
+    settings = settings or LatencySettings()
+    if isinstance(space, str):
+        space = SearchSpace.load(space, backbone=backbone, **timm_kwargs)
+    plains = {
+        position: Architecture.plain(backbone, position=position, **timm_kwargs)
+        for position in space.sites_by_position
+    }
+    meter = LatencyMeter(next(iter(plains.values())), settings)
+    share = max_seconds / len(plains)
+    tables = {
+        position: latency_table(meter, space, position, max_seconds=share, refresh=refresh, progress=progress)
+        for position in plains
+    }
+    models = {
+        position: CostModel.for_architecture(arch, settings.input_size, settings.num_classes)
+        for position, arch in plains.items()
+    }
+    costs: dict[str, dict[str, WidthCost]] = {
+        name: {position: _column(model, name) for position, model in models.items()} for name in _RANGED
+    }
+    if all(table.passed for table in tables.values()):
+        costs["latency_ms"] = {position: table.predict for position, table in tables.items()}
+    return Profile(
+        backbone=backbone,
+        space=space.name,
+        size=space.size,
+        input_size=settings.input_size,
+        plain=next(iter(models.values())).plain,
+        baseline_ms=float(np.median([table.baseline_ms for table in tables.values()])),
+        ranges=ranges_over(space, costs),
+        tables_by_position=tables,
+        site_costs={
+            position: _site_costs(plains[position].sites, table) for position, table in tables.items()
+        },
+    )
+
+
+def latency_table(
+    meter: LatencyMeter,
+    space: SearchSpace,
+    position: str,
+    *,
+    max_seconds: float = 300.0,
+    refresh: bool = False,
+    progress: Callable[[str], object] = lambda text: None,
+) -> LatencyTable:
+    """The table kept for a position of a space under the meter's conditions; measured and kept if there is none.
+
+    A table that failed its check is measured again, and kept in any case, with its check.
+    """
+    sample = _at_position(space, position)
+    kept = None if refresh else LatencyTable.load(meter, sample(np.random.default_rng(0)))
+    if kept is not None and kept.passed:
+        return kept
+    table = LatencyTable.measure(meter, sample, max_seconds=max_seconds, progress=progress)
+    table.save()
+    return table
+
+
+def _at_position(space: SearchSpace, position: str) -> Sampler:
+    def sample(generator: np.random.Generator) -> Architecture:
+        while True:
+            arch = space.sample(generator)
+            if arch.position == position:
+                return arch
+
+    return sample
+
+
+def _column(model: CostModel, name: str) -> WidthCost:
+    return lambda widths: model.evaluate(widths)[name]
+
+
+def _site_costs(sites: tuple[Site, ...], table: LatencyTable) -> tuple[SiteCost, ...]:
+    found = []
+    for site, fixed, slope in zip(sites, table.fixed, table.slope, strict=True):
+        if site.native:
+            widths = {0: max(native_width(site), ABSENT)}
+        else:
+            widths = {reduction: site.rd_channels(reduction) for reduction in REDUCTIONS}
+        added_ms = {
+            key: (width, table.baseline_ms * (fixed + slope * width)) for key, width in widths.items()
+        }
+        found.append(SiteCost(site=site, added_ms=added_ms))
+    return tuple(found)
+
+
+def _site_row(cost: SiteCost, baseline_ms: float) -> dict[str, str]:
+    site = cost.site
+    row = {
+        "stage": str(site.stage),
+        "block": str(site.block),
+        "path": site.path,
+        "channels": str(site.channels),
+    }
+    shown = {0: ""} if site.native else dict.fromkeys(REDUCTIONS, "")
+    for key in shown:
+        width, added = cost.added_ms[key]
+        shown[key] = f"+{1000 * added:.1f} µs ({added / baseline_ms:+.2%}, width {width})"
+    row |= {f"γ={key}": shown.get(key, "") for key in REDUCTIONS}
+    return row | {"native": shown.get(0, "")}
+
+
+def _held_out_row(row: Any) -> dict[str, str]:
+    return {
+        "gates": str(sum(width != ABSENT for width in row.widths)),
+        "measured": f"{row.measured:.4f}x",
+        "interval": f"{row.interval[0]:.4f}–{row.interval[1]:.4f}",
+        "predicted": f"{row.predicted:.4f}x",
+    }
+
+
+def _range_row(cost: str, own: float, reach: Range) -> dict[str, str]:
+    values = {
+        "backbone": own,
+        "min": reach.minimum,
+        "25 %": reach.lower_quartile,
+        "median": reach.median,
+        "75 %": reach.upper_quartile,
+        "max": reach.maximum,
+    }
+    return {"cost": LABELS[cost]} | {name: format_cost(cost, value) for name, value in values.items()}
