@@ -1,0 +1,276 @@
+"""The pages in headless Chromium: what a reader does with mouse and keyboard, and an empty console."""
+
+import base64
+import shutil
+import time
+
+import pytest
+from synthetic_run import write_run
+from test_report_page import evil_run
+
+from se_nas.report import ParetoReport, compare, write_html
+
+pytestmark = pytest.mark.browser
+PHONE = {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip(
+            "no Chromium with its driver on this machine (Debian: apt-get install chromium chromium-driver)"
+        )
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,1000"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    """Opens a page and gives the browser back; at the end its console must be empty."""
+
+    def open_page(path):
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.get(path.as_uri())
+        assert script(browser, "return document.documentElement.dataset.ready") == "true"
+        return browser
+
+    browser.get_log("browser")
+    yield open_page
+    assert browser.get_log("browser") == []
+
+
+def script(browser, code, *arguments):
+    return browser.execute_script(code, *arguments)
+
+
+def find(browser, selector):
+    return browser.find_element("css selector", selector)
+
+
+def all_of(browser, selector):
+    return browser.find_elements("css selector", selector)
+
+
+def hover(browser, element):
+    from selenium.webdriver import ActionChains
+
+    script(browser, "arguments[0].scrollIntoView({block: 'center'})", element)
+    time.sleep(0.3)  # the scroll event comes late, and scrolling hides the tip
+    ActionChains(browser).move_to_element(element).perform()
+
+
+@pytest.fixture
+def report(tmp_path):
+    return ParetoReport.load(write_run(tmp_path / "run"))
+
+
+@pytest.fixture
+def opened(page, report, tmp_path):
+    return page(write_html(report, tmp_path / "report.html"))
+
+
+def test_every_chart_is_drawn(opened):
+    charts = all_of(opened, ".chart")
+    assert len(charts) >= 8
+    for chart in charts:
+        assert chart.find_elements("css selector", "svg"), chart.get_attribute("id")
+    assert "NaN" not in script(opened, "return document.querySelector('main').innerHTML")
+
+
+def test_hover_shows_the_architecture_drawn(opened, report):
+    best = report.front[-1]
+    tip = find(opened, "#tip")
+    assert not tip.is_displayed()
+    hover(opened, find(opened, f"#front-chart [data-number='{best.number}']"))
+    assert tip.is_displayed()
+    blocks = tip.find_elements("css selector", ".block")
+    assert len(blocks) == 16
+    gated = [block.text for block in blocks if "se" in block.get_attribute("class").split()]
+    assert gated == [str(width) for width in best.widths if width]
+    assert f"{best.accuracy:.2f}" in tip.text
+
+
+def test_click_opens_the_card_with_curves_and_the_export_command(opened, report):
+    best = report.front[-1]
+    script(
+        opened,
+        "document.querySelector(arguments[0]).dispatchEvent(new MouseEvent('click', {bubbles: true}))",
+        f"#front-chart [data-number='{best.number}']",
+    )
+    card = find(opened, "#card")
+    assert card.is_displayed()
+    assert f"Trial {best.number}" in card.text
+    assert f"--pick {best.key}" in card.text
+    assert len(card.find_elements("css selector", ".chart path.run")) == len(best.readings)
+    assert len(card.find_elements("css selector", "tbody tr")) == len(best.readings)
+    card.find_element("css selector", "button").click()
+    assert not card.is_displayed()
+
+
+def test_card_opens_by_keyboard(opened, report):
+    from selenium.webdriver.common.keys import Keys
+
+    mark = find(opened, f"#front-chart [data-number='{report.front[0].number}']")
+    script(opened, "arguments[0].focus()", mark)
+    mark.send_keys(Keys.ENTER)
+    card = find(opened, "#card")
+    assert card.is_displayed()
+    card.send_keys(Keys.ESCAPE)
+    assert not card.is_displayed()
+
+
+def test_card_opens_from_a_table(opened):
+    button = find(opened, "#all-candidates button.open[data-number='1']")
+    script(opened, "arguments[0].scrollIntoView({block: 'center'})", button)
+    button.click()
+    assert find(opened, "#card").is_displayed()
+    assert "Trial 1 " in find(opened, "#card-title").text
+
+
+def test_tables_sort_up_and_down_with_empty_cells_last(opened):
+    table = find(opened, "#all-candidates")
+    heads = table.find_elements("css selector", "th")
+    column = [head.text.split("\n")[0].strip() for head in heads].index("accuracy %")
+    button = heads[column].find_element("css selector", "button")
+    cells = f"#all-candidates tbody td:nth-child({column + 1})"
+
+    def values():
+        return script(
+            opened, "return [...document.querySelectorAll(arguments[0])].map(c => c.dataset.sort)", cells
+        )
+
+    for direction in ("ascending", "descending"):
+        script(opened, "arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
+        assert heads[column].get_attribute("aria-sort") == direction
+        numbers = [float(value) for value in values() if value]
+        assert numbers == sorted(numbers, reverse=direction == "descending")
+        known = [bool(value) for value in values()]
+        assert known == sorted(known, reverse=True)
+
+
+def test_filter_hides_rows(opened, report):
+    box = find(opened, "#filter")
+    box.send_keys("stopped")
+    shown = script(
+        opened, "return document.querySelectorAll('#all-candidates tbody tr:not([hidden])').length"
+    )
+    assert shown == sum(candidate.state == "stopped" for candidate in report.candidates)
+
+
+def test_choosing_another_cost_redraws_the_front(opened, report):
+    mark = f"#front-chart [data-number='{report.front[-1].number}']"
+    before = find(opened, mark).get_attribute("transform")
+    options = all_of(opened, "#front-axis option")
+    assert [option.get_attribute("value") for option in options] == ["latency", "macs", "params"]
+    options[2].click()
+    assert find(opened, mark).get_attribute("transform") != before
+    assert "parameters, M" in find(opened, "#front-chart").text
+
+
+def test_controls_and_marks_have_accessible_names(opened):
+    nameless = script(
+        opened,
+        """
+        const named = (e) => e.getAttribute("aria-label") || e.textContent.trim() || (e.labels && e.labels.length);
+        return [...document.querySelectorAll("button, select, input, a, [role=button], [role=region], svg[role]")]
+          .filter((e) => !named(e)).map((e) => e.outerHTML);
+        """,
+    )
+    assert nameless == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(opened, scheme):
+    """WCAG AA for the colours that text is written in, against the page."""
+    opened.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    ratios = script(
+        opened,
+        """
+        const style = getComputedStyle(document.documentElement);
+        const light = (name) => {
+          const hex = style.getPropertyValue(name).trim();
+          const part = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255)
+            .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+          return 0.2126 * part[0] + 0.7152 * part[1] + 0.0722 * part[2];
+        };
+        const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+        return ["--ink", "--muted", "--blue", "--vermillion", "--green"].map((name) => ratio(name, "--paper"))
+          .concat(ratio("--on-blue", "--blue"));
+        """,
+    )
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert min(ratios) >= 4.0, ratios
+    assert min(ratios[:2]) >= 4.5
+
+
+def test_nothing_is_wider_than_a_phone(opened):
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    time.sleep(0.3)
+    assert script(opened, "return document.documentElement.scrollWidth") <= 390
+    sizes = script(
+        opened,
+        """
+        return [...document.querySelectorAll("#front-chart text")]
+          .map((t) => t.getBoundingClientRect().height).filter((h) => h > 0);
+        """,
+    )
+    assert min(sizes) >= 9
+
+
+def test_it_prints(opened):
+    printed = base64.b64decode(opened.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"])
+    assert printed.startswith(b"%PDF")
+    assert len(printed) > 50_000
+
+
+def test_text_of_users_does_nothing(page, tmp_path):
+    opened = page(write_html(ParetoReport.load(evil_run(tmp_path / "evil")), tmp_path / "evil.html"))
+    script(opened, "document.querySelector('button.open').click()")
+    assert all_of(opened, "img") == []
+    assert script(opened, "return document.scripts.length") == 2
+    assert "<script>alert" in find(opened, "#card").text
+
+
+def test_runs_without_repeats_and_without_trials_open_cleanly(page, tmp_path):
+    page(
+        write_html(ParetoReport.load(write_run(tmp_path / "one", trials=14, seeds=0)), tmp_path / "one.html")
+    )
+    empty = write_run(tmp_path / "empty", rows=[], status="running", provisional=True)
+    page(write_html(ParetoReport.load(empty), tmp_path / "empty.html"))
+
+
+def test_a_thousand_trials_open_fast(page, browser, tmp_path):
+    """The page of a thousand trials is complete before two seconds of the browser's own clock have passed."""
+    big = ParetoReport.load(write_run(tmp_path / "big", trials=1000, finalists=12))
+    path = write_html(big, tmp_path / "big.html")
+    page(path)
+    spent = []
+    for _ in range(3):
+        page(path)
+        spent.append(script(browser, "return performance.getEntriesByType('navigation')[0].domComplete"))
+    assert min(spent) < 2000, spent
+
+
+def test_comparison_page(page, tmp_path):
+    reports = [ParetoReport.load(write_run(tmp_path / name, seed=seed)) for seed, name in enumerate("ab")]
+    opened = page(compare(reports).write_html(tmp_path / "comparison.html"))
+    assert len(all_of(opened, ".chart svg")) == 2
+    mark = find(opened, "#fronts-chart path.mark:not(.off)")
+    hover(opened, mark)
+    assert find(opened, "#tip").is_displayed()
+    assert "trial" in find(opened, "#tip").text
+    heads = all_of(opened, "#table-0 th button")
+    heads[3].click()
+    assert find(opened, "#table-0 th:nth-child(4)").get_attribute("aria-sort") == "ascending"
