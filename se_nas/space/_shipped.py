@@ -5,13 +5,12 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-import se_nas
-
 
 def shipped_folder() -> Path:
     """The folder of the shipped spaces, for a wheel, an editable install and a source tree alike."""
-    inside = Path(str(resources.files(se_nas))) / "search_spaces"
-    return inside if inside.is_dir() else Path(se_nas.__file__).resolve().parent.parent / "search_spaces"
+    package = Path(str(resources.files("se_nas")))
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
 
 
 def shipped_names() -> list[str]:

@@ -105,11 +105,11 @@ class SearchSpace(Points):
         path = _locate(name_or_path)
         spec = read_spec(path)
         # Backbones bring torch and timm; a wrong space is said without waiting for them.
-        from se_nas.backbones import find_sites
+        import se_nas.backbones as backbones
 
         wanted = position if position is not None else spec.position
         names = _positions(backbone, wanted, timm_kwargs)
-        sites = {name: find_sites(backbone, position=name, **timm_kwargs) for name in names}
+        sites = {name: backbones.find_sites(backbone, position=name, **timm_kwargs) for name in names}
         return cls(spec, sites, name=path.stem, backbone=backbone, timm_kwargs=timm_kwargs)
 
     @classmethod
@@ -276,15 +276,15 @@ def _locate(name_or_path: str | Path) -> Path:
 
 
 def _positions(backbone: str, wanted: str | Sequence[str], timm_kwargs: Mapping[str, Any]) -> list[str]:
-    from se_nas.backbones import positions, usual_position
+    import se_nas.backbones as backbones
 
     if wanted == "usual":
-        return [usual_position(backbone, **timm_kwargs)]
+        return [backbones.usual_position(backbone, **timm_kwargs)]
     if wanted == "all":
-        there = positions(backbone, **timm_kwargs)
+        there = backbones.positions(backbone, **timm_kwargs)
         return [name for name in PAPER_POSITIONS if name in there]
     names = [wanted] if isinstance(wanted, str) else list(wanted)
-    for name in names:
+    for name in names or [""]:
         if name not in POSITIONS:
             raise ConfigError(
                 f"position is {name!r}.{nearest(name, POSITIONS)} Allowed: usual, all,"
