@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from se_nas.architecture import Architecture, Site
 from se_nas.backbones import insert
-from se_nas.backbones.discovery import check_name
+from se_nas.backbones.creation import create
 from se_nas.blocks import SqueezeExcite
-from se_nas.errors import BackboneError, CheckpointError, ConfigError
+from se_nas.errors import CheckpointError, ConfigError
 
 
 def build_model(
@@ -52,15 +51,15 @@ def build_model(
             raise ConfigError(
                 f"{name} is {timm_kwargs[name]!r}, but the architecture was made with {own[name]!r}; leave it out."
             )
-    check_name(arch.backbone)
-    try:
-        model = timm.create_model(
-            arch.backbone, pretrained=pretrained, **{"num_classes": num_classes, **own, **timm_kwargs}
-        )
-    except (TypeError, ValueError, AssertionError, KeyError) as error:
-        raise BackboneError(f"timm cannot build {arch.backbone}: {error}") from error
+    model = create(arch.backbone, pretrained=pretrained, **{"num_classes": num_classes, **own, **timm_kwargs})
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
+
+    return add_gates(model, arch, init=init)
+
+
+def add_gates(model: nn.Module, arch: Architecture, *, init: str = "default") -> nn.Module:
+    """Turn a plain backbone that exists already into the architecture, in place."""
 
     def make_block(site: Site, width: int) -> nn.Module:
         return SqueezeExcite(

@@ -7,13 +7,13 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-import timm
-import torch
 from torch import nn
 
 from se_nas.architecture import Site
+from se_nas.backbones.adapters import adapter_of
+from se_nas.backbones.creation import create_on_meta, input_size_of
 from se_nas.backbones.survey import Survey
-from se_nas.errors import BackboneError, nearest
+from se_nas.errors import BackboneError
 
 _CACHE_SIZE = 64
 _surveys: OrderedDict[str, Survey] = OrderedDict()
@@ -41,6 +41,10 @@ def find_sites(
         BackboneError: the name is unknown, the model has no site, lacks the position, cannot run at the input
             size, or does not say which input size it takes.
     """
+    if isinstance(model_or_name, str):
+        own = _own_sites(model_or_name, position, timm_kwargs)
+        if own is not None:
+            return own
     return list(survey(model_or_name, input_size=input_size, **timm_kwargs).sites(position))
 
 
@@ -61,59 +65,29 @@ def survey(
     if isinstance(model_or_name, nn.Module):
         if timm_kwargs:
             raise BackboneError(f"{sorted(timm_kwargs)[0]!r} has no effect on a model that is built already.")
-        return Survey(
-            model_or_name, input_size or own_input_size(model_or_name), type(model_or_name).__name__
-        )
+        size = input_size or input_size_of(model_or_name)
+        return Survey(model_or_name, _checked(size), type(model_or_name).__name__)
     key = json.dumps([model_or_name, input_size, timm_kwargs], sort_keys=True, default=repr)
     with _lock:
         if key not in _surveys:
             model = create_on_meta(model_or_name, **timm_kwargs)
-            _surveys[key] = Survey(model, input_size or own_input_size(model, timm_kwargs), model_or_name)
+            size = input_size or input_size_of(model, model_or_name, **timm_kwargs)
+            _surveys[key] = Survey(model, _checked(size), model_or_name)
             if len(_surveys) > _CACHE_SIZE:
                 _surveys.popitem(last=False)
         _surveys.move_to_end(key)
         return _surveys[key]
 
 
-def create_on_meta(name: str, **timm_kwargs: Any) -> nn.Module:
-    """The backbone without memory for its weights.
-
-    Raises:
-        BackboneError: timm does not know the name or refuses a keyword.
-    """
-    check_name(name)
-    try:
-        with torch.device("meta"):
-            return timm.create_model(name, pretrained=False, **timm_kwargs)
-    except Exception:
-        try:
-            return timm.create_model(name, pretrained=False, **timm_kwargs)
-        except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
-            raise BackboneError(f"timm cannot build {name} with {timm_kwargs}: {error}") from error
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that timm does not have."""
-    if not timm.is_model(name):
-        known = timm.list_models()
+def _checked(size: tuple[int, ...]) -> tuple[int, ...]:
+    size = tuple(size)
+    if len(size) != 3 or not all(isinstance(side, int) and side > 0 for side in size):
         raise BackboneError(
-            f"backbone {name!r} is unknown to timm {timm.__version__}.{nearest(name, known)}"
-            " timm.list_models() lists all."
+            f"input_size is {size!r}; it must be (channels, height, width), integers above 0."
         )
+    return size
 
 
-def own_input_size(model: nn.Module, timm_kwargs: dict[str, Any] | None = None) -> tuple[int, int, int]:
-    """(channels, height, width) that the model says it takes."""
-    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
-    size = None if config is None else config.get("input_size")
-    if size is None:
-        raise BackboneError(
-            f"{type(model).__name__} does not say which images it takes: give input_size=(channels, height, width)."
-        )
-    channels, height, width = size
-    given = timm_kwargs or {}
-    channels = given.get("in_chans", channels)
-    if given.get("img_size"):
-        image = given["img_size"]
-        height, width = (image, image) if isinstance(image, int) else image
-    return channels, height, width
+def _own_sites(name: str, position: str | None, timm_kwargs: dict[str, Any]) -> list[Site] | None:
+    own = adapter_of(name)
+    return None if own is None else own[0].sites(create_on_meta(name, **timm_kwargs), position)

@@ -18,7 +18,7 @@ ACTIVATIONS = frozenset(
     for suffix in ("", "_")
 )
 NON_LINEAR = ACTIVATIONS | {
-    *("_softmax", "softmax", "exp", "scaled_dot_product_attention"),
+    *("_softmax", "softmax", "_safe_softmax", "exp", "scaled_dot_product_attention"),
     *("_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention_for_cpu"),
 }
 RESHAPES = frozenset(

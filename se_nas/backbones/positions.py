@@ -57,7 +57,8 @@ def spatial_activation(graph: Graph, unit: Unit) -> int | None:
         node = graph.nodes[index]
         if is_spatial(node) and is_map(node) and graph.nodes[index].parents:
             end = end_of_chain(graph, index)
-            if end in inside:
+            # In one of several parallel branches SE would stop their reparameterisation.
+            if end in inside and graph.common_dominator(end, unit.end) == end:
                 ends.append(end)
     activated = [end for end in ends if graph.nodes[end].op in ACTIVATIONS]
     within = [end for end in activated if end != unit.end]
@@ -91,5 +92,5 @@ def _on_shortcut(graph: Graph, unit: Unit) -> Place | None:
 def available(counts: dict[str, int], units: Sequence[Unit]) -> list[str]:
     """Positions that at least half of the units in question have."""
     residual = sum(unit.residual is not None for unit in units)
-    need = {"standard": 1, "conv3x3": max(1, len(units) // 2), "slot": 1}
+    need = {"standard": 1, "conv3x3": max(1, len(units) // 2), "slot": max(1, len(units) // 4)}
     return [p for p in POSITIONS if counts.get(p, 0) >= max(1, need.get(p, residual // 2))]

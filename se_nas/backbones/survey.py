@@ -92,8 +92,11 @@ class Survey:
         others = [place_at(self.graph, unit, other) for other in ("standard", "conv3x3", "post", "pre")]
         elsewhere = {place.node for place in others if place is not None}
         for node in self._own_nodes(unit):
-            if node in self._slots and node not in elsewhere:
-                return Place(unit=unit, node=node, call=self._slots[node][0], anchor="output")
+            if node in elsewhere:
+                continue
+            gate = self._gate_of_start.get(node)
+            call = gate.call if gate is not None else self._slots[node][0]
+            return Place(unit=unit, node=node, call=call, anchor="output")
         return None
 
     def places(self, position: str) -> list[Place]:

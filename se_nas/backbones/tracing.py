@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from se_nas.errors import BackboneError
 
 aten = torch.ops.aten
+_CHANNELS_FIRST = ("convolution", "native_batch_norm", "native_group_norm")
 _FIRST_RESULT_ONLY = (
     aten.native_batch_norm,
     aten.native_layer_norm,
@@ -40,6 +41,8 @@ class Node:
     kernel: tuple[int, ...] = ()
     """Spatial kernel of a convolution."""
     groups: int = 1
+    macs: int = 0
+    """Multiply-adds of a convolution."""
     axis: int = 1
     """Axis that holds the channels."""
 
@@ -139,7 +142,8 @@ class _Recorder(TorchDispatchMode):
         packet = func.overloadpacket
         if packet is aten.convolution:
             weight = args[1]
-            facts |= {"kernel": tuple(weight.shape[2:]), "groups": int(args[8])}
+            macs = result.numel() * weight[0].numel()
+            facts |= {"kernel": tuple(weight.shape[2:]), "groups": int(args[8]), "macs": macs}
         self.permutation: list[int] | None = None
         if packet is aten.permute:
             self.permutation = [axis % args[0].dim() for axis in args[1]]
@@ -154,7 +158,7 @@ class _Recorder(TorchDispatchMode):
         return result
 
     def _channel_axis(self, node: Node) -> int:
-        if not node.parents or node.op == "convolution" or len(node.shape) < 2:
+        if not node.parents or node.op in _CHANNELS_FIRST or len(node.shape) < 2:
             return 1
         parent = self.nodes[node.parents[0]]
         if node.op in ("permute", "transpose") and self.permutation is not None:

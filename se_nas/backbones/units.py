@@ -266,6 +266,8 @@ def end_of_chain(graph: Graph, convolution: int) -> int:
             return end
         index = children[0]
         op = graph.nodes[index].op
+        if not is_map(graph.nodes[index]):
+            return end
         if op in ACTIVATIONS:
             return index
         if op in NORMS:
