@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -86,6 +86,10 @@ class ImageData:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    def with_statistics(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
+        """The same images normalised otherwise: pretrained weights need the mean and std of their own data."""
+        return replace(self, mean=tuple(mean), std=tuple(std))
 
     @property
     def in_memory(self) -> bool:

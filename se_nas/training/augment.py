@@ -70,6 +70,8 @@ class Augment:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalise, erase and mix a float batch (0 to 255) on its device; (images, targets)."""
         images = (images - self.mean.to(images.device)) / self.std.to(images.device)
+        if not self.recipe.random_erasing and self._mixup is None:
+            return images, labels
         with seeded(AUGMENT, *key):
             if self.recipe.random_erasing:
                 # On the CPU its draws do not depend on the device.

@@ -11,6 +11,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,44 @@ def load_state(path: Path) -> dict[str, Any] | None:
     if not isinstance(state, dict) or state.get("schema", 0) > SCHEMA or "schema" not in state:
         raise CheckpointError(f"{str(path)!r} is no training state of schema {SCHEMA} or before.")
     return state
+
+
+class StateWriter:
+    """Writes states on a thread, so that training goes on meanwhile; without a path it does nothing.
+
+    What a state holds is copied before ``write`` returns. A failed write is raised by the next call.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._pool = ThreadPoolExecutor(max_workers=1) if path is not None else None
+        self._pending: Future[None] | None = None
+        if path is not None and path.parent.is_dir():
+            # Of a process that was killed in the middle of a write; a candidate is trained by one at a time.
+            for leftover in path.parent.glob(f".{path.name}.*"):
+                leftover.unlink(missing_ok=True)
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        self.wait()
+        if self._pool is not None and self.path is not None:
+            self._pending = self._pool.submit(save_state, self.path, _copied(state))
+
+    def wait(self) -> None:
+        """Return when what was given is on disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def discard(self) -> None:
+        """Delete the state."""
+        self.wait()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.wait()
+        if self._pool is not None:
+            self._pool.shutdown()
 
 
 def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None:
@@ -105,6 +144,14 @@ def checkpoint_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix in (STATE, WEIGHTS) and "-s" in path.stem)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _atomically(path: Path, write: Callable[[str], None]) -> None:

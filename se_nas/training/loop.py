@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,15 +11,16 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from se_nas.blocks import SqueezeExcite
-from se_nas.errors import InfeasibleError
+from se_nas.data import ImageData
+from se_nas.errors import DataError, InfeasibleError
 from se_nas.training.augment import Augment
 from se_nas.training.batches import Batches, MemoryBatches, memory_eval_batches
 from se_nas.training.checkpoint import (
     STATE,
     WEIGHTS,
+    StateWriter,
     checkpoint_path,
     load_state,
-    save_state,
     save_weights,
 )
 from se_nas.training.compiling import compile_blocks
@@ -28,7 +28,7 @@ from se_nas.training.context import Context, Interrupted, StopTraining, TrainRes
 from se_nas.training.faults import DivergedError, OutOfMemoryError, check_loss, is_out_of_memory
 from se_nas.training.loader import LoaderBatches, loader_eval_batches
 from se_nas.training.metrics import Metrics, score
-from se_nas.training.optim import make_loss, make_optimizer, make_scheduler, parameter_parts
+from se_nas.training.optim import classifier, make_loss, make_optimizer, make_scheduler, parameter_parts
 from se_nas.training.randomness import DROPOUT, derived_seed, isolated
 
 RESTART_LR = 0.1
@@ -48,7 +48,7 @@ def train(model: nn.Module, context: Context) -> TrainResult:
     Raises:
         InfeasibleError: a single image does not fit in the device's memory.
         CheckpointError: a checkpoint cannot be written, or the one found does not fit.
-        DataError: an image cannot be decoded (``strict``).
+        DataError: too many images cannot be decoded, or the model has fewer outputs than the data has classes.
     """
     with isolated(context.device):
         return _Training(model, context).run()
@@ -71,6 +71,7 @@ class _Training:
 
     def __init__(self, model: nn.Module, context: Context) -> None:
         self.context, self.recipe, self.runtime = context, context.recipe, context.runtime
+        _check_head(model, context.data)
         self.model = self.runtime.place(model)
         if self.runtime.compile:
             compile_blocks(self.model)
@@ -78,11 +79,21 @@ class _Training:
         self.loss_fn = make_loss(self.recipe, self.batches.augment.mixes)
         self.first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self.batch_size = min(self.recipe.batch_size, max(2, len(context.data.train) // 2 * 2))
+        folder = context.checkpoint_dir
+        self.writer = StateWriter(
+            None if folder is None else checkpoint_path(folder, context.name, context.seed, STATE)
+        )
         self.restarts = 0
         self.best: tuple[Metrics, dict[str, Any], list[dict[str, Any]]] | None = None
         self.started = time.monotonic()
 
     def run(self) -> TrainResult:
+        try:
+            return self._run()
+        finally:
+            self.writer.close()
+
+    def _run(self) -> TrainResult:
         while True:
             try:
                 self._fit()
@@ -94,7 +105,7 @@ class _Training:
             except OutOfMemoryError as error:
                 self._halve(error)
             except DivergedError:
-                self._discard_state()
+                self.writer.discard()
                 if self.restarts:
                     return self._finish("diverged")
                 self.restarts = 1
@@ -207,12 +218,6 @@ class _Training:
             if epoch + 1 < self.recipe.epochs:
                 self._save(epoch + 1, 0)
 
-    def _state_path(self) -> Path | None:
-        folder = self.context.checkpoint_dir
-        return (
-            None if folder is None else checkpoint_path(folder, self.context.name, self.context.seed, STATE)
-        )
-
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a state to be this training's."""
         return {
@@ -225,8 +230,7 @@ class _Training:
         }
 
     def _save(self, epoch: int, step: int) -> None:
-        path = self._state_path()
-        if path is None:
+        if self.writer.path is None:
             return
         best = self.best
         state = {
@@ -245,12 +249,12 @@ class _Training:
             "metrics": None if best is None else {**best[0].to_dict(), "per_class": list(best[0].per_class)},
             "extra": None if best is None else best[1],
         }
-        save_state(path, state)
+        self.writer.write(state)
 
     def _resume(self) -> tuple[int, int]:
         """Epoch and step to go on from; (0, 0) without a state, or with one of another training."""
-        path = self._state_path()
-        state = None if path is None else load_state(path)
+        self.writer.wait()
+        state = None if self.writer.path is None else load_state(self.writer.path)
         if state is None or state["identity"] != self._identity() or state["restarts"] < self.restarts:
             return 0, 0
         if state["restarts"] > self.restarts:
@@ -269,11 +273,6 @@ class _Training:
             values = {**state["metrics"], "per_class": tuple(state["metrics"]["per_class"])}
             self.best = (Metrics(**values), state["extra"], list(self.context.curve))
         return int(state["epoch"]), int(state["step"])
-
-    def _discard_state(self) -> None:
-        path = self._state_path()
-        if path is not None:
-            path.unlink(missing_ok=True)
 
     def _start_over(self) -> None:
         self.optimizer.zero_grad()
@@ -302,7 +301,7 @@ class _Training:
             weights = checkpoint_path(context.checkpoint_dir, context.name, context.seed, WEIGHTS)
             about = {"name": context.name, "seed": context.seed, "epochs": len(curve), "state": state}
             save_weights(weights, self.model, about | (best[0].to_dict() if best else {}))
-            self._discard_state()
+            self.writer.discard()
         result = TrainResult(
             state=state,
             accuracy=best[0].accuracy if best else None,
@@ -336,6 +335,15 @@ def _evaluate(model: nn.Module, context: Context, augment: Augment, split: str) 
             logits.append(model(batch).float().cpu())
         labels.append(wanted.cpu())
     return score(torch.cat(logits), torch.cat(labels), context.data.num_classes)
+
+
+def _check_head(model: nn.Module, data: ImageData) -> None:
+    outputs = getattr(classifier(model), "out_features", data.num_classes)
+    if outputs < data.num_classes:
+        raise DataError(
+            f"the model's classifier has {outputs} outputs, but the labels of {data.name!r} go up to"
+            f" {data.num_classes - 1}; build the model with num_classes={data.num_classes}."
+        )
 
 
 def _generator_states(device: str) -> dict[str, torch.Tensor]:

@@ -75,13 +75,18 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 def parameter_parts(model: nn.Module) -> dict[str, str]:
     """For each parameter's name "se" (inside of an inserted block), "head" (the classifier) or "backbone"."""
     owners: dict[str, str] = {}
-    classifier = _called(model, "get_classifier")
-    heads = classifier if isinstance(classifier, tuple | list) else (classifier,)
+    head = classifier(model)
+    heads = head if isinstance(head, tuple | list) else (head,)
     for path, module in model.named_modules():
         part = "se" if isinstance(module, SqueezeExcite) else "head" if module in heads else None
         if part:
             owners |= {f"{path}.{name}" if path else name: part for name, _ in module.named_parameters()}
     return {name: owners.get(name, "backbone") for name, _ in model.named_parameters()}
+
+
+def classifier(model: nn.Module) -> Any:
+    """The last layer, as timm's models name it; None where a model does not."""
+    return _called(model, "get_classifier")
 
 
 def make_scheduler(

@@ -72,6 +72,11 @@ def test_statistics_are_those_of_the_training_images(pets):
     assert data.std == pytest.approx(scaled.std((0, 2, 3), correction=0).tolist(), abs=1e-12)
 
 
+def test_pretrained_weights_bring_their_own_statistics():
+    data = load_data().with_statistics((0.5,) * 3, [0.25] * 3)
+    assert (data.mean, data.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
 def test_folder_and_tar_are_the_same_data(pets, tmp_path):
     with tarfile.open(tmp_path / "pets.tar", "w") as tar:
         tar.add(pets, arcname=".")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from se_nas.errors import CheckpointError, ConfigError
 from se_nas.training import checkpoint_path, disk_used, prune, read_about, train
-from se_nas.training.checkpoint import save_state
+from se_nas.training.checkpoint import StateWriter, load_state, save_state
 
 
 def test_final_weights_are_the_models(small_net, make_context, tmp_path):
@@ -33,15 +35,37 @@ def test_final_weights_are_the_models(small_net, make_context, tmp_path):
 def test_states_are_written_after_every_epoch(small_net, make_context, tmp_path):
     there = []
     path = checkpoint_path(tmp_path, "candidate", 0, ".state")
-    train(
-        small_net(),
-        make_context(
-            checkpoint_dir=tmp_path, on_epoch=lambda epoch, metrics: bool(there.append(path.exists())) or True
-        ),
-    )
-    # Each epoch is reported before its own state is written, and the last needs none.
-    assert there == [False, True, True]
+
+    def on_epoch(epoch, metrics):
+        # Each epoch is reported before its own state is written, and the last needs none.
+        deadline = time.monotonic() + 10 * (epoch > 1)
+        while time.monotonic() < deadline and (not path.exists() or load_state(path)["epoch"] < epoch - 1):
+            time.sleep(0.01)
+        there.append(load_state(path)["epoch"] if path.exists() else None)
+        return True
+
+    train(small_net(), make_context(checkpoint_dir=tmp_path, on_epoch=on_epoch))
+    assert there == [None, 1, 2]
     assert not path.exists()
+
+
+def test_writes_on_a_thread_what_was_there_at_the_call(tmp_path):
+    writer = StateWriter(tmp_path / "a-s0.state")
+    tensor = torch.zeros(1000)
+    writer.write({"nested": {"list": [tensor]}})
+    tensor.fill_(1)
+    writer.wait()
+    assert load_state(tmp_path / "a-s0.state")["nested"]["list"][0].sum() == 0
+    writer.discard()
+    writer.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_rest_of_a_killed_write_is_removed(small_net, make_context, tmp_path):
+    (tmp_path / ".candidate-s0.state.x1y2").write_bytes(b"half")
+    (tmp_path / ".other-s0.state.x1y2").write_bytes(b"half")
+    train(small_net(), make_context(checkpoint_dir=tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"candidate-s0.safetensors", ".other-s0.state.x1y2"}
 
 
 @pytest.fixture

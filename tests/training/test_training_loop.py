@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from se_nas.errors import DataError
 from se_nas.training import evaluate, initial_weights, train
 from se_nas.training.checkpoint import checkpoint_path, load_state
 from se_nas.training.loop import make_batches
@@ -112,6 +113,11 @@ def test_first_weights_are_shared(small_net):
     with initial_weights(4):
         second = timm.create_model("resnet10t", num_classes=3)
     assert_same(weights_of(first), weights_of(second))
+
+
+def test_model_with_too_few_outputs(small_net, make_context):
+    with pytest.raises(DataError, match=r"2 outputs.*'stripes' go up to 2.*num_classes=3"):
+        train(small_net(num_classes=2), make_context())
 
 
 def test_study_can_stop_it_early(small_net, make_context, tmp_path):

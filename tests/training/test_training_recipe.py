@@ -74,5 +74,5 @@ def test_unknown_optimizer_names_the_nearest(small_net):
 def test_unreadable_augmentation(make_context):
     from se_nas.training.loop import make_batches
 
-    with pytest.raises(ConfigError, match="auto_augment is 'rand-mhuge'"):
-        make_batches(make_context(auto_augment="rand-mhuge"))
+    with pytest.raises(ConfigError, match="auto_augment is 'foo-m9'"):
+        make_batches(make_context(auto_augment="foo-m9"))
