@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from se_nas.cli.tables import make_console
@@ -80,7 +80,8 @@ class LiveProgress(LineProgress):
             console=console,
             transient=True,
         )
-        self._phase = self._trial = None
+        self._phase: TaskID | None = None
+        self._trial: TaskID | None = None
         self._limit, self._began = math.inf, 0.0
 
     def plan(self, plan: Plan) -> None:

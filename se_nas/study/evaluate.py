@@ -13,14 +13,12 @@ import torch
 from se_nas.architecture import Architecture
 from se_nas.errors import InfeasibleError, SeNasError
 from se_nas.study.plan import Plan, candidate_model
-from se_nas.study.store import StudyStore, now
+from se_nas.study.store import FINAL, StudyStore, now
 from se_nas.training import Context, TrainResult, evaluate, train
 
 if TYPE_CHECKING:
-    from se_nas.cost import LatencyMeter
     from se_nas.study.events import Progress
 
-SEARCH, FINAL = "search", "final"
 _MEASURED = ("accuracy", "top5", "loss", "train_loss", "ece")
 
 
@@ -31,7 +29,6 @@ class Evaluator:
         plan: the resolved search.
         store: where rows go.
         progress: told of every epoch.
-        meter: measures latency against the plain backbone; None where latency is no objective.
         stop: polled between batches; True ends the training as unfinished.
         spent: seconds that the run has used so far, recorded with every epoch.
     """
@@ -41,13 +38,11 @@ class Evaluator:
         plan: Plan,
         store: StudyStore,
         progress: Progress,
-        meter: LatencyMeter | None,
         stop: Callable[[], bool],
         spent: Callable[[], float],
     ) -> None:
         self._plan, self._store, self._progress = plan, store, progress
-        self._meter, self._stop, self._spent = meter, stop, spent
-        self._latency: dict[str, dict[str, Any]] = {}
+        self._stop, self._spent = stop, spent
 
     def begin(
         self, number: int, architecture: Architecture, *, seed: int, phase: str, baseline: str | None
@@ -70,38 +65,17 @@ class Evaluator:
             started=now(),
         )
 
-    def costs(self, architecture: Architecture) -> dict[str, Any]:
-        """Exact costs, and the latency where it is an objective: measured once an architecture."""
+    def costs(self, architecture: Architecture, phase: str) -> dict[str, Any]:
+        """Exact costs, and the latency where the search has it; finalists are measured, not predicted."""
         cost = self._plan.cost_model(architecture).cost(architecture.widths)
         fields: dict[str, Any] = {
             "num_params": cost.num_params,
             "macs": cost.macs,
             "activations": cost.activations,
         }
-        if self._meter is not None:
-            if architecture.key not in self._latency:
-                self._latency[architecture.key] = self._measure(architecture)
-            fields |= self._latency[architecture.key]
+        if self._plan.axis is not None:
+            fields |= self._plan.axis.fields(architecture, measure=phase == FINAL)
         return fields
-
-    def remember_latency(self, row: Mapping[str, Any]) -> None:
-        """Take the latency of an earlier trial of this run instead of measuring again."""
-        if row.get("latency_ms") is not None:
-            self._latency[row["key"]] = {
-                name: row[name]
-                for name in ("latency_ms", "latency_ratio", "latency_interval", "latency_source")
-            }
-
-    def _measure(self, architecture: Architecture) -> dict[str, Any]:
-        assert self._meter is not None
-        latency = self._meter.measure(architecture)
-        return {
-            # The axis is the ratio times one common median: timings of different minutes do not mix.
-            "latency_ms": latency.ratio * self._meter.baseline_ms,
-            "latency_ratio": latency.ratio,
-            "latency_interval": list(latency.interval),
-            "latency_source": "measured",
-        }
 
     def evaluate(self, number: int, architecture: Architecture, *, seed: int, phase: str) -> dict[str, Any]:
         """Cost and train; returns the fields of the row. Never raises for a candidate's own failure.
@@ -111,7 +85,7 @@ class Evaluator:
         began = time.monotonic()
         fields: dict[str, Any] = {}
         try:
-            fields |= self.costs(architecture)
+            fields |= self.costs(architecture, phase)
             self._store.record(number, **fields)
             fields |= self._train(number, architecture, seed, phase)
         except (InfeasibleError, torch.OutOfMemoryError) as error:

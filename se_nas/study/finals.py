@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from se_nas.pareto import non_dominated
-from se_nas.study.evaluate import FINAL, SEARCH
 from se_nas.study.plan import Plan
-from se_nas.study.store import COLUMNS
+from se_nas.study.store import COLUMNS, FINAL, SEARCH
 
 Row = Mapping[str, Any]
 MIN_SEEDS = 2

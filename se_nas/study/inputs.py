@@ -22,7 +22,7 @@ def smallest_input(backbone: str, side: int, **timm_kwargs: Any) -> int:
     """
     with torch.device("meta"):
         model = timm.create_model(backbone, pretrained=False, **timm_kwargs).eval()
-    own = model.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
+    own = timm.data.resolve_model_data_config(model)["input_size"][-1]
     reason = ""
     for tried in sorted({side, own, *_SIDES}):
         if tried < side:

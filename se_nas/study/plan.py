@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture, width_at
-from se_nas.cost import CostModel
+from se_nas.cost import CostModel, LatencySettings
 from se_nas.data import ImageData, load_data
 from se_nas.device import device_name, resolve_device
 from se_nas.errors import BackboneError, CheckpointError
@@ -21,14 +21,15 @@ from se_nas.study.clock import CANDIDATES, FINAL_SHARE, LATENCY_SHARE, SEARCH_SH
 from se_nas.study.config import SearchConfig
 from se_nas.study.events import Progress
 from se_nas.study.inputs import smallest_input
+from se_nas.study.latency import LatencyAxis
 from se_nas.study.limits import Limits
 from se_nas.study.samplers import make_sampler
 from se_nas.training import Context, Recipe, Runtime, initial_weights, measure_step_time
 
 if TYPE_CHECKING:
-    from se_nas.study.known import WidthCost
-    from se_nas.study.latency import LatencyAxis
     from torch import nn
+
+    from se_nas.study.known import WidthCost
 
 TEST_FRACTION = 0.1
 BUILD_SECONDS = 1.5
@@ -48,6 +49,7 @@ class Plan:
         runtime: device, precision and memory format.
         baselines: name → architecture.
         limits: hard limits on costs.
+        axis: the latency axis; None where latency is neither objective nor limit.
         epoch_seconds: measured time of one epoch of the dearest baseline; None where the epochs were given.
         notes: decisions and warnings that the user should see.
     """
@@ -60,6 +62,7 @@ class Plan:
     runtime: Runtime
     baselines: Mapping[str, Architecture]
     limits: Limits
+    axis: LatencyAxis | None
     epoch_seconds: float | None
     notes: tuple[str, ...]
 
@@ -69,10 +72,6 @@ class Plan:
         return Architecture.plain(
             self.config.backbone, position=next(iter(self.space.sites_by_position)), **self.config.timm_kwargs
         )
-
-    @property
-    def has_latency(self) -> bool:
-        return "latency" in self.config.objectives
 
     def cost_model(self, architecture: Architecture) -> CostModel:
         """The exact cost model of the architecture's position."""
@@ -95,15 +94,24 @@ class Plan:
             for position, sites in self.space.sites_by_position.items()
         }
 
-    def width_costs(self, objective: str, axis: LatencyAxis | None) -> dict[str, WidthCost] | None:
+    @property
+    def latency_axis(self) -> LatencyAxis:
+        """The latency axis of a search that has latency as an objective or a limit."""
+        assert self.axis is not None
+        return self.axis
+
+    def width_costs(self, objective: str) -> dict[str, WidthCost] | None:
         """A cost as a function of widths for every position; None where it is not known before it is measured."""
         if objective == "latency":
-            return None if axis is None else axis.predictions()
+            predict = self.latency_axis.predictions()
+            # A table holds for the sites of one position.
+            return None if predict is None or self.space.position is None else {self.space.position: predict}
         column = "num_params" if objective == "params" else objective
-        return {
-            position: lambda widths, model=model: model.evaluate(widths)[column]
-            for position, model in self.cost_models.items()
-        }
+
+        def by_widths(model: CostModel) -> WidthCost:
+            return lambda widths: model.evaluate(widths)[column]
+
+        return {position: by_widths(model) for position, model in self.cost_models.items()}
 
     def describe(self) -> list[tuple[str, str]]:
         """What is about to be done, as pairs of a label and a text."""
@@ -195,7 +203,6 @@ def resolve(
     data = _data(config)
     limits = Limits.parse(config)
     recipe = _recipe(config)
-    notes: list[str] = []
     dearest = max(found.values(), key=lambda architecture: architecture.num_gated)
     if frozen is not None:
         recipe = Recipe.from_dict(frozen["recipe"])
@@ -213,10 +220,21 @@ def resolve(
         runtime=runtime,
         baselines=found,
         limits=limits,
+        axis=None,
         epoch_seconds=epoch_seconds,
-        notes=tuple(notes),
+        notes=(),
     )
-    return replace(plan, notes=(*notes, *limits.check_space(plan)))
+    if "latency" in config.objectives or config.max_latency is not None:
+        axis = LatencyAxis.prepare(
+            plan.plain,
+            _latency_settings(config, data, str(device)),
+            config.budget_seconds,
+            frozen=frozen,
+            sample=space.sample,
+            say=progress.message,
+        )
+        plan = replace(plan, axis=axis)
+    return replace(plan, notes=tuple(limits.check_space(plan)))
 
 
 def candidate_model(
@@ -234,6 +252,15 @@ def candidate_model(
             num_classes=data.num_classes,
             checkpoint=config.checkpoint,
         )
+
+
+def _latency_settings(config: SearchConfig, data: ImageData, device: str) -> LatencySettings:
+    return LatencySettings(
+        input_size=data.input_size,
+        batch_size=config.latency_batch,
+        device=device,
+        num_classes=data.num_classes,
+    )
 
 
 def _space(config: SearchConfig, frozen: Mapping[str, Any] | None) -> SearchSpace:

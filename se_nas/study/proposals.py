@@ -18,7 +18,6 @@ from se_nas.study.samplers import make_sampler
 from se_nas.study.store import FIXED, StudyStore
 
 if TYPE_CHECKING:
-    from se_nas.study.latency import LatencyAxis
     from se_nas.study.plan import Plan
 
 MAX_MISSES = 50
@@ -33,21 +32,20 @@ class Proposals:
     told as failed, which no sampler reads as a value.
     """
 
-    def __init__(self, plan: Plan, store: StudyStore, axis: LatencyAxis | None) -> None:
+    def __init__(self, plan: Plan, store: StudyStore) -> None:
         self._plan, self._store = plan, store
-        self._store.study.sampler = self._sampler(axis)
-        self._axis = axis
+        self._store.study.sampler = self._sampler()
 
-    def _sampler(self, axis: LatencyAxis | None) -> BaseSampler:
+    def _sampler(self) -> BaseSampler:
         config, space = self._plan.config, self._plan.space
         if config.sampler != "pareto":
             return make_sampler(config.sampler, seed=config.seed, choices=space.choices)
         known = {}
         for number, name in enumerate(config.objectives[1:], start=1):
-            costs = self._plan.width_costs(name, axis)
+            costs = self._plan.width_costs(name)
             if costs is not None:
                 known[number] = KnownCost(space, costs)
-        feasible = self._plan.limits.mask(self._plan, axis)
+        feasible = self._plan.limits.feasible(self._plan)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return ParetoSampler(
@@ -102,7 +100,7 @@ class Proposals:
         trial = self.ask()
         fixed = trial.user_attrs.get(FIXED)
         architecture = Architecture.from_dict(fixed) if fixed else self._plan.space.suggest(trial)
-        if not self._plan.limits.allow(self._plan, architecture, self._axis):
+        if not self._plan.limits.allow(self._plan, architecture):
             self._store.record(trial.number, over_limit=True)
             self._store.tell(trial.number, None)
             return None
@@ -125,9 +123,9 @@ class Proposals:
         space = self._plan.space
         for _ in range(MAX_DRAWS):
             architecture = space.sample(rng)
-            if architecture.key not in seen and self._plan.limits.allow(self._plan, architecture, self._axis):
+            if architecture.key not in seen and self._plan.limits.allow(self._plan, architecture):
                 return architecture
         if space.size > MAX_DRAWS:
             return None
         left = (arch for arch in space.enumerate() if arch.key not in seen)
-        return next((arch for arch in left if self._plan.limits.allow(self._plan, arch, self._axis)), None)
+        return next((arch for arch in left if self._plan.limits.allow(self._plan, arch)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -59,19 +60,20 @@ class _Grid(optuna.samplers.GridSampler):
 def _grid(choices: Mapping[str, tuple[Any, ...]], seed: int) -> BaseSampler:
     points = math.prod(len(values) for values in choices.values())
     if points > MAX_GRID:
-        raise ConfigError(f"sampler is 'grid', but the space has {points:,} points; at most {MAX_GRID:,} are allowed.")
+        raise ConfigError(
+            f"sampler is 'grid', but the space has {points:,} points; at most {MAX_GRID:,} are allowed."
+        )
     return _Grid({name: list(values) for name, values in choices.items()}, seed=seed)
 
 
 def _imported(name: str, seed: int) -> BaseSampler:
     module, _, attribute = name.partition(":")
     try:
-        cls = getattr(importlib.import_module(module), attribute)
+        cls: Any = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"sampler {name!r} cannot be imported: {error}.") from error
     if not (isinstance(cls, type) and issubclass(cls, BaseSampler)):
         raise ConfigError(f"sampler {name!r} is no subclass of optuna.samplers.BaseSampler.")
-    try:
-        return cls(seed=seed)
-    except TypeError:
-        return cls()
+    takes_seed = "seed" in inspect.signature(cls).parameters
+    sampler: BaseSampler = cls(seed=seed) if takes_seed else cls()
+    return sampler

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from se_nas.architecture import Architecture
@@ -20,6 +21,8 @@ from se_nas.run import ROW_FIELDS, RunFolder
 STUDY_NAME = "se-nas"
 COLUMNS = {"accuracy": "accuracy", "latency": "latency_ms", "macs": "macs", "params": "num_params"}
 """Objectives by their names in a configuration, and their fields in a row."""
+SEARCH, FINAL = "search", "final"
+"""Phases of a run, in a row's field ``phase``."""
 FIXED = "architecture"
 """User attribute of a trial whose architecture is given instead of suggested."""
 _SPENT = "spent"
@@ -38,7 +41,9 @@ class StudyStore:
     @classmethod
     def create(cls, folder: RunFolder, objectives: Sequence[str]) -> StudyStore:
         """A new study: accuracy is maximised, every cost minimised."""
-        directions = ["maximize" if name == "accuracy" else "minimize" for name in objectives]
+        directions: list[StudyDirection] = [
+            StudyDirection.MAXIMIZE if name == "accuracy" else StudyDirection.MINIMIZE for name in objectives
+        ]
         with _quiet_optuna():
             storage = _storage(folder)
             study = optuna.create_study(study_name=STUDY_NAME, storage=storage, directions=directions)

@@ -12,14 +12,13 @@ from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.run import RunFolder
 from se_nas.study.clock import Clock
-from se_nas.study.evaluate import FINAL, SEARCH, Evaluator
+from se_nas.study.evaluate import Evaluator
 from se_nas.study.events import Progress
 from se_nas.study.finals import next_final, settled
 from se_nas.study.interrupts import Interrupts
-from se_nas.study.latency import LatencyAxis
 from se_nas.study.plan import Plan
 from se_nas.study.proposals import Proposals
-from se_nas.study.store import COLUMNS, FIXED, StudyStore
+from se_nas.study.store import COLUMNS, FINAL, FIXED, SEARCH, StudyStore
 
 MAX_FAILURES = 3
 """Candidates in a row that may fail before the run gives up: then the fault is not theirs."""
@@ -46,13 +45,13 @@ class Worker:
 
     def work(self) -> str:
         """Search, then train the finalists. Returns why it ended, in words."""
-        self._axis = LatencyAxis.prepare(self._plan, self._folder, self._progress)
         self._evaluator = Evaluator(
-            self._plan, self._store, self._progress, self._axis, self._stop, lambda: self._clock.spent
+            self._plan, self._store, self._progress, self._stop, lambda: self._clock.spent
         )
         for row in self._store.rows():
-            self._evaluator.remember_latency(row)
-        self._proposals = Proposals(self._plan, self._store, self._axis)
+            if self._plan.axis is not None:
+                self._plan.axis.remember(row)
+        self._proposals = Proposals(self._plan, self._store)
         for trial in self._store.open_trials():
             self._take_up(trial)
         self._progress.phase(SEARCH, self._clock.search_left(self._has_finals))

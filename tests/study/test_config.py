@@ -7,7 +7,8 @@ from se_nas.study.config import SearchConfig, parse_duration
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("3m", 180), ("1.5h", 5400), ("1d", 86400), (45, 45), ("45", 45), (" 2 M ", 120)]
+    ("text", "seconds"),
+    [("90s", 90), ("3m", 180), ("1.5h", 5400), ("1d", 86400), (45, 45), ("45", 45), (" 2 M ", 120)],
 )
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
@@ -23,7 +24,9 @@ def test_durations_that_are_none(text):
 def test_duration_scales_with_its_unit(number, unit):
     text = f"{number:.4f}"
     if float(text) > 0:
-        assert parse_duration(text + unit) == pytest.approx(float(text) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit])
+        assert parse_duration(text + unit) == pytest.approx(
+            float(text) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+        )
 
 
 def test_default_budget_only_without_trials():
@@ -55,7 +58,11 @@ def test_values_that_are_not_allowed(values, message):
 
 
 def test_accuracy_comes_first():
-    assert SearchConfig(backbone="x", objectives="macs, accuracy,params").objectives == ("accuracy", "macs", "params")
+    assert SearchConfig(backbone="x", objectives="macs, accuracy,params").objectives == (
+        "accuracy",
+        "macs",
+        "params",
+    )
 
 
 def test_missing_backbone():
@@ -72,7 +79,11 @@ def test_file_and_overrides(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a\n", "must hold keys"), ("a: [", "no valid YAML"), ("backbones: resnet18", "unknown key 'backbones'")],
+    [
+        ("- a\n", "must hold keys"),
+        ("a: [", "no valid YAML"),
+        ("backbones: resnet18", "unknown key 'backbones'"),
+    ],
 )
 def test_bad_files(tmp_path, text, message):
     file = tmp_path / "c.yaml"
@@ -82,7 +93,7 @@ def test_bad_files(tmp_path, text, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ConfigError, match="nothing.yaml cannot be read"):
+    with pytest.raises(ConfigError, match=r"nothing\.yaml cannot be read"):
         SearchConfig.load(tmp_path / "nothing.yaml")
 
 

@@ -4,7 +4,9 @@ from se_nas.errors import BackboneError
 from se_nas.study.inputs import smallest_input
 
 
-@pytest.mark.parametrize(("backbone", "side", "smallest"), [("resnet18", 32, 32), ("resnet18", 50, 50), ("inception_v3", 32, 96)])
+@pytest.mark.parametrize(
+    ("backbone", "side", "smallest"), [("resnet18", 32, 32), ("resnet18", 50, 50), ("inception_v3", 32, 96)]
+)
 def test_smallest_input(backbone, side, smallest):
     # Inception v3 has unpadded convolutions: 75 pixels are its minimum (its authors' note), 96 the next tried.
     assert smallest_input(backbone, side) == smallest

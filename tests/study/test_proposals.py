@@ -29,10 +29,10 @@ class Limits:
     def __init__(self, most=10**9):
         self.most = most
 
-    def allow(self, plan, architecture, axis=None):
+    def allow(self, plan, architecture):
         return sum(architecture.widths) <= self.most
 
-    def mask(self, plan, axis):
+    def feasible(self, plan):
         return None
 
 
@@ -46,14 +46,14 @@ def plan_of(sampler="random", limits=None, reduction=(2, 4, 8, 16)):
         space=space,
         plain=plain,
         limits=limits or Limits(),
-        width_costs=lambda name, axis: {"standard": lambda widths: widths.sum(1).astype(float)},
+        width_costs=lambda name: {"standard": lambda widths: widths.sum(1).astype(float)},
     )
 
 
 def proposals_of(tmp_path, plan):
     folder = RunFolder.create(tmp_path / "run", {}, {})
     store = StudyStore.create(folder, ("accuracy", "params"))
-    return Proposals(plan, store, None), store
+    return Proposals(plan, store), store
 
 
 def evaluate(store, trial, architecture):

@@ -103,19 +103,33 @@ def test_front_is_what_optuna_finds_among_the_search_readings(finished):
     study = optuna.load_study(study_name="se-nas", storage=storage)
     best = optuna.create_study(directions=study.directions)
     best.add_trials([trial for trial in study.trials if trial.user_attrs["phase"] == "search"])
-    assert {member.key for member in searched.front} == {trial.user_attrs["key"] for trial in best.best_trials}
+    assert {member.key for member in searched.front} == {
+        trial.user_attrs["key"] for trial in best.best_trials
+    }
 
 
 def test_dataframe_is_tidy(finished):
     frame = finished.to_dataframe()
     assert len(frame) == len(RunFolder.open(finished.path).rows())
-    assert {"accuracy", "loss", "num_params", "macs", "state", "seconds", "widths", "stage0", "stage3"} <= set(frame)
+    assert {
+        "accuracy",
+        "loss",
+        "num_params",
+        "macs",
+        "state",
+        "seconds",
+        "widths",
+        "stage0",
+        "stage3",
+    } <= set(frame)
     everywhere = frame[frame.baseline == "all_se_16"].iloc[0]
     assert everywhere.stage0 == "1/1 γ=4"
 
 
 def test_open_run_gives_the_same_front(finished):
-    assert [member.key for member in open_run(finished.path).front] == [member.key for member in finished.front]
+    assert [member.key for member in open_run(finished.path).front] == [
+        member.key for member in finished.front
+    ]
 
 
 def test_resuming_a_finished_run_changes_nothing(finished):
@@ -242,7 +256,12 @@ def test_a_space_that_is_smaller_than_the_trials(small, tmp_path):
     manifest = RunFolder.open(run.path).manifest
     assert "every architecture of the space" in manifest["stop_reason"]
     # None or γ=4 in the last stage, and the baselines outside the space.
-    assert {row["baseline"] for row in RunFolder.open(run.path).rows()} == {"plain", "all_se_16", "last_stage", None}
+    assert {row["baseline"] for row in RunFolder.open(run.path).rows()} == {
+        "plain",
+        "all_se_16",
+        "last_stage",
+        None,
+    }
 
 
 def test_a_budget_ends_the_search_and_leaves_a_provisional_front(small):
