@@ -89,8 +89,18 @@ class Grid:
         self._feasible, self._key = feasible, key
         # 1 and True, or 1 and 1.0, are equal as dictionary keys but may be two choices.
         self._numbers = [{(type(v), v): i for i, v in enumerate(values)} for values in self.choices]
-        self._costs: dict[bytes, tuple[float, ...]] = {}
-        self._allowed: dict[bytes, bool] = {}
+        self._costs: dict[int, tuple[float, ...]] = {}
+        self._allowed: dict[int, bool] = {}
+        if self.total < 2**62:
+            strides = np.append(np.cumprod(self.sizes[:0:-1])[::-1], 1)
+        else:
+            strides = np.random.default_rng(0).integers(1, 2**62, size=len(self.sizes))
+        self._weights = strides.astype(np.int64)
+        # Every single move: which parameter, and to which choice.
+        self._moves = (
+            np.repeat(np.arange(len(self.sizes)), self.sizes),
+            np.concatenate([np.arange(size) for size in self.sizes]),
+        )
 
     def params(self, row: Index) -> Params:
         return {name: values[int(i)] for name, values, i in zip(self.names, self.choices, row, strict=True)}
@@ -121,16 +131,19 @@ class Grid:
         """(count, n_params) points, uniform and independent."""
         return rng.integers(0, self.sizes, size=(count, len(self.sizes)))
 
-    def neighbours(self, row: Index) -> Index:
-        """All points that differ from ``row`` in one parameter."""
-        out = [row] * int((self.sizes - 1).sum())
-        moved = np.array(out, dtype=np.int64).reshape(-1, len(row))
-        at = 0
-        for d, size in enumerate(self.sizes):
-            others = np.delete(np.arange(size), row[d])
-            moved[at : at + len(others), d] = others
-            at += len(others)
-        return moved
+    def identify(self, rows: Index) -> Index:
+        """(n,) a number for each point, equal for equal points; beyond 2^62 points others may agree by chance."""
+        return rows @ self._weights
+
+    def distinct(self, rows: Index) -> Index:
+        """The rows without repetitions, in an order that depends on the set alone."""
+        return rows[np.unique(self.identify(rows), return_index=True)[1]]
+
+    def neighbours(self, rows: Index) -> Index:
+        """All points that differ in at most one parameter from one of ``rows``, each once."""
+        moved = np.repeat(rows[:, None], len(self._moves[0]), axis=1)
+        moved[:, np.arange(len(self._moves[0])), self._moves[0]] = self._moves[1]
+        return self.distinct(moved.reshape(-1, rows.shape[1]))
 
     def functions(self, rows: Index) -> Array:
         """(n, n_known [+ 1 with a prior]) values of the known objectives, in the study's own directions.
@@ -140,7 +153,7 @@ class Grid:
         """
         if not self._functions:
             return np.zeros((len(rows), 0))
-        keys = [row.tobytes() for row in rows]
+        keys = self.identify(rows).tolist()
         missing = {key: i for i, key in enumerate(keys) if key not in self._costs}
         if missing:
             points = [self.params(rows[i]) for i in missing.values()]
@@ -170,7 +183,7 @@ class Grid:
         """(n,) whether each point may be proposed."""
         if self._feasible is None:
             return np.ones(len(rows), dtype=bool)
-        keys = [row.tobytes() for row in rows]
+        keys = self.identify(rows).tolist()
         missing = {key: i for i, key in enumerate(keys) if key not in self._allowed}
         points = [self.params(rows[i]) for i in missing.values()]
         batch = getattr(self._feasible, "batch", None)
@@ -190,7 +203,7 @@ class Grid:
                 values = sign * self.functions(sketch)[:, column]
                 row, value = sketch[int(values.argmin())], values.min()
                 while True:
-                    around = self.neighbours(row)
+                    around = self.neighbours(row[None])
                     around = around[self.allowed(around)]
                     if not len(around):
                         break

@@ -216,8 +216,8 @@ class Proposer:
         def predict(points: Points) -> tuple[Array, Array]:
             return self._predict(models, points)
 
-        read = np.unique(history.rows[~history.barred], axis=0)
-        evaluated = np.unique(np.concatenate([read, history.pending]), axis=0)
+        read = self.grid.distinct(history.rows[~history.barred])
+        evaluated = self.grid.distinct(np.concatenate([read, history.pending]))
         read_points = self._points(evaluated)
         means, deviations = predict(read_points)
         reference = self._reference(means)
@@ -283,10 +283,10 @@ class Proposer:
         for column, model in models.items():
             variance = deviations[:, column] ** 2
             steps[:, column] = variance / np.sqrt(variance + model.noise**2)
-        busy = {row.tobytes() for row in history.pending}
+        busy = set(self.grid.identify(history.pending).tolist())
         best, gain = evaluated[0], -np.inf
         for i in contenders(means, deviations, EVALUATED):
-            if evaluated[i].tobytes() in busy:
+            if int(self.grid.identify(evaluated[i])) in busy:
                 continue
             boxes = free_boxes(np.delete(means, i, axis=0), reference)
             sure = improvement(means[i : i + 1], np.zeros((1, means.shape[1])), *boxes)[0]
@@ -336,7 +336,6 @@ class Proposer:
         if self._pool_points is not None:
             return self._pool_points, weigh(self._pool_points)[0]
         front = front[rng.permutation(len(front))[:32]]
-        near = [self.grid.neighbours(row) for row in front]
         mutated = front[rng.integers(len(front), size=2_000)]
         change = rng.random(mutated.shape) < 2.5 / mutated.shape[1]
         mutated = np.where(change, self.grid.sample(len(mutated), rng), mutated)
@@ -345,19 +344,24 @@ class Proposer:
             front[rng.integers(len(front), size=1_000)],
             front[rng.integers(len(front), size=1_000)],
         )
-        rows = np.concatenate([*near, mutated, crossed, self.grid.sample(1_000, rng), self._extremes])
+        rows = np.concatenate(
+            [self.grid.neighbours(front), mutated, crossed, self.grid.sample(1_000, rng), self._extremes]
+        )
         found, scores = self._weighed(rows, weigh)
         for _ in range(4):
             top = found[np.argsort(-scores, kind="stable")[:24]]
-            more, their = self._weighed(np.concatenate([self.grid.neighbours(row) for row in top]), weigh)
-            found, at = np.unique(np.concatenate([found, more]), axis=0, return_index=True)
-            scores = np.concatenate([scores, their])[at]
+            more = self.grid.neighbours(top)
+            more = more[~np.isin(self.grid.identify(more), self.grid.identify(found))]
+            if not len(more):
+                break
+            more, their = self._weighed(more, weigh)
+            found, scores = np.concatenate([found, more]), np.concatenate([scores, their])
         return self._points(found), scores
 
     def _weighed(
         self, rows: Index, weigh: Callable[[Points], tuple[Array, Array, Array]]
     ) -> tuple[Index, Array]:
-        rows = np.unique(rows, axis=0)
+        rows = self.grid.distinct(rows)
         rows = rows[self.grid.allowed(rows)]
         return rows, weigh(self._points(rows))[0]
 

@@ -34,10 +34,11 @@ def study_of(trials: int, noise: float = 0.05) -> optuna.Study:
     return study
 
 
-def test_the_parameter_with_the_largest_effect_is_the_most_important() -> None:
+def test_the_parameters_with_large_effects_are_the_most_important() -> None:
     found = importance(study_of(60))
     assert found["reason"] is None
-    assert max(found["objective"], key=found["objective"].get) == "s0"
+    ranked = sorted(found["objective"], key=lambda name: -found["objective"][name])
+    assert set(ranked[:2]) == {"s0", "s1"}
     assert sum(found["objective"].values()) == pytest.approx(1.0)
     assert set(found["trade_off"]) == set(CHOICES)
     json.dumps(found)
