@@ -114,6 +114,16 @@ def test_trainings_under_way_and_failed_candidates_are_not_asked_for():
     assert next_training([{}, {}], [1, 2], DIRECTIONS, rng=rng, failed=[0, 1]) is None
 
 
+def test_a_failed_candidate_without_readings_does_not_stand_in_the_way():
+    rng = np.random.default_rng(0)
+    readings = [{s: 70 + 0.1 * ((s * (i + 1)) % 3) for s in range(3)} for i in range(3)]
+    readings.insert(1, {})
+    step = next_training(readings, [1, 2, 3, 4], DIRECTIONS, rng=rng, failed=[1])
+    assert step is not None
+    assert step[0] != 1
+    assert step[1] == 3
+
+
 def test_parallel_workers_spread_over_uncertain_candidates():
     rng = np.random.default_rng(0)
     readings = [{s: 70 + 0.1 * ((s + i) % 3) for s in range(3)} for i in range(4)]
