@@ -66,6 +66,7 @@ def hover(browser, element):
     script(browser, "arguments[0].scrollIntoView({block: 'center'})", element)
     time.sleep(0.3)  # the scroll event comes late, and scrolling hides the tip
     ActionChains(browser).move_to_element(element).perform()
+    time.sleep(0.1)
 
 
 @pytest.fixture
@@ -110,7 +111,8 @@ def test_click_opens_the_card_with_curves_and_the_export_command(opened, report)
     assert card.is_displayed()
     assert f"Trial {best.number}" in card.text
     assert f"--pick {best.key}" in card.text
-    assert len(card.find_elements("css selector", ".chart path.run")) == len(best.readings)
+    curves = card.find_element("css selector", ".chart path.run").get_attribute("d")
+    assert curves.count("M") == len(best.readings)
     assert len(card.find_elements("css selector", "tbody tr")) == len(best.readings)
     card.find_element("css selector", "button").click()
     assert not card.is_displayed()
@@ -251,16 +253,17 @@ def test_runs_without_repeats_and_without_trials_open_cleanly(page, tmp_path):
     page(write_html(ParetoReport.load(empty), tmp_path / "empty.html"))
 
 
-def test_a_thousand_trials_open_fast(page, browser, tmp_path):
-    """The page of a thousand trials is complete before two seconds of the browser's own clock have passed."""
-    big = ParetoReport.load(write_run(tmp_path / "big", trials=1000, finalists=12))
-    path = write_html(big, tmp_path / "big.html")
+def test_a_thousand_trials_open_in_under_two_seconds(page, browser, tmp_path):
+    """Of the main thread's own time, which other programs on the machine do not lengthen."""
+    path = write_html(
+        ParetoReport.load(write_run(tmp_path / "big", trials=1000, finalists=12)), tmp_path / "big.html"
+    )
+    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     page(path)
-    spent = []
-    for _ in range(3):
-        page(path)
-        spent.append(script(browser, "return performance.getEntriesByType('navigation')[0].domComplete"))
-    assert min(spent) < 2000, spent
+    metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    browser.execute_cdp_cmd("Performance.disable", {})
+    spent = {metric["name"]: metric["value"] for metric in metrics}
+    assert spent["TaskDuration"] < 2, spent
 
 
 def test_comparison_page(page, tmp_path):

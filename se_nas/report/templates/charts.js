@@ -94,13 +94,17 @@ class Plot {
   line(x1, y1, x2, y2, cls) {
     this.add(svg("line", { class: cls, x1: this.px(x1), y1: this.py(y1), x2: this.px(x2), y2: this.py(y2) }));
   }
-  path(points, cls, step = false) {
-    let d = "";
-    points.forEach(([x, y], index) => {
-      const [px, py] = [this.px(x).toFixed(1), this.py(y).toFixed(1)];
-      d += index === 0 ? `M${px} ${py}` : step ? `H${px}V${py}` : `L${px} ${py}`;
-    });
-    this.add(svg("path", { class: cls, d }));
+  path(points, cls, step = false) { this.paths([points], cls, step); }
+  // Many lines as one element: a thousand of them would cost as many style computations.
+  paths(lines, cls, step = false) {
+    const parts = [];
+    for (const points of lines) {
+      points.forEach(([x, y], index) => {
+        const px = this.px(x).toFixed(1), py = this.py(y).toFixed(1);
+        parts.push(index === 0 ? `M${px} ${py}` : step ? `H${px}V${py}` : `L${px} ${py}`);
+      });
+    }
+    if (parts.length) this.add(svg("path", { class: cls, d: parts.join("") }));
   }
 }
 Plot.count = 0;

@@ -224,11 +224,14 @@ function drawCurves(curves, height, label) {
       x: [0, Math.max(...shown.flatMap(({ reading }) => [reading.curve[reading.curve.length - 1][0]]))],
       y: extent([sorted[Math.floor(sorted.length * 0.02)], sorted[sorted.length - 1]]), xTitle: "epoch", yTitle: "validation top-1 accuracy, %", label,
     });
-    const rank = ({ c, reading }) => (reading.state === "stopped" ? 1 : c.front ? 2 : 0);
-    for (const { c, reading } of [...shown].sort((a, b) => rank(a) - rank(b))) {
-      const stopped = reading.state === "stopped", last = reading.curve[reading.curve.length - 1];
-      plot.path(reading.curve, `run ${stopped ? "stopped" : c.front ? "front" : ""}`);
-      if (stopped) plot.add(glyph(plot.px(last[0]), plot.py(last[1]), "cross", 3.5, { class: "end", "data-number": c.number }));
+    const kind = ({ c, reading }) => (reading.state === "stopped" ? "stopped" : c.front ? "front" : "");
+    for (const cls of ["", "stopped", "front"]) {
+      const own = shown.filter((curve) => kind(curve) === cls);
+      plot.paths(own.map(({ reading }) => reading.curve), `run ${cls}`);
+      for (const { c, reading } of cls === "stopped" ? own : []) {
+        const [epoch, value] = reading.curve[reading.curve.length - 1];
+        plot.add(glyph(plot.px(epoch), plot.py(value), "cross", 3.5, { class: "end", "data-number": c.number }));
+      }
     }
     return plot.node;
   };
@@ -275,15 +278,15 @@ function openCard(number) {
   close.addEventListener("click", () => card.close());
   const cell = (text, cls) => html("td", { class: cls }, text ?? "");
   card.replaceChildren(
-    html("div", { class: "bar" }, html("h2", { id: "card-title" }, `Trial ${c.number} · ${c.name}`), close),
-    html("p", { class: "sub" }, [c.reason || c.placement, c.front ? "On the front." : "", c.picks.length ? `Pick: ${c.picks.join(", ")}.` : ""].filter(Boolean).join(" ")),
-    drawing(c), numbers(c), html("p", { class: "note" }, "Numbers in blocks are hidden widths of SE; – is no SE."),
+    html("div", { class: "bar" }, html("h2", { id: "card-title" }, [`Trial ${c.number}`, ...c.baselines].join(" · ")), close),
+    html("p", { class: "sub" }, [c.reason || c.placement, c.front ? "on the front" : "", c.picks.length ? `pick: ${c.picks.join(", ")}` : ""].filter(Boolean).join("; "), "."),
+    drawing(c), html("p", { class: "note" }, "Numbers in blocks are hidden widths of SE; – is no SE."), numbers(c),
+    c.export ? html("h3", {}, "Export") : null, c.export ? html("pre", { id: "card-export" }, c.export) : null,
     html("h3", {}, "Readings"),
     html("div", { class: "scroll" }, html("table", {},
       html("thead", {}, html("tr", {}, ["trial", "phase", "seed", "state", "epochs", "accuracy %", "loss", "test %"].map((text, i) => html("th", { class: i === 1 || i === 3 ? "" : "num", scope: "col" }, text)))),
       html("tbody", {}, c.readings.map((r) => html("tr", {}, cell(r.number, "num"), cell(r.phase), cell(r.seed, "num"), cell(r.error ? `${r.state}: ${r.error}` : r.state), cell(`${r.epochs}/${r.planned}`, "num"), cell(fixed(r.accuracy, 2), "num"), cell(fixed(r.loss, 4), "num"), cell(fixed(r.test, 2), "num")))))),
     html("h3", {}, "Learning curves"), chart,
-    c.export ? html("h3", {}, "Export") : null, c.export ? html("pre", { id: "card-export" }, c.export) : null,
     html("p", { class: "note" }, `Key ${c.key}`));
   card.showModal();
   responsive(chart, drawCurves(() => curvesOf([c]), 220, `Learning curves of trial ${c.number}`));
