@@ -21,7 +21,6 @@ from se_nas.architecture import Architecture
 from se_nas.blocks import SqueezeExcite
 from se_nas.model import build_model
 
-SIDE = 64
 # name -> (gate, gate scale, bias of the last layer); None leaves torch's own initialisation
 WAYS: dict[str, tuple[str, float, float | None]] = {
     "sigmoid, ordinary start": ("sigmoid", 1.0, None),
@@ -105,11 +104,12 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
     args = parser.parse_args()
-    (train_x, train_y), (val_x, val_y) = digits(SIDE)
+    (train_x, train_y), (val_x, val_y) = digits(args.side)
     print(machine())
-    print(f"{LITE0}, SE at every site, γ=4; {len(train_y)} digits at {SIDE}x{SIDE}")
+    print(f"{LITE0}, SE at every site, γ=4; {len(train_y)} digits at {args.side}x{args.side}")
     print(f"{args.steps} steps of 32 images, {args.seeds} seeds")
     columns = ["start", "output differs by", "gradient of last layer, step 1", "last layer, step 2"]
     columns += ["first layer, step 2", "gates moved by", "gates vary over images by", "accuracy %"]

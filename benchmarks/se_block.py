@@ -1,0 +1,179 @@
+"""Forms of the SE block side by side: time, against timm's SEModule, by shape and memory format.
+
+Timings are paired: in every round each form runs once, in an order that is turned from round to round, and is
+divided by timm's of the same round; the table has the median of these ratios and an interval of its median (sign
+test, 95 %). The largest difference of each form's output from timm's, with the same weights, is beside it.
+
+    python benchmarks/se_block.py [--device cuda] [--compiled] [--training] [--shapes 1x64x56 16x256x14]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from pretrained import machine
+from timm.layers import SEModule
+from torch import Tensor, nn
+from torchvision.ops import SqueezeExcitation
+
+from se_nas.blocks import SqueezeExcite
+from se_nas.inference import LinearSqueezeExcite
+
+# batch, channels, side; from resnet and MBConv nets at 224 pixels, and small maps
+SHAPES = ["1x96x112", "1x256x56", "1x512x28", "1x1024x14", "1x2048x7", "16x64x56", "16x256x14", "64x64x8"]
+FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+
+
+def linear_form(block: SqueezeExcite, *, in_place: bool) -> LinearSqueezeExcite:
+    """What ``optimize_for_inference`` makes of the block."""
+    layers = []
+    for conv in (block.fc1, block.fc2):
+        layer = nn.Linear(conv.in_channels, conv.out_channels)
+        layer.load_state_dict({"weight": conv.weight.flatten(1), "bias": conv.bias})
+        layers.append(layer)
+    return LinearSqueezeExcite(layers[0], nn.ReLU(inplace=True), layers[1], nn.Sigmoid(), in_place=in_place)
+
+
+def forms(channels: int) -> dict[str, nn.Module]:
+    """Every form, with the same weights; timm's first."""
+    width = max(8, channels // 16)
+    ours = SqueezeExcite(channels, width)
+    doubled = SqueezeExcite(channels, width)
+    timm_form, torchvision_form = SEModule(channels, rd_channels=width), SqueezeExcitation(channels, width)
+    for other in (doubled, timm_form, torchvision_form):
+        other.load_state_dict(ours.state_dict())
+    doubled.gate_scale = 2.0
+    return {
+        "timm SEModule": timm_form,
+        "torchvision": torchvision_form,
+        "SqueezeExcite": ours,
+        "with gate scale 2": doubled,
+        "linear": linear_form(ours, in_place=False),
+        "linear, in place": linear_form(ours, in_place=True),
+    }
+
+
+def measure(
+    runs: dict[str, Callable[[], object]], synchronize: Callable[[], object], seconds: float
+) -> dict[str, tuple[float, float, float]]:
+    """Median ratio to the first form and the interval of the median, by form."""
+    names = list(runs)
+
+    def timed(name: str, count: int) -> float:
+        synchronize()
+        start = time.perf_counter()
+        for _ in range(count):
+            runs[name]()
+        synchronize()
+        return (time.perf_counter() - start) / count
+
+    for name in names:
+        timed(name, 3)
+    # One reading takes about two milliseconds, long against the clock and short against drifts.
+    count = max(1, round(2e-3 / timed(names[0], 3)))
+    ratios: dict[str, list[float]] = {name: [] for name in names}
+    end, rounds = time.monotonic() + seconds, 0
+    while rounds < 15 or (time.monotonic() < end and rounds < 200):
+        turned = names[rounds % len(names) :] + names[: rounds % len(names)]
+        readings = {name: timed(name, count) for name in turned}
+        for name in names:
+            ratios[name].append(readings[name] / readings[names[0]])
+        rounds += 1
+    return {name: _median_with_interval(values) for name, values in ratios.items()}
+
+
+def _median_with_interval(values: list[float]) -> tuple[float, float, float]:
+    values = sorted(values)
+    reach = round(0.98 * len(values) ** 0.5)
+    middle = len(values) // 2
+    return (
+        statistics.median(values),
+        values[max(0, middle - reach)],
+        values[min(len(values) - 1, middle + reach)],
+    )
+
+
+def table(shapes: list[str], *, device: str, compiled: bool, training: bool, seconds: float) -> None:
+    """Print one table: shapes down, forms across."""
+    mode = ("compiled" if compiled else "eager") + (", forward and backward" if training else ", inference")
+    print(f"\n### {mode}\n")
+    header_done = False
+    for shape in shapes:
+        batch, channels, side = map(int, shape.split("x"))
+        for name, memory_format in FORMATS.items():
+            x = torch.randn(batch, channels, side, side, device=device).to(memory_format=memory_format)
+            nets = {key: net.to(device).train(training) for key, net in forms(channels).items()}
+            if training:
+                nets.pop("linear, in place")
+            if compiled:
+                torch._dynamo.reset()
+                nets = {key: torch.compile(net) for key, net in nets.items()}  # type: ignore[misc]
+            with torch.inference_mode(not training):
+                expected = nets["timm SEModule"](x.clone())
+                errors = {
+                    key: float((net(x.clone()) - expected).abs().max() / expected.abs().max())
+                    for key, net in nets.items()
+                    if key != "with gate scale 2"  # another function
+                }
+                for net in nets.values():
+                    _open(net)
+                runs = {key: _step(net, x, training) for key, net in nets.items()}
+                found = measure(runs, torch.cuda.synchronize if device == "cuda" else _nothing, seconds)
+            if not header_done:
+                print(f"| shape | format | {' | '.join(list(nets)[1:])} | largest difference |")
+                print("|---" * (len(nets) + 2) + "|")
+                header_done = True
+            cells = [f"{m:.2f} ({low:.2f} to {high:.2f})" for m, low, high in list(found.values())[1:]]
+            print(f"| {shape} | {name} | {' | '.join(cells)} | {max(errors.values()):.0e} |", flush=True)
+
+
+@torch.no_grad()
+def _open(net: nn.Module) -> None:
+    """Gates of 1: a map that is scaled in place in every reading must not fade to slow subnormal numbers."""
+    net.get_parameter("fc2.weight").zero_()
+    net.get_parameter("fc2.bias").fill_(30.0)
+
+
+def _step(net: nn.Module, x: Tensor, training: bool) -> Callable[[], object]:
+    if not training:
+        return lambda: net(x)
+    leaf = x.detach().requires_grad_()
+
+    def step() -> object:
+        leaf.grad = None
+        net(leaf).sum().backward()
+        return leaf.grad
+
+    return step
+
+
+def _nothing() -> None:
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, help="batch x channels x side")
+    parser.add_argument("--compiled", action="store_true", help="also under torch.compile")
+    parser.add_argument("--training", action="store_true", help="also forward and backward")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each row of a table")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    print(machine() + (f", {torch.cuda.get_device_name()}" if args.device == "cuda" else ""))
+    print("Time as a share of timm's SEModule: below 1 is faster.")
+    for training in [False, True] if args.training else [False]:
+        for compiled in [False, True] if args.compiled else [False]:
+            table(args.shapes, device=args.device, compiled=compiled, training=training, seconds=args.seconds)
+
+
+if __name__ == "__main__":
+    main()
