@@ -15,12 +15,15 @@ function drawFronts(width) {
     xTitle: data.axis.title, yTitle: "validation top-1 accuracy, %", label: "Fronts of the runs; the tables below have the same numbers",
   });
   for (const run of data.runs) {
-    const { shape, cls } = look(run);
+    const { cls } = look(run);
     const front = run.points.filter((p) => p.front).sort((a, b) => a.cost - b.cost || a.accuracy - b.accuracy);
     plot.path([...front.map((p) => [p.cost, p.accuracy]), [plot.x[1], front[front.length - 1].accuracy]], `stair ${cls}`, true);
     for (const p of run.points) {
       if (p.interval && p.front) plot.line(p.cost, p.interval[0], p.cost, p.interval[1], `whisker ${cls}`);
     }
+  }
+  for (const run of data.runs) {
+    const { shape, cls } = look(run);
     for (const p of [...run.points].sort((a, b) => Number(a.front) - Number(b.front))) {
       const tip = `${run.name}, trial ${p.number}: ${p.name}, ${fixed(p.accuracy, 2)} %, ${fixed(p.cost, 3)} ${data.axis.unit}`;
       plot.add(glyph(plot.px(p.cost), plot.py(p.accuracy), shape, p.front ? 5.5 : 3.5, {
