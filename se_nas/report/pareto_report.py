@@ -224,7 +224,9 @@ class ParetoReport:
         on_front = dict(zip(keys, non_dominated(values, self.directions).tolist(), strict=True))
         probability = {}
         if self.noise is not None and self.final:
-            shares = probability_non_dominated(self._draws(standing), values[:, 1:], self.directions)
+            # Shrunk levels judge membership best: the best of several means is best partly by luck.
+            draws = self._draws(self.noise.shrunk(), standing)
+            shares = probability_non_dominated(draws, values[:, 1:], self.directions)
             probability = dict(zip(keys, shares.tolist(), strict=True))
         return tuple(
             replace(
@@ -247,11 +249,10 @@ class ParetoReport:
             return None
         return candidate.accuracy - half_width, candidate.accuracy + half_width
 
-    def _draws(self, members: Sequence[Candidate], count: int = 4000) -> np.ndarray:
+    def _draws(self, noise: SeedModel, members: Sequence[Candidate], count: int = 4000) -> np.ndarray:
         """Joint draws of the members' accuracies, shape (count, members)."""
-        assert self.noise is not None
         places = [self._read[candidate.key] for candidate in members]
-        return self.noise.draw(np.random.default_rng(0), count)[:, places]
+        return noise.draw(np.random.default_rng(0), count)[:, places]
 
     def _values(self, candidate: Candidate) -> list[float] | None:
         values = [candidate.value(objective) for objective in self.objectives]
@@ -303,7 +304,7 @@ class ParetoReport:
         """95 % interval of the hypervolume over seeds; None without final readings that repeat."""
         if self.noise is None or not self.final or not self.front:
             return None
-        values, draws = self.values(self.counted), self._draws(self.counted, count=1000)
+        values, draws = self.values(self.counted), self._draws(self.noise, self.counted, count=1000)
         return hypervolume_interval(values[:, 0], draws, values[:, 1:], self.reference, self.directions)
 
     def to_dict(self) -> dict[str, Any]:
