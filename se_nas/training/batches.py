@@ -16,6 +16,7 @@ from se_nas.training.runtime import Runtime
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 EVAL_BATCH = 256
+EVAL_PIXELS = EVAL_BATCH * 96 * 96
 
 
 class Batches(Protocol):
@@ -36,6 +37,13 @@ class Batches(Protocol):
 def effective_batch(recipe: Recipe, images: Images) -> int:
     """The batch size, cut to an even number that the data can fill."""
     return min(recipe.batch_size, max(2, len(images) // 2 * 2))
+
+
+def eval_batch(data: ImageData, runtime: Runtime) -> int:
+    """Images of one pass in validation: fewer where they are large, or where training ran out of memory."""
+    _, height, width = data.input_size
+    fitting = max(1, min(EVAL_BATCH, EVAL_PIXELS // (height * width)))
+    return fitting if runtime.micro_batch is None else min(fitting, runtime.micro_batch)
 
 
 class MemoryBatches:
@@ -69,9 +77,10 @@ def memory_eval_batches(data: ImageData, split: str, augment: Augment, runtime: 
     """Images in their order, without augmentation."""
     images: Images = getattr(data, split)
     assert images.pixels is not None
-    for start in range(0, len(images), EVAL_BATCH):
-        pixels = images.pixels[start : start + EVAL_BATCH].to(runtime.device)
-        yield formatted(augment.normalise(pixels), runtime), images.labels[start : start + EVAL_BATCH]
+    size = eval_batch(data, runtime)
+    for start in range(0, len(images), size):
+        pixels = images.pixels[start : start + size].to(runtime.device)
+        yield formatted(augment.normalise(pixels), runtime), images.labels[start : start + size]
 
 
 def formatted(images: torch.Tensor, runtime: Runtime) -> torch.Tensor:

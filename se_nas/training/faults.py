@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
+_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "Expected more than 1 value per channel",
+)
 EXPLODED = 10.0
 """A loss this many times that of guessing (ln K) is no longer learning."""
 
@@ -24,11 +32,22 @@ def check_loss(loss: float, num_classes: int) -> None:
         raise DivergedError(f"loss {loss:g}")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+@contextmanager
+def memory_limit() -> Iterator[None]:
+    """Turn every way in which torch says that memory ran out into ``OutOfMemoryError``.
+
+    So is a batch norm's refusal of one value per channel: it means that passes have become too small.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, ValueError) as error:
+        if _is_out_of_memory(error):
+            raise OutOfMemoryError(str(error)) from error
+        raise
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
     """Whether this is how torch says that memory ran out, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+    return any(words in str(error) for words in _WORDS)

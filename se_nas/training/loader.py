@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from se_nas.data import ImageData, Images
 from se_nas.errors import DataError
 from se_nas.training.augment import Augment
-from se_nas.training.batches import EVAL_BATCH, Batch, effective_batch, formatted
+from se_nas.training.batches import Batch, effective_batch, eval_batch, formatted
 from se_nas.training.randomness import AUGMENT, ORDER, generator, seeded
 from se_nas.training.recipe import Recipe
 from se_nas.training.runtime import Runtime
@@ -63,10 +63,9 @@ class LoaderBatches:
 
 def loader_eval_batches(data: ImageData, split: str, augment: Augment, runtime: Runtime) -> Iterator[Batch]:
     """Images in their order at the centre crop; those that cannot be decoded are left out."""
-    count = len(getattr(data, split))
+    count, size = len(getattr(data, split)), eval_batch(data, runtime)
     keys = [
-        [(0, 0, index) for index in range(start, min(start + EVAL_BATCH, count))]
-        for start in range(0, count, EVAL_BATCH)
+        [(0, 0, index) for index in range(start, min(start + size, count))] for start in range(0, count, size)
     ]
     transform = create_transform(
         data.input_size, is_training=False, interpolation="bicubic", use_prefetcher=True
@@ -150,10 +149,11 @@ class _Loader:
                 for batch in self._start():
                     yield batch
                     done += 1
-            except RuntimeError as error:
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                # A worker that dies while it hands a batch over breaks the connection instead.
                 self._loader = None
                 crashes += 1
-                if not _CRASH.search(str(error)):
+                if isinstance(error, RuntimeError) and not _CRASH.search(str(error)):
                     raise
                 if crashes > MAX_CRASHES:
                     raise DataError(

@@ -14,7 +14,7 @@ from se_nas.blocks import SqueezeExcite
 from se_nas.data import ImageData
 from se_nas.errors import DataError, InfeasibleError
 from se_nas.training.augment import Augment
-from se_nas.training.batches import Batches, MemoryBatches, memory_eval_batches
+from se_nas.training.batches import Batches, MemoryBatches, effective_batch, memory_eval_batches
 from se_nas.training.checkpoint import (
     STATE,
     WEIGHTS,
@@ -25,7 +25,7 @@ from se_nas.training.checkpoint import (
 )
 from se_nas.training.compiling import compile_blocks
 from se_nas.training.context import Context, Interrupted, StopTraining, TrainResult
-from se_nas.training.faults import DivergedError, OutOfMemoryError, check_loss, is_out_of_memory
+from se_nas.training.faults import DivergedError, OutOfMemoryError, check_loss, memory_limit
 from se_nas.training.loader import LoaderBatches, loader_eval_batches
 from se_nas.training.metrics import Metrics, score
 from se_nas.training.optim import classifier, make_loss, make_optimizer, make_scheduler, parameter_parts
@@ -78,7 +78,7 @@ class _Training:
         self.batches = make_batches(context)
         self.loss_fn = make_loss(self.recipe, self.batches.augment.mixes)
         self.first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        self.batch_size = min(self.recipe.batch_size, max(2, len(context.data.train) // 2 * 2))
+        self.batch_size = effective_batch(self.recipe, context.data.train)
         folder = context.checkpoint_dir
         self.writer = StateWriter(
             None if folder is None else checkpoint_path(folder, context.name, context.seed, STATE)
@@ -117,7 +117,8 @@ class _Training:
         for index in range(epoch, self.recipe.epochs):
             train_loss = self._epoch(index, step)
             step = 0
-            metrics = _evaluate(self.evaluated, self.context, self.batches.augment, "val")
+            with memory_limit():
+                metrics = _evaluate(self.evaluated, self.context, self.batches.augment, "val")
             check_loss(metrics.loss, self.context.data.num_classes)
             self._report(index, train_loss, metrics)
 
@@ -163,16 +164,13 @@ class _Training:
         count = len(images)
         pieces = math.ceil(count / min(count, self.runtime.micro_batch or count))
         total = torch.zeros((), device=images.device)
-        try:
-            for part, wanted in zip(images.chunk(pieces), targets.chunk(pieces), strict=True):
+        with memory_limit():
+            parts = zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True)
+            for part, wanted in parts:
                 with self.runtime.autocast():
                     loss = self.loss_fn(self.model(part).float(), wanted) * (len(part) / count)
                 self.scaler.scale(loss).backward()
                 total += loss.detach()
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                raise OutOfMemoryError(str(error)) from error
-            raise
         if self.recipe.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)

@@ -105,6 +105,8 @@ class Recipe:
             raise ConfigError(
                 f"crop_scale is {self.crop_scale!r}; it must be two shares with 0 < low <= high <= 1."
             )
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ConfigError(f"batch_size is {self.batch_size}; mixup and cutmix need an even one.")
         if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
             raise ConfigError(
                 f"warmup_epochs is {self.warmup_epochs:g}; it must be below epochs, {self.epochs}."

@@ -17,12 +17,12 @@ from se_nas.training.checkpoint import checkpoint_path, load_state, save_state
 from se_nas.training.loop import make_batches
 
 
-def limit_memory(model, largest):
-    """Let a forward pass of more than ``largest`` training images fail as torch does when memory runs out."""
+def limit_memory(model, largest, training=True):
+    """Let a forward pass of more than ``largest`` images fail as torch does when memory runs out."""
     sizes = []
 
     def check(module, inputs):
-        if module.training:
+        if module.training is training:
             if len(inputs[0]) > largest:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             sizes.append(len(inputs[0]))
@@ -66,6 +66,21 @@ def test_not_even_one_image_fits(small_net, make_context):
     limit_memory(model, 0)
     with pytest.raises(InfeasibleError, match=r"net-7 does not fit.*not even one image"):
         train(model, make_context(name="net-7"))
+
+
+def test_memory_that_runs_out_in_validation(small_net, make_context):
+    model = small_net()
+    limit_memory(model, 4, training=False)
+    result = train(model, make_context(batch_size=8))
+    assert (result.state, result.micro_batch) == ("complete", 4)
+
+
+def test_passes_that_become_too_small_for_batch_norm(small_net, make_context):
+    model = small_net()
+    model.drop = torch.nn.Sequential(model.drop, torch.nn.BatchNorm1d(16))
+    limit_memory(model, 1)
+    with pytest.raises(InfeasibleError, match="more than 1 value per channel"):
+        train(model, make_context())
 
 
 def test_other_runtime_errors_pass_through(small_net, make_context):
