@@ -36,7 +36,8 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         host, se = self._modules[_HOST], self._modules[self.gate_name]
-        assert host is not None and se is not None
+        assert host is not None
+        assert se is not None
         if self.anchor == "input":
             return host(se(x), *args, **kwargs)
         return se(host(x, *args, **kwargs))

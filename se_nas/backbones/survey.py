@@ -57,7 +57,8 @@ class Survey:
         for position, _ in votes.most_common():
             if position in self.positions:
                 return position
-        if "conv3x3" in self.positions and any(conventions.is_mbconv(self.graph, u) for u in self.units):
+        like_mbconv = sum(conventions.is_mbconv(self.graph, unit) for unit in self.units)
+        if "conv3x3" in self.positions and 2 * like_mbconv > len(self.units):
             return "conv3x3"
         return "standard" if "standard" in self.positions else self.positions[0]
 
@@ -130,6 +131,7 @@ class Survey:
             raise BackboneError(
                 f"{self.name} has no position {position!r}; positions it has: {', '.join(self.positions)}."
             )
+        self._refuse_shared_blocks()
         ordered: list[tuple[int, Site]] = []
         used: set[str] = set()
         for place in self.places(position):
@@ -145,6 +147,15 @@ class Survey:
                 ordered.append((gate.start, self._native_site(gate, label or "slot")))
         ordered.sort(key=lambda pair: pair[0])
         return [site for _, site in ordered]
+
+    def _refuse_shared_blocks(self) -> None:
+        for unit in self.units:
+            path, calls = unit.block.path, self.graph.trace.module_calls
+            if unit.kind in ("residual", "sibling") and path and calls[path] > 1:
+                raise BackboneError(
+                    f"{self.name} calls the block {path!r} {calls[path]} times in one forward pass, so an SE in it"
+                    " would gate several places at once. Give every place a block of its own."
+                )
 
     def _site(self, place: Place, position: str) -> Site:
         node = self.graph.nodes[place.node]

@@ -266,7 +266,7 @@ def end_of_chain(graph: Graph, convolution: int) -> int:
             return end
         index = children[0]
         op = graph.nodes[index].op
-        if not is_map(graph.nodes[index]):
+        if len(graph.nodes[index].shape) != len(graph.nodes[convolution].shape):
             return end
         if op in ACTIVATIONS:
             return index

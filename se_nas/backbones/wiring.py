@@ -41,6 +41,8 @@ def wiring_faults(
         if place is None:
             faults.append(f"{site.path} is no place of position {site.position}")
             continue
+        if site.position == "standard" and not _reaches_addition(survey, place):
+            faults.append(f"between {site.path} and the addition the branch goes on")
         expected = _expected_readers(survey, place, site.position)
         if (place.node, frozenset(expected)) not in found:
             faults.append(f"the gate at {site.path} does not reach what position {site.position} gates")
@@ -84,6 +86,15 @@ def _place_of(survey: Survey, site: Site) -> Place | None:
         if site.path == place.call.path and site.anchor == place.anchor:
             return place
     return None
+
+
+def _reaches_addition(survey: Survey, place: Place) -> bool:
+    """Whether only scalings, stochastic depth and the like lie between the gate and the addition."""
+    residual = place.unit.residual
+    if residual is None:
+        return True
+    path = survey.graph.between(place.node, residual.end)
+    return path.mixers == 0 and path.non_linear == 0
 
 
 def _expected_readers(survey: Survey, place: Place, position: str) -> set[int]:
