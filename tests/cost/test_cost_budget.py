@@ -1,0 +1,102 @@
+"""Budgets: what is read, what is refused, what is said of a space."""
+
+from __future__ import annotations
+
+import pytest
+
+from se_nas.cost import Budget, Range, check_budgets, format_cost
+from se_nas.errors import ConfigError, InfeasibleError
+
+
+def reach(low: float, high: float, exact: bool = True) -> Range:
+    middle = (low + high) / 2
+    return Range(
+        minimum=low, lower_quartile=middle, median=middle, upper_quartile=middle, maximum=high, exact=exact
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "cost", "limit", "relative"),
+    [
+        ("27M", "num_params", 27e6, False), ("4.2G", "macs", 4.2e9, False), ("31000", "num_params", 31_000, False),
+        (" .5 k ", "activations", 500, False), ("1.05x", "latency_ms", 1.05, True), ("2X", "macs", 2, True),
+        ("6.5ms", "latency_ms", 6.5, False), ("800us", "latency_ms", 0.8, False), ("800µs", "latency_ms", 0.8, False),
+        ("0.1s", "latency_ms", 100, False), ("1e7", "num_params", 1e7, False),
+    ],
+)  # fmt: skip
+def test_parse(text: str, cost: str, limit: float, relative: bool) -> None:
+    budget = Budget.parse(text, cost)
+    assert (budget.limit, budget.relative) == (pytest.approx(limit), relative)
+
+
+@pytest.mark.parametrize(
+    ("text", "cost", "message"),
+    [
+        ("27Q", "num_params", "'Q'; allowed: no unit, K, M, G, x"),
+        ("27MB", "num_params", "'MB'"),
+        ("6.5", "latency_ms", "no unit; allowed: us, ms, s, x"),
+        ("6.5M", "latency_ms", "'M'"),
+        ("5ms", "macs", "'ms'"),
+        ("-3M", "macs", "above 0"),
+        ("0", "macs", "above 0"),
+        ("nan", "macs", "above 0"),
+        ("", "macs", "above 0"),
+        ("1e999", "macs", "above 0"),
+        ("1M", "parms", "Did you mean 'num_params'"),
+    ],
+)
+def test_mistakes_are_named(text: str, cost: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        Budget.parse(text, cost)
+
+
+def test_the_limit_itself_is_within() -> None:
+    budget = Budget.parse("27M")
+    assert budget.check(27_000_000)
+    assert not budget.check(27_000_001)
+
+
+def test_relative_limits_need_the_backbone() -> None:
+    budget = Budget.parse("1.05x", "latency_ms")
+    assert budget.check(10.5, baseline=10.0)
+    assert not budget.check(10.6, baseline=10.0)
+    with pytest.raises(ConfigError, match="unmodified backbone"):
+        budget.check(10.0)
+
+
+def test_infeasible_names_the_smallest_that_would_do() -> None:
+    ranges = {"num_params": reach(11_689_512, 12_040_072), "latency_ms": reach(5.00011, 6)}
+    own = {"num_params": 11_689_512.0, "latency_ms": 5.0}
+    for text, cost, smallest in [
+        ("11M", "num_params", "11689512"),
+        ("0.9x", "num_params", "1x"),
+        ("4ms", "latency_ms", "5.0002ms"),
+        ("1x", "latency_ms", "1.0001x"),
+    ]:
+        with pytest.raises(InfeasibleError, match=f"meets is {smallest}") as caught:
+            check_budgets([Budget.parse(text, cost)], ranges, own)
+        named = str(caught.value).split(" meets is ")[1].rstrip(".")
+        assert check_budgets([Budget.parse(named, cost)], ranges, own) == []
+
+
+def test_idle_limits_are_said() -> None:
+    ranges = {"num_params": reach(11_689_512, 12_040_072), "macs": reach(1e9, 2e9, exact=False)}
+    budgets = [Budget.parse("13M"), Budget.parse("12M"), Budget.parse("3G", "macs")]
+    idle = check_budgets(budgets, ranges, {})
+    assert len(idle) == 2
+    assert "13M" in idle[0]
+    assert "12040072" in idle[0]
+    assert "as far as is known" in idle[1]
+
+
+@pytest.mark.parametrize(
+    ("cost", "value", "text"),
+    [
+        ("num_params", 27e6, "27M"),
+        ("macs", 4_111_512_576, "4.112G"),
+        ("num_params", 12, "12"),
+        ("latency_ms", 6.5, "6.5 ms"),
+    ],
+)
+def test_costs_for_people(cost: str, value: float, text: str) -> None:
+    assert format_cost(cost, value) == text

@@ -1,0 +1,183 @@
+"""The latency table on devices that are made up, so that the truth is known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from se_nas import Architecture, SearchSpace
+from se_nas.cost import CostModel, Latency, LatencySettings, LatencyTable, latency_table, profile, profiling
+from se_nas.cost.table import added, random_sampler, table_key
+from se_nas.errors import ConfigError, DeviceError, RunError
+
+SETTINGS = LatencySettings(input_size=(3, 64, 64))
+PLAIN = Architecture.plain("resnet18")
+NATIVE = Architecture.plain("mobilenetv3_small_050")
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SE_NAS_CACHE", str(tmp_path))
+
+
+class FakeMeter:
+    """A device on which a gate costs 0.5 %, 2e-8 for each map element and 1e-7 for each weight, and noise."""
+
+    def __init__(
+        self, arch: Architecture = PLAIN, settings: LatencySettings = SETTINGS, noise: float = 0.0
+    ) -> None:
+        self.plain, self.settings, self.noise = arch, settings, noise
+        self.conditions = {"device": "cpu", "device_name": "made up", "threads": 1, "batch_size": 1} | {
+            "precision": "fp32", "mode": "eager", "backend": "torch", "versions": {"torch": "2"}, "noise": noise,
+        }  # fmt: skip
+        self.measured: list[Architecture] = []
+        self._generator = np.random.default_rng(0)
+
+    def truth(self, arch: Architecture) -> float:
+        model = CostModel.for_architecture(arch, self.settings.input_size)
+        plain = np.array(
+            CostModel.for_architecture(self.plain, self.settings.input_size).sites and self._plain(arch)
+        )
+        fixed = 0.005 + 2e-8 * np.array([row[3] for row in model.fixed])
+        slope = 1e-7 * np.array([row[1] for row in model.slope])
+        return 1 + float(added(np.array([arch.widths]), plain, fixed, slope)[0])
+
+    @staticmethod
+    def _plain(arch: Architecture) -> list[int]:
+        return [site.native_rd_channels or (-1 if site.native else 0) for site in arch.sites]
+
+    def measure(self, arch: Architecture, **options: float) -> Latency:
+        self.measured.append(arch)
+        ratio = self.truth(arch) * float(np.exp(self.noise * self._generator.normal()))
+        reach = 2 * self.noise + 0.001
+        return Latency(
+            median_ms=20 * ratio,
+            ratio=ratio,
+            interval=(ratio - reach, ratio + reach),
+            repetitions=30,
+            baseline_ms=20.0,
+            throughput=50.0,
+            peak_memory=None,
+            conditions=self.conditions,
+            narrow_enough=True,
+            seconds=1.0,
+            note=None,
+        )
+
+
+@pytest.mark.parametrize("arch", [PLAIN, NATIVE], ids=lambda arch: arch.backbone)
+def test_the_truth_is_found(arch: Architecture) -> None:
+    meter = FakeMeter(arch)
+    table = LatencyTable.measure(meter, random_sampler(arch))
+    assert table.passed
+    assert table.check.total_error < 1e-6
+    sample = random_sampler(arch)
+    generator = np.random.default_rng(9)
+    fresh = [sample(generator) for _ in range(20)]
+    predicted = table.predict(np.array([one.widths for one in fresh]))
+    assert predicted == pytest.approx([20 * meter.truth(one) for one in fresh], rel=1e-6)
+    assert table.ratio(np.array([arch.widths])) == pytest.approx([1.0])
+
+
+def test_noise_averages_out() -> None:
+    meter = FakeMeter(noise=0.002)
+    table = LatencyTable.measure(meter, random_sampler(PLAIN))
+    full = replace(PLAIN, widths=tuple(site.channels // 16 for site in PLAIN.sites))
+    assert table.ratio(np.array([full.widths]))[0] == pytest.approx(meter.truth(full), abs=0.004)
+    assert (np.array(table.fixed) >= 0).all()
+    assert (np.array(table.slope) >= 0).all()
+
+
+def test_held_out_networks_take_no_part_in_the_fit() -> None:
+    meter = FakeMeter()
+    table = LatencyTable.measure(meter, random_sampler(PLAIN))
+    keys = [arch.key for arch in meter.measured]
+    assert len(set(keys)) == len(keys)
+    assert [row.widths for row in table.check.held_out] == [arch.widths for arch in meter.measured[-8:]]
+
+
+def test_a_table_that_fails_is_not_used_silently() -> None:
+    table = LatencyTable.measure(FakeMeter(noise=0.1), random_sampler(PLAIN))
+    widths = np.array([PLAIN.widths])
+    assert not table.passed
+    with pytest.raises(DeviceError, match=r"FAILS: on 8 networks.*idle device"):
+        table.predict(widths)
+    assert table.predict(widths, even_if_failed=True) == pytest.approx([20.0])
+
+
+def test_too_few_architectures() -> None:
+    space = SearchSpace.load("per_stage", backbone="resnet18")
+    few = list(space.enumerate())[:9]
+    with pytest.raises(ConfigError, match="needs 14 different architectures, and"):
+        LatencyTable.measure(FakeMeter(), lambda generator: few[generator.integers(9)])
+
+
+def test_round_trip_and_cache() -> None:
+    meter = FakeMeter()
+    table = LatencyTable.measure(meter, random_sampler(PLAIN))
+    assert LatencyTable.from_dict(json.loads(json.dumps(table.to_dict()))) == table
+    assert LatencyTable.load(meter, PLAIN) is None
+    path = table.save()
+    assert LatencyTable.load(meter, replace(PLAIN, widths=(8,) * 8)) == table
+    assert LatencyTable.load(FakeMeter(noise=0.5), PLAIN) is None
+    path.write_text("{")
+    assert LatencyTable.load(meter, PLAIN) is None
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"schema": 99}, {"schema": 1}, {"schema": 1, "check": {"held_out": []}}]
+)
+def test_what_is_no_table_is_refused(data: dict[str, object]) -> None:
+    with pytest.raises(RunError, match="no latency table"):
+        LatencyTable.from_dict(data)
+
+
+def test_key_depends_on_the_block_and_the_conditions() -> None:
+    keys = {
+        table_key(arch, conditions)
+        for arch in (PLAIN, replace(PLAIN, bias=False), replace(PLAIN, gate="hard_sigmoid"), NATIVE)
+        for conditions in ({"threads": 1}, {"threads": 2})
+    }
+    assert len(keys) == 8
+    assert table_key(PLAIN, {}) == table_key(replace(PLAIN, widths=(8,) * 8), {})
+
+
+def test_a_kept_table_is_used_and_a_failed_one_measured_again() -> None:
+    space = SearchSpace.load("per_block", backbone="resnet18")
+    meter = FakeMeter()
+    first = latency_table(meter, space, "standard")
+    count = len(meter.measured)
+    assert latency_table(meter, space, "standard") == first
+    assert len(meter.measured) == count
+    latency_table(meter, space, "standard", refresh=True)
+    assert len(meter.measured) > count
+    noisy = FakeMeter(noise=0.1)
+    latency_table(noisy, space, "standard")
+    count = len(noisy.measured)
+    latency_table(noisy, space, "standard")
+    assert len(noisy.measured) == 2 * count
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_profile(monkeypatch: pytest.MonkeyPatch, noise: float) -> None:
+    monkeypatch.setattr(profiling, "LatencyMeter", lambda arch, settings: FakeMeter(arch, settings, noise))
+    said: list[str] = []
+    result = profile("resnet18", space="per_block", settings=SETTINGS, progress=said.append)
+    assert said[0].startswith("latency of network 1 of ")
+    assert ("latency_ms" in result.ranges) == result.passed == (noise == 0)
+    assert ("FAILS" in result.summary()) == (noise > 0)
+    assert result.baseline_ms == 20.0
+    titles = [title for title, _ in result.tables()]
+    assert titles[0] == "what SE adds by site, position 'standard'"
+    assert len(result.tables()[0][1]) == 8
+    saved = json.loads(json.dumps(result.to_dict()))
+    assert saved["tables"]["standard"]["passed"] == (noise == 0)
+    assert saved["ranges"]["num_params"]["minimum"] == 11_689_512
+    if noise == 0:
+        reach = result.ranges["latency_ms"]
+        assert reach.minimum == pytest.approx(20.0)
+        assert reach.maximum > reach.median > reach.minimum
