@@ -26,9 +26,9 @@ class OutOfMemoryError(Exception):
     """One pass did not fit in the device's memory."""
 
 
-def check_loss(loss: float, num_classes: int) -> None:
-    """Raise ``DivergedError`` where a mean loss is not finite or exceeds ten times ln K."""
-    if not math.isfinite(loss) or loss > EXPLODED * math.log(num_classes):
+def check_loss(loss: float, num_classes: int | None) -> None:
+    """Raise ``DivergedError`` where a mean loss is not finite, or exceeds ten times ln K (unless K is None)."""
+    if not math.isfinite(loss) or (num_classes is not None and loss > EXPLODED * math.log(num_classes)):
         raise DivergedError(f"loss {loss:g}")
 
 

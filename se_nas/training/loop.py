@@ -10,9 +10,8 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from se_nas.blocks import SqueezeExcite
 from se_nas.data import ImageData
-from se_nas.errors import DataError, InfeasibleError
+from se_nas.errors import CheckpointError, DataError, InfeasibleError
 from se_nas.training.augment import Augment
 from se_nas.training.batches import Batches, MemoryBatches, effective_batch, memory_eval_batches
 from se_nas.training.checkpoint import (
@@ -34,7 +33,7 @@ from se_nas.training.randomness import DROPOUT, derived_seed, isolated
 RESTART_LR = 0.1
 """Share of the learning rate with which a diverged training is started again, once."""
 CHECK_EVERY = 20
-"""Steps between looks at the loss where a look would make a GPU wait."""
+"""Steps between looks at the loss: a look makes a GPU wait, and one bad step is no divergence."""
 
 
 def train(model: nn.Module, context: Context) -> TrainResult:
@@ -119,7 +118,8 @@ class _Training:
             step = 0
             with memory_limit():
                 metrics = _evaluate(self.evaluated, self.context, self.batches.augment, "val")
-            check_loss(metrics.loss, self.context.data.num_classes)
+            # Before the norms have settled, this loss may be huge where nothing is wrong.
+            check_loss(metrics.loss, None)
             self._report(index, train_loss, metrics)
 
     def _prepare(self) -> None:
@@ -131,7 +131,7 @@ class _Training:
         )
         decay = self.recipe.ema_decay
         self.ema = None if decay is None else ModelEmaV3(self.model, decay=decay, use_warmup=True)
-        self.loss_sum, self.last_step = 0.0, 0
+        self.loss_sum = 0.0
 
     @property
     def evaluated(self) -> nn.Module:
@@ -144,7 +144,6 @@ class _Training:
             self.loss_sum = 0.0
         self._set_mode(frozen=epoch < self.recipe.freeze_epochs)
         pending: list[torch.Tensor] = []
-        every = 1 if self.context.device == "cpu" else CHECK_EVERY
         for step, (images, targets) in enumerate(self.batches.epoch(epoch, start), start):
             if self.context.should_stop():
                 self._check(pending)
@@ -155,7 +154,7 @@ class _Training:
             self.scheduler.step_update(updates)
             if self.ema is not None:
                 self.ema.update(self.model, step=updates)
-            if len(pending) == every:
+            if len(pending) == CHECK_EVERY:
                 self._check(pending)
         self._check(pending)
         return self.loss_sum / self.batches.steps
@@ -197,9 +196,6 @@ class _Training:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-            for module in self.model.modules():
-                if isinstance(module, SqueezeExcite):
-                    module.train()
 
     def _report(self, epoch: int, train_loss: float, metrics: Metrics) -> None:
         extra = {
@@ -258,14 +254,20 @@ class _Training:
         if state["restarts"] > self.restarts:
             self.restarts = state["restarts"]
             self._prepare()
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["ema"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{str(self.writer.path)!r} is the state of another network: {str(error).splitlines()[0]}"
+            ) from error
         _restore_generators(state["generators"], self.context.device)
         self.loss_sum = state["loss_sum"]
-        self.runtime.micro_batch = state["micro_batch"]
+        if state["micro_batch"] is not None:
+            self.runtime.micro_batch = min(state["micro_batch"], self.runtime.micro_batch or self.batch_size)
         self.context.curve[:] = state["curve"]
         if state["metrics"] is not None:
             values = {**state["metrics"], "per_class": tuple(state["metrics"]["per_class"])}

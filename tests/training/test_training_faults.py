@@ -68,6 +68,23 @@ def test_not_even_one_image_fits(small_net, make_context):
         train(model, make_context(name="net-7"))
 
 
+def test_memory_that_runs_out_later_goes_on_from_the_state(small_net, make_context, tmp_path):
+    """As when another program takes memory: the first epoch fits, then passes of 8 do not."""
+    model = small_net()
+    passes = []
+
+    def check(module, inputs):
+        if module.training:
+            passes.append(len(inputs[0]))
+            if len(passes) > 8 and len(inputs[0]) > 4:
+                raise MemoryError
+
+    model.register_forward_pre_hook(check)
+    result = train(model, make_context(checkpoint_dir=tmp_path))
+    assert (result.state, result.micro_batch, result.epochs) == ("complete", 4, 3)
+    assert passes == [8] * 9 + [4] * 24
+
+
 def test_memory_that_runs_out_in_validation(small_net, make_context):
     model = small_net()
     limit_memory(model, 4, training=False)
@@ -116,8 +133,8 @@ def test_divergence_restarts_once_with_a_lower_rate(small_net, make_context, tmp
 
 def test_second_divergence_keeps_the_last_good_value(small_net, make_context, tmp_path):
     model = small_net()
-    # Passes 0-5 are the first epoch; the restart begins at pass 9 and its second epoch at 15.
-    poison(model, {8, 16})
+    # Six passes an epoch: the second fails and is looked at after pass 11, the restart fails in its second.
+    poison(model, {8, 20})
     result = train(model, make_context(checkpoint_dir=tmp_path))
     assert (result.state, result.restarts, result.epochs) == ("diverged", 1, 1)
     assert result.accuracy == result.curve[-1]["accuracy"]
@@ -128,7 +145,7 @@ def test_second_divergence_keeps_the_last_good_value(small_net, make_context, tm
 
 def test_diverged_before_any_epoch_has_no_value(small_net, make_context):
     model = small_net()
-    poison(model, {1, 3})
+    poison(model, {1, 7})
     result = train(model, make_context())
     assert (result.state, result.accuracy, result.loss, result.curve) == ("diverged", None, None, ())
 

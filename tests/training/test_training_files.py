@@ -105,6 +105,13 @@ def test_state_of_a_newer_schema(small_net, make_context, tmp_path):
         train(small_net(), make_context(checkpoint_dir=tmp_path))
 
 
+def test_state_of_another_network(small_net, make_context, tmp_path):
+    polls = iter(range(100))
+    train(small_net(), make_context(checkpoint_dir=tmp_path, stop=lambda: next(polls) >= 8))
+    with pytest.raises(CheckpointError, match="another network"):
+        train(small_net(se=False), make_context(checkpoint_dir=tmp_path))
+
+
 def test_weights_that_are_none(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match=r"x\.safetensors"):
