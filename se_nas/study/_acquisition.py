@@ -103,5 +103,5 @@ def contenders(means: Array, deviations: Array, limit: int) -> NDArray[np.int64]
     if len(rows) <= limit:
         return rows
     certain = front_of(means)
-    gap = np.array([(certain - lucky[row]).min(axis=1).max() for row in rows])
+    gap = (certain[None] - lucky[rows][:, None]).min(axis=2).max(axis=1)
     return rows[np.argsort(gap, kind="stable")[:limit]]

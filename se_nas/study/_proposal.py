@@ -17,6 +17,8 @@ from se_nas.study._surrogate import Points, Surrogate
 ENUMERATE = 20_000
 """Largest space of which every point is weighed; beyond, local search."""
 SKETCH = 2_048
+SIEVE = 2_000
+"""Points of an enumerated space that are weighed exactly; the others promise less by a rough bound."""
 SHORTLIST = 128
 DRAWS = 32
 EVALUATED = 64
@@ -79,6 +81,7 @@ class Proposer:
         self._positions = grid.positions(sketch)
         self._sorted = np.sort(grid.functions(sketch), axis=0)
         self._pool_points = None if self._pool is None else self._points(self._pool)
+        self._pool_costs = self._costs(self._pool if self._pool is not None else self._extremes)
         self._initial = 3 if initial is None else initial
 
     def _points(self, rows: Index) -> Points:
@@ -228,7 +231,11 @@ class Proposer:
             mean, sd = predict(points)
             return improvement(mean, sd, *boxes), mean, sd
 
-        points, scores = self._search(evaluated[_front_rows(means)], weigh, rng)
+        points = self._sieve(models, boxes, rng)
+        if points is None:
+            points, scores = self._search(evaluated[_front_rows(means)], weigh, rng)
+        else:
+            scores = weigh(points)[0]
         order = np.argsort(-scores, kind="stable")
         picked: list[int] = []
         for at in order:
@@ -326,15 +333,28 @@ class Proposer:
             out[column] = worst - 0.1 * max(best - worst, 1e-12)
         return out
 
+    def _sieve(
+        self, models: dict[int, Surrogate], boxes: tuple[Array, Array], rng: np.random.Generator
+    ) -> Points | None:
+        """The points of an enumerated space that promise most if they are lucky; None where it is too large."""
+        if self._pool_points is None or len(self._pool_points) <= SIEVE or not models:
+            return self._pool_points
+        some = self._pool_points[rng.permutation(len(self._pool_points))[:SHORTLIST]]
+        lucky = self._pool_costs.copy()
+        for column, model in models.items():
+            usual = np.quantile(model.predict(some)[1], 0.9)
+            lucky[:, column] = model.rough_mean(self._pool_points) + 2.5 * usual
+        bound = improvement(lucky, np.zeros_like(lucky), *boxes)
+        kept = np.argpartition(-bound, SIEVE)[:SIEVE]
+        return self._pool_points[np.sort(kept)]
+
     def _search(
         self,
         front: Index,
         weigh: Callable[[Points], tuple[Array, Array, Array]],
         rng: np.random.Generator,
     ) -> tuple[Points, Array]:
-        """Every point of an enumerated space, else what local search around the front and restarts find."""
-        if self._pool_points is not None:
-            return self._pool_points, weigh(self._pool_points)[0]
+        """What local search around the front and from random restarts finds, with its improvement."""
         front = front[rng.permutation(len(front))[:32]]
         mutated = front[rng.integers(len(front), size=2_000)]
         change = rng.random(mutated.shape) < 2.5 / mutated.shape[1]
