@@ -29,7 +29,7 @@ def rates(options: argparse.Namespace) -> None:
     """Architectures a second, against fvcore on the built model."""
     generator = np.random.default_rng(0)
     print(
-        f"{'backbone':22} {'sites':>5} {'fvcore':>12} {'measure_cost':>14} {'vectorised':>14}   (architectures a second)"
+        f"{'backbone':22} {'sites':>5} {'fvcore':>12} {'measure_cost':>14} {'vectorised':>14}  architectures a second"
     )
     for backbone in ("resnet18", "resnet50", "efficientnet_b0", "densenet121"):
         arch = Architecture.uniform(backbone, reduction=16, native="resize")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from se_nas import Architecture, SearchSpace
+from se_nas.architecture import native_width
 from se_nas.cost import CostModel, Latency, LatencySettings, LatencyTable, latency_table, profile, profiling
 from se_nas.cost.table import added, random_sampler, table_key
 from se_nas.errors import ConfigError, DeviceError, RunError
@@ -39,16 +40,10 @@ class FakeMeter:
 
     def truth(self, arch: Architecture) -> float:
         model = CostModel.for_architecture(arch, self.settings.input_size)
-        plain = np.array(
-            CostModel.for_architecture(self.plain, self.settings.input_size).sites and self._plain(arch)
-        )
+        plain = np.array([native_width(site) for site in arch.sites])
         fixed = 0.005 + 2e-8 * np.array([row[3] for row in model.fixed])
         slope = 1e-7 * np.array([row[1] for row in model.slope])
         return 1 + float(added(np.array([arch.widths]), plain, fixed, slope)[0])
-
-    @staticmethod
-    def _plain(arch: Architecture) -> list[int]:
-        return [site.native_rd_channels or (-1 if site.native else 0) for site in arch.sites]
 
     def measure(self, arch: Architecture, **options: float) -> Latency:
         self.measured.append(arch)
