@@ -20,10 +20,13 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     return blocks
 
 
-def compile_blocks(model: nn.Module) -> nn.Module:
-    """Compile the repeated blocks in place (the whole network where there are none); keys stay."""
+def compile_blocks(model: nn.Module, backend: str = "inductor") -> nn.Module:
+    """Compile the repeated blocks in place (the whole network where there are none); keys stay.
+
+    ``backend`` is one of ``torch.compile``.
+    """
     for block in repeated_blocks(model) or [model]:
-        block.compile()
+        block.compile(backend=backend)
     return model
 
 
