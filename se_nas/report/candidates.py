@@ -57,7 +57,7 @@ OBJECTIVES = {
 class Reading:
     """One training of a candidate: a row of ``trials.json``.
 
-    ``accuracy``, ``top5``, ``ece`` and ``test_accuracy`` are in percent, ``seconds`` is wall time,
+    ``accuracy``, ``top5`` and ``test_accuracy`` are in percent, ``ece`` is from 0 to 1, ``seconds`` is wall time,
     ``started`` and ``finished`` are seconds since the epoch, ``latency_interval`` is the 95 % interval of the
     ratio to the plain backbone.
     """
@@ -189,6 +189,32 @@ class Candidate:
     def value(self, objective: Objective) -> float | None:
         value = getattr(self, objective.field)
         return None if value is None else float(value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready summary; readings by the numbers of their trials."""
+        return {
+            "number": self.number,
+            "key": self.key,
+            "name": self.name,
+            "placement": self.placement,
+            "baselines": list(self.baselines),
+            "state": self.state,
+            "on_front": self.on_front,
+            "probability": self.probability,
+            "accuracy": self.accuracy,
+            "accuracy_interval": self.accuracy_interval and list(self.accuracy_interval),
+            "selection_accuracy": self.selection_accuracy,
+            "test_accuracy": self.test_accuracy,
+            "num_params": self.num_params,
+            "macs": self.macs,
+            "activations": self.activations,
+            "latency_ms": self.latency_ms,
+            "latency_ratio": self.latency_ratio,
+            "latency_interval": self.latency_interval and list(self.latency_interval),
+            "latency_source": self.latency_source,
+            "trials": [reading.number for reading in self.readings],
+            "counted": [reading.number for reading in self.counted],
+        }
 
 
 def mean_accuracy(readings: Sequence[Reading]) -> float | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from se_nas.report.page import Cell, Column, Row, Table, number_cell, render_template
+from se_nas.report.page import render_template
+from se_nas.report.page_tables import Cell, Column, Row, Table, number_cell
 from se_nas.report.placement import placement
 from se_nas.report.views import axis
 

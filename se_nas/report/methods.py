@@ -7,6 +7,8 @@ from typing import Any
 
 from se_nas.report.pareto_report import ParetoReport
 
+_CONDITIONS = ("batch_size", "threads", "precision", "mode", "backend")
+
 
 def methods_paragraph(report: ParetoReport) -> str:
     """What was searched, on what, how it was trained, measured and repeated; unknown parts are left out."""
@@ -59,7 +61,7 @@ def _trained(report: ParetoReport) -> str:
         {reading.epochs_planned for candidate in report.candidates for reading in candidate.searched}
     )
     settings = ", ".join(
-        f"{name.replace('_', ' ')} {value}" for name, value in recipe.items() if _short(value)
+        f"{name.replace('_', ' ')} {value}" for name, value in recipe.items() if _telling(name, value)
     )
     length = f" for {_range(epochs)} epochs" if epochs else ""
     return (
@@ -73,10 +75,9 @@ def _measured(manifest: Mapping[str, Any], costs: Sequence[str]) -> str:
     parts = []
     if "latency" in costs:
         device = manifest.get("device") or {}
+        latency = manifest.get("latency") or {}
         conditions = ", ".join(
-            f"{name.replace('_', ' ')} {value}"
-            for name, value in (manifest.get("latency") or {}).items()
-            if _short(value)
+            f"{name.replace('_', ' ')} {latency[name]}" for name in _CONDITIONS if _short(latency.get(name))
         )
         baseline = manifest.get("baseline_latency_ms")
         median = f", whose median was {baseline:.3f} ms" if baseline else ""
@@ -130,6 +131,12 @@ def _range(values: Sequence[int]) -> str:
 
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else "an unknown number of"
+
+
+def _telling(name: str, value: Any) -> bool:
+    """Whether a setting of the recipe says something: zeros, factors of one and defaults by name do not."""
+    idle = value == 0 or value in ("auto", "off") or (name.endswith(("_factor", "_prob")) and value == 1)
+    return _short(value) and name != "epochs" and not idle
 
 
 def _short(value: Any) -> bool:

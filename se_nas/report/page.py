@@ -6,18 +6,17 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from se_nas import __version__
-from se_nas.report.candidates import BASELINE_NAMES, Candidate
 from se_nas.report.differences import accuracy_gain, latency_gain
 from se_nas.report.methods import methods_paragraph
+from se_nas.report.page_tables import candidate_rows, effect_rows, front_rows, importance_rows
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import describe
-from se_nas.report.tables import candidates_csv, cost_text, front_table, indistinguishable, plus_minus
+from se_nas.report.tables import candidates_csv, indistinguishable, plus_minus
 from se_nas.report.views import pick_cards, selection_bias, view
 from se_nas.run import write_text
 
@@ -25,7 +24,7 @@ _LONG = ("class_names", "definition", "sites")
 _CONTENTS = (
     ("front", "Front"),
     ("sites", "Where SE ends up"),
-    ("effects", "Stages"),
+    ("effects", "What mattered"),
     ("selection", "Luck"),
     ("search", "Search"),
     ("latency", "Latency"),
@@ -33,34 +32,6 @@ _CONTENTS = (
     ("setup", "Configuration"),
     ("methods", "Methods"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    title: str
-    numeric: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """``sort`` orders a numeric column; ``number`` makes the cell a button that opens a trial's card."""
-
-    text: str
-    sort: float | str | None = None
-    number: int | None = None
-    kind: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    cells: Sequence[Cell]
-    kind: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    columns: Sequence[Column]
-    rows: Sequence[Row]
 
 
 def write_html(report: ParetoReport, path: str | Path) -> Path:
@@ -106,8 +77,10 @@ def render(report: ParetoReport) -> str:
         has_repeats=report.noise is not None,
         front_caption=_front_caption(report),
         picks=pick_cards(report) if report.front else [],
-        front=_front_table(report) if report.front else None,
-        all=_all_table(report),
+        front=front_rows(report) if report.front else None,
+        all=candidate_rows(report),
+        importance=importance_rows(report.manifest.get("importance") or {}),
+        sampler_effects=effect_rows(report.manifest.get("effects") or []),
         num_searched=sum(bool(candidate.searched) for candidate in report.candidates),
         history_caption=_history_caption(report),
         curves_caption=_curves_caption(report),
@@ -204,6 +177,9 @@ def _front_caption(report: ParetoReport) -> str:
         parts.append("Each accuracy is one reading, so there are no intervals.")
     if any(candidate.latency_interval for candidate in report.counted):
         parts.append("Horizontal bars: 95 % intervals of the latency ratio.")
+    if report.hypervolume_interval is not None:
+        low, high = report.hypervolume_interval
+        parts.append(f"Hypervolume {report.hypervolume():.3g} (95 % interval {low:.3g} to {high:.3g}).")
     return " ".join(parts)
 
 
@@ -222,11 +198,28 @@ def _curves_caption(report: ParetoReport) -> str:
     stopped = [item for item in readings if item.state == "stopped"]
     spared = sum(item.epochs_planned - item.epochs for item in stopped)
     planned = sum(item.epochs_planned for item in readings if item.state in ("complete", "stopped"))
+    control = _control(report.manifest.get("early_stopping") or {})
     if not stopped:
-        return "No trial was stopped early."
+        return f"No trial was stopped early. {control}"
     share = f", {100 * spared / planned:.0f} % of those planned" if planned else ""
+    count = f"{len(stopped)} of {len(readings)} trials were stopped early"
+    return f"{count}, which spared {spared} epochs{share}. {control}"
+
+
+def _control(stopping: Mapping[str, Any]) -> str:
+    """What the candidates that always run to the end say about wrong stops."""
+    if not stopping.get("controls"):
+        return ""
+    words = (
+        f"As a control {stopping['controls']} candidates ran to the end whatever the rule said; it would have"
+        f" stopped {stopping.get('would_stop')} of them"
+    )
+    if not stopping.get("would_stop"):
+        return f"{words}."
+    low, high = stopping.get("wrong_interval") or (0.0, 1.0)
     return (
-        f"{len(stopped)} of {len(readings)} trials were stopped early, which spared {spared} epochs{share}."
+        f"{words}, {stopping.get('wrong')} wrongly: they ended on the front"
+        f" (95 % interval of that share: {100 * low:.0f} to {100 * high:.0f} %)."
     )
 
 
@@ -239,81 +232,6 @@ def _latency_caption(pairs: Sequence[Mapping[str, Any]]) -> str:
         f"{len(pairs)} candidates were predicted before training and measured later; median error"
         f" {median:.2f} % of the plain backbone's latency. On the dashed line both agree."
     )
-
-
-def _front_table(report: ParetoReport) -> Table:
-    records = front_table(report)
-    names = [name for name in records[0] if name != "front"]
-    text = {"SE", "note"}
-    by_number = {str(candidate.number): candidate for candidate in report.candidates}
-    rows = []
-    for record in records:
-        candidate = by_number[record["trial"]]
-        cells = [
-            _trial_cell(candidate)
-            if name == "trial"
-            else Cell(text=record[name], kind="se" if name == "SE" else "")
-            if name in text
-            else number_cell(record[name])
-            for name in names
-        ]
-        rows.append(Row(cells=cells, kind=_kind(candidate)))
-    return Table(columns=[Column(title=name, numeric=name not in text) for name in names], rows=rows)
-
-
-def _all_table(report: ParetoReport) -> Table:
-    columns = [
-        Column(title="trial", numeric=True),
-        Column(title="SE"),
-        Column(title="role"),
-        Column(title="state"),
-        Column(title="accuracy %", numeric=True),
-        Column(title="search %", numeric=True),
-        Column(title="test %", numeric=True),
-        *(Column(title=f"{cost.name} {cost.unit}", numeric=True) for cost in report.costs),
-        Column(title="params M", numeric=True),
-    ]
-    if any(cost.name == "params" for cost in report.costs):
-        columns.pop()
-    rows = []
-    for candidate in report.candidates:
-        roles = [BASELINE_NAMES.get(name, name) for name in candidate.baselines]
-        cells = [
-            _trial_cell(candidate),
-            Cell(text=candidate.placement, kind="se"),
-            Cell(text=", ".join([*(["front"] if candidate.on_front else []), *roles])),
-            Cell(text=candidate.state),
-            _value_cell(candidate.accuracy, plus_minus(candidate) if candidate.accuracy is not None else ""),
-            _value_cell(candidate.selection_accuracy),
-            _value_cell(candidate.test_accuracy),
-            *(_value_cell(candidate.value(cost), cost_text(candidate, cost)) for cost in report.costs),
-            _value_cell(candidate.num_params, f"{(candidate.num_params or 0) / 1e6:.3f}"),
-        ]
-        rows.append(Row(cells=cells[: len(columns)], kind=_kind(candidate)))
-    return Table(columns=columns, rows=rows)
-
-
-def _trial_cell(candidate: Candidate) -> Cell:
-    return Cell(text=str(candidate.number), sort=candidate.number, number=candidate.number, kind="num")
-
-
-def number_cell(text: str) -> Cell:
-    """A cell that sorts by the number that its text begins with."""
-    digits = text.split("±")[0].split(" [")[0].lstrip("~").replace("−", "-")
-    try:
-        return Cell(text=text, sort=float(digits), kind="num")
-    except ValueError:
-        return Cell(text=text, sort="", kind="num")
-
-
-def _value_cell(value: float | None, text: str | None = None) -> Cell:
-    if value is None:
-        return Cell(text="", sort="", kind="num")
-    return Cell(text=f"{value:.2f}" if text is None else text, sort=value, kind="num")
-
-
-def _kind(candidate: Candidate) -> str:
-    return "base" if candidate.baselines else "front" if candidate.on_front else ""
 
 
 def _setup(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -325,7 +325,7 @@ class ParetoReport:
             "hypervolume_interval": self.hypervolume_interval and list(self.hypervolume_interval),
             "seed_deviation": self.seed_deviation,
             "front": [candidate.key for candidate in self.front],
-            "candidates": [_summary(candidate) for candidate in self.candidates],
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
             "config": dict(self.config),
             "manifest": dict(self.manifest),
             "trials": [dict(row) for row in self.rows],
@@ -336,29 +336,3 @@ def _checked_rows(rows: Any) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RunError("the table of trials is damaged: it must be a list of rows.")
     return tuple(rows)
-
-
-def _summary(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "number": candidate.number,
-        "key": candidate.key,
-        "name": candidate.name,
-        "placement": candidate.placement,
-        "baselines": list(candidate.baselines),
-        "state": candidate.state,
-        "on_front": candidate.on_front,
-        "probability": candidate.probability,
-        "accuracy": candidate.accuracy,
-        "accuracy_interval": candidate.accuracy_interval and list(candidate.accuracy_interval),
-        "selection_accuracy": candidate.selection_accuracy,
-        "test_accuracy": candidate.test_accuracy,
-        "num_params": candidate.num_params,
-        "macs": candidate.macs,
-        "activations": candidate.activations,
-        "latency_ms": candidate.latency_ms,
-        "latency_ratio": candidate.latency_ratio,
-        "latency_interval": candidate.latency_interval and list(candidate.latency_interval),
-        "latency_source": candidate.latency_source,
-        "trials": [reading.number for reading in candidate.readings],
-        "counted": [reading.number for reading in candidate.counted],
-    }

@@ -109,42 +109,35 @@ def candidates_csv(report: ParetoReport) -> str:
     """Every candidate as CSV: a header, then one line each; numbers unrounded, in the fields' own units."""
     records = [_record(candidate) for candidate in report.candidates]
     stream = io.StringIO()
-    writer = csv.DictWriter(
-        stream, fieldnames=list(records[0]) if records else ["number"], lineterminator="\n"
-    )
+    writer = csv.DictWriter(stream, fieldnames=_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return stream.getvalue()
 
 
+_COLUMNS = (
+    *("number", "key", "placement", "baselines", "position", "widths", "state", "on_front", "probability"),
+    *("readings", "accuracy", "accuracy_low", "accuracy_high", "selection_accuracy", "test_accuracy"),
+    *("num_params", "macs", "activations", "latency_ms", "latency_ratio"),
+    *("latency_ratio_low", "latency_ratio_high", "latency_source"),
+)
+
+
 def _record(candidate: Candidate) -> dict[str, Any]:
-    interval = candidate.accuracy_interval or ("", "")
-    ratio = candidate.latency_interval or ("", "")
-    return {
-        "number": candidate.number,
-        "key": candidate.key,
+    accuracy, ratio = candidate.accuracy_interval or ("", ""), candidate.latency_interval or ("", "")
+    record = candidate.to_dict() | {
         "placement": _plain_cell(candidate.placement),
         "baselines": " ".join(candidate.baselines),
         "position": candidate.position,
         "widths": " ".join(str(width) for width in candidate.widths),
-        "state": candidate.state,
         "on_front": int(candidate.on_front),
-        "probability": candidate.probability,
         "readings": len(candidate.counted),
-        "accuracy": candidate.accuracy,
-        "accuracy_low": interval[0],
-        "accuracy_high": interval[1],
-        "selection_accuracy": candidate.selection_accuracy,
-        "test_accuracy": candidate.test_accuracy,
-        "num_params": candidate.num_params,
-        "macs": candidate.macs,
-        "activations": candidate.activations,
-        "latency_ms": candidate.latency_ms,
-        "latency_ratio": candidate.latency_ratio,
+        "accuracy_low": accuracy[0],
+        "accuracy_high": accuracy[1],
         "latency_ratio_low": ratio[0],
         "latency_ratio_high": ratio[1],
-        "latency_source": candidate.latency_source,
     }
+    return {name: record[name] for name in _COLUMNS}
 
 
 def _plain_cell(text: str) -> str:

@@ -8,7 +8,7 @@ from test_report_pareto_report import simple_row
 from se_nas.errors import RunError
 from se_nas.report import ParetoReport, compare
 from se_nas.report.comparability import configuration, differences, repeats
-from se_nas.report.page import number_cell
+from se_nas.report.page_tables import number_cell
 
 
 def run_of(points, name="run", seeds=(1, 2, 3), scatter=(-0.1, 0.0, 0.1), interval=None, **changes):

@@ -108,6 +108,15 @@ def test_data_in_the_page_are_the_numbers_of_the_report(make_run):
         assert candidate.key in by_number[candidate.number]["export"]
 
 
+def test_page_gives_the_hypervolume_with_its_interval(make_run):
+    report = ParetoReport.load(make_run())
+    low, high = report.hypervolume_interval
+    assert low < high
+    assert f"Hypervolume {report.hypervolume():.3g} (95 % interval {low:.3g} to {high:.3g})." in render(
+        report
+    )
+
+
 def test_page_says_final_or_provisional(make_run):
     assert '<span class="pill final">final</span>' in render(ParetoReport.load(make_run("final")))
     text = render(ParetoReport.load(make_run("single", trials=14, seeds=0)))
@@ -178,6 +187,32 @@ def test_figures_are_refused_where_a_file_is_in_the_way(make_run, tmp_path):
     (tmp_path / "figures").write_text("")
     with pytest.raises(RunError, match="figures cannot be written"):
         write_figures(ParetoReport.load(make_run(trials=4, seeds=0)), tmp_path / "figures")
+
+
+def test_what_the_manifest_says_of_early_stopping_and_importance_is_shown(make_run):
+    run = make_run(
+        early_stopping={"controls": 4, "would_stop": 3, "wrong": 1, "wrong_interval": [0.008, 0.906]},
+        importance={
+            "objective": {"stage2": 0.75},
+            "trade_off": {"stage2": 0.5, "stage3": 0.5},
+            "reason": None,
+        },
+        effects=[
+            {"group": "stage 2", "choice": None, "effect": 0.5, "interval": [0.2, 0.8], "cost_percent": 4.0}
+            | {"per_percent": 0.125, "per_percent_interval": [0.05, 0.2]},
+            {"group": "stage0", "choice": 16, "effect": -0.1, "interval": None, "cost_percent": 0.0},
+        ],
+    )
+    text = render(ParetoReport.load(run))
+    assert (
+        "As a control 4 candidates ran to the end whatever the rule said; it would have stopped 3 of them,"
+        " 1 wrongly: they ended on the front (95 % interval of that share: 1 to 91 %)."
+    ) in text
+    assert "<td>stage2</td>" in text
+    assert ">75.0</td>" in text
+    assert ">+0.500 [+0.200, +0.800]</td>" in text
+    assert "<td>stage0 = 16</td>" in text
+    assert ">−0.100</td>" in text
 
 
 def test_methods_paragraph_says_what_was_done(make_run):

@@ -86,4 +86,4 @@ def test_csv_reads_back_and_is_no_formula(make_run):
 
 
 def test_csv_of_an_empty_run_has_a_header():
-    assert candidates_csv(report_of([], provisional=True)).strip() == "number"
+    assert candidates_csv(report_of([], provisional=True)).startswith("number,key,placement,")
