@@ -319,7 +319,9 @@ class Architecture:
         missing = names - data.keys()
         unknown = data.keys() - names - {"schema"}
         if missing or unknown:
-            wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"has unknown {sorted(unknown)[0]!r}"
+            wrong = (
+                f"lacks {', '.join(sorted(missing))}" if missing else f"has unknown {sorted(unknown)[0]!r}"
+            )
             raise ConfigError(f"this is no architecture: it {wrong}.")
         return cls(
             backbone=data["backbone"],
@@ -387,7 +389,9 @@ def _check_width(site: Site, width: int) -> None:
     if width == KEEP and not no_bottleneck:
         raise ConfigError(f"width -1 keeps a native gate without a bottleneck; {site.path!r} has none.")
     if width > 0 and no_bottleneck:
-        raise ConfigError(f"the native {site.native} gate at {site.path!r} has no width: keep (-1) or remove (0).")
+        raise ConfigError(
+            f"the native {site.native} gate at {site.path!r} has no width: keep (-1) or remove (0)."
+        )
 
 
 def native_width(site: Site) -> int:

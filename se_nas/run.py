@@ -62,8 +62,10 @@ class RunFolder:
         except (OSError, RunError) as error:
             if not existed:
                 shutil.rmtree(folder.path, ignore_errors=True)
-            raise error if isinstance(error, RunError) else RunError(
-                f"the run folder {folder.path} cannot be written: {error.strerror or error}."
+            raise (
+                error
+                if isinstance(error, RunError)
+                else RunError(f"the run folder {folder.path} cannot be written: {error.strerror or error}.")
             ) from error
         return folder
 
@@ -143,7 +145,9 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise RunError(f"another se-nas process is working on {self.path}; wait for it or stop it.") from None
+            raise RunError(
+                f"another se-nas process is working on {self.path}; wait for it or stop it."
+            ) from None
         try:
             yield
         finally:

@@ -28,7 +28,9 @@ def site(index=0, channels=64, stage=0, **fields):
 
 def architecture(widths, sites=None, **fields):
     sites = sites or tuple(site(index) for index in range(len(widths)))
-    return Architecture(**{"backbone": "net", "position": "standard", "sites": sites, "widths": widths, **fields})
+    return Architecture(
+        **{"backbone": "net", "position": "standard", "sites": sites, "widths": widths, **fields}
+    )
 
 
 @given(st.integers(1, 4096), st.sampled_from([1.5, 2, 3, 4, 8, 16, 32, 64]), st.sampled_from([0.0, 0.9]))
@@ -58,7 +60,7 @@ def test_reduction_out_of_range(reduction):
 
 
 def test_reduction_larger_than_any_channels():
-    with pytest.raises(ConfigError, match="reduction 1000 is larger than the channels allow.*64"):
+    with pytest.raises(ConfigError, match=r"reduction 1000 is larger than the channels allow.*64"):
         check_reductions([site()], {0: 1000})
 
 
@@ -119,7 +121,11 @@ def test_unknown_settings(fields):
         architecture((8,), **fields)
 
 
-@given(st.lists(st.sampled_from([0, 8, 16, 24]), min_size=1, max_size=6), st.booleans(), st.sampled_from(["relu", None]))
+@given(
+    st.lists(st.sampled_from([0, 8, 16, 24]), min_size=1, max_size=6),
+    st.booleans(),
+    st.sampled_from(["relu", None]),
+)
 def test_round_trip(widths, bias, act):
     made = architecture(tuple(widths), bias=bias, act=act, timm_kwargs=(("act_layer", "silu"),))
     again = Architecture.from_dict(json.loads(json.dumps(made.to_dict())))
@@ -132,7 +138,7 @@ def test_round_trip(widths, bias, act):
 
 def test_from_dict_refuses_what_it_does_not_know():
     data = architecture((8,)).to_dict()
-    with pytest.raises(ConfigError, match="schema 9.*Upgrade"):
+    with pytest.raises(ConfigError, match=r"schema 9.*Upgrade"):
         Architecture.from_dict({**data, "schema": 9})
     with pytest.raises(ConfigError, match="lacks bias"):
         Architecture.from_dict({name: value for name, value in data.items() if name != "bias"})
@@ -149,5 +155,6 @@ def test_description():
 
 
 def test_architecture_needs_neither_torch_nor_timm():
-    code = "import sys, se_nas.architecture, se_nas.run; print([m for m in ('torch', 'timm', 'optuna') if m in sys.modules])"
+    heavy = "[m for m in ('torch', 'timm', 'optuna') if m in sys.modules]"
+    code = f"import sys, se_nas.architecture, se_nas.run; print({heavy})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

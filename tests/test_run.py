@@ -90,7 +90,11 @@ def test_full_disk_at_creation_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_second_process_cannot_take_the_lock(folder):
-    with folder.lock(), pytest.raises(RunError, match="another se-nas process"), RunFolder(folder.path).lock():
+    with (
+        folder.lock(),
+        pytest.raises(RunError, match="another se-nas process"),
+        RunFolder(folder.path).lock(),
+    ):
         pass
     with folder.lock():
         pass

@@ -50,7 +50,19 @@ def profile(
     space: Annotated[str, typer.Option(help="Search space whose costs are ranged.")] = "per_block",
     input_size: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 224,
     latency_batch: Annotated[int, typer.Option(min=1, help="Batch size at which latency is measured.")] = 1,
+    num_classes: Annotated[int, typer.Option(min=1, help="Classes of the head.")] = 1000,
     device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format.")] = False,
+    mode: Annotated[str, typer.Option(help="eager, compile or cudagraph.")] = "eager",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
+    optimize: Annotated[
+        bool, typer.Option("--optimize", help="Rewrite the networks for inference first.")
+    ] = False,
+    latency_backend: Annotated[
+        str, typer.Option(help="torch, onnxruntime, or an entry point of se_nas.costs.")
+    ] = "torch",
+    refresh: Annotated[bool, typer.Option("--refresh", help="Measure even if a table is kept.")] = False,
     max_seconds: Annotated[float, typer.Option(help="Time limit of the measurement in seconds.")] = 300.0,
     json: Json = False,
 ) -> None:
@@ -59,7 +71,27 @@ def profile(
     Example:  se-nas profile resnet18 --input-size 64
     """
     from se_nas.cli import tables
-    from se_nas.cli.inspection import profile_backbone
+    from se_nas.cost import LatencySettings
+    from se_nas.cost import profile as measure
 
-    result = profile_backbone(backbone, space, input_size, latency_batch, device, max_seconds)
+    settings = LatencySettings(
+        input_size=(3, input_size, input_size),
+        batch_size=latency_batch,
+        num_classes=num_classes,
+        device=device,
+        precision=precision,
+        channels_last=channels_last,
+        mode=mode,
+        threads=threads,
+        optimize=optimize,
+        backend=latency_backend,
+    )
+    result = measure(
+        backbone,
+        space=space,
+        settings=settings,
+        max_seconds=max_seconds,
+        refresh=refresh,
+        progress=lambda text: typer.echo(text, err=True),
+    )
     tables.print_json(result.to_dict()) if json else tables.print_profile(result)

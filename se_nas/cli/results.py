@@ -72,7 +72,9 @@ def export(
     """
     from se_nas.exporting import export as write
 
-    exported = write(run, pick=pick, out=out, formats=tuple(format or ()), standalone=standalone, force=force)
+    exported = write(
+        run, pick=pick, out=out, format=["timm", *(format or ())], standalone=standalone, force=force
+    )
     typer.echo(exported)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 SEARCH_SHARE = 0.6
 FINAL_SHARE = 0.3
 LATENCY_SHARE = 0.1
-CANDIDATES = 16
+CANDIDATES = 20
 """Different architectures that a search should see when the schedule is sized to the budget."""
 
 

@@ -59,6 +59,12 @@ class SearchConfig(BaseModel):
     trials: int | None = Field(None, ge=1, description="Candidates to evaluate, baselines included.")
     budget: str | float | None = Field(None, description="Time for everything: 90s, 8m, 2h.")
     recipe: str | dict[str, Any] = Field("tiny", description="Training preset, or a mapping of its settings.")
+    trainer: str = Field(
+        "default", description="package.module:function that trains instead of the own loop."
+    )
+    log: str | None = Field(
+        None, description="tensorboard, or package.module:Class that is told every epoch."
+    )
     epochs: int | None = Field(None, ge=1, description="Epochs a candidate; by default sized to the budget.")
     batch_size: int | None = Field(None, ge=1, description="Training batch size.")
     input_size: int | None = Field(None, ge=1, description="Height and width of the images in pixels.")

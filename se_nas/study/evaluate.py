@@ -14,11 +14,13 @@ from se_nas.architecture import Architecture
 from se_nas.errors import InfeasibleError, SeNasError
 from se_nas.study.plan import Plan, candidate_model
 from se_nas.study.store import FINAL, StudyStore, now
-from se_nas.training import Context, TrainResult, evaluate, train
+from se_nas.training import Context, TrainResult, evaluate, load_trainer, make_logger
 
 if TYPE_CHECKING:
     from se_nas.study.events import Progress
+    from se_nas.study.stopping import Stopping
 
+LOGS = "logs"
 _MEASURED = ("accuracy", "top5", "loss", "train_loss", "ece")
 
 
@@ -29,6 +31,7 @@ class Evaluator:
         plan: the resolved search.
         store: where rows go.
         progress: told of every epoch.
+        stopping: the rule that ends hopeless candidates early.
         stop: polled between batches; True ends the training as unfinished.
         spent: seconds that the run has used so far, recorded with every epoch.
     """
@@ -38,11 +41,17 @@ class Evaluator:
         plan: Plan,
         store: StudyStore,
         progress: Progress,
+        stopping: Stopping,
         stop: Callable[[], bool],
         spent: Callable[[], float],
     ) -> None:
         self._plan, self._store, self._progress = plan, store, progress
         self._stop, self._spent = stop, spent
+        self._stopping = stopping
+        self._trainer = load_trainer(plan.config.trainer)
+        self._loggers = (
+            () if plan.config.log is None else (make_logger(plan.config.log, store.folder.path / LOGS),)
+        )
 
     def begin(
         self, number: int, architecture: Architecture, *, seed: int, phase: str, baseline: str | None
@@ -87,7 +96,7 @@ class Evaluator:
         try:
             fields |= self.costs(architecture, phase)
             self._store.record(number, **fields)
-            fields |= self._train(number, architecture, seed, phase)
+            fields |= self._train(number, architecture, seed, phase, fields)
         except (InfeasibleError, torch.OutOfMemoryError) as error:
             fields |= {"state": "infeasible", "error": str(error)}
         except SeNasError as error:
@@ -102,7 +111,9 @@ class Evaluator:
         fields["seconds"] = round(time.monotonic() - began, 3)
         return fields
 
-    def _train(self, number: int, architecture: Architecture, seed: int, phase: str) -> dict[str, Any]:
+    def _train(
+        self, number: int, architecture: Architecture, seed: int, phase: str, costs: Mapping[str, Any]
+    ) -> dict[str, Any]:
         plan = self._plan
         row = {
             "number": number,
@@ -117,7 +128,7 @@ class Evaluator:
             self._store.record(number, curve=curve, epochs=epoch)
             self._store.spend(self._spent())
             self._progress.epoch(row, metrics)
-            return True
+            return phase == FINAL or self._stopping.goes_on(number, architecture, costs, curve)
 
         model = candidate_model(plan.config, architecture, plan.data, seed)
         context = Context(
@@ -129,9 +140,16 @@ class Evaluator:
             name=architecture.key,
             on_epoch=on_epoch,
             stop=self._stop,
+            loggers=self._loggers,
         )
-        result = train(model, context)
+        result = self._trainer(model, context)
         fields = _fields(result)
+        if phase != FINAL and result.state == "complete":
+            self._stopping.finished(number, architecture, {**costs, **fields})
+        if phase != FINAL and result.state == "stopped":
+            self._store.record(
+                number, **self._stopping.expectation(number, architecture, {**costs, **fields})
+            )
         if phase == FINAL and result.state == "complete" and plan.data.test is not None:
             fields["test_accuracy"] = evaluate(model, context, "test").accuracy
         return fields

@@ -52,7 +52,7 @@ class LatencyAxis:
         budget: float | None,
         *,
         frozen: Mapping[str, Any] | None = None,
-        sample: Callable[[np.random.Generator], Architecture],
+        sample: Callable[[np.random.Generator], Architecture] | None,
         say: Callable[[str], None],
     ) -> LatencyAxis:
         """Build and time the backbone; take the table from the cache, or measure one where time allows.
@@ -62,7 +62,7 @@ class LatencyAxis:
             settings: the conditions of all measurements.
             budget: seconds of the whole run, or None.
             frozen: the manifest of a run that goes on: its median stays.
-            sample: draws architectures of the space.
+            sample: draws architectures of the space; None where it has several positions: a table is for one.
             say: told what takes time, and what was decided.
 
         Raises:
@@ -83,8 +83,8 @@ class LatencyAxis:
         else:
             say("timing the unmodified backbone")
             baseline_ms = meter.measure(plain, max_seconds=max_seconds).median_ms
-        table = LatencyTable.load(meter, plain)
-        if table is None and frozen is None and share >= TABLE_SECONDS:
+        table = None if sample is None else LatencyTable.load(meter, sample(np.random.default_rng(0)))
+        if table is None and sample is not None and frozen is None and share >= TABLE_SECONDS:
             say("measuring a latency table")
             try:
                 table = LatencyTable.measure(meter, sample, max_seconds=min(share / 2, MOST_TABLE_SECONDS))
@@ -109,9 +109,7 @@ class LatencyAxis:
         """
         known = self._known.get(architecture.key)
         if known is None or (measure and known["latency_source"] != MEASURED):
-            predicted = (
-                self.table is not None and not measure and architecture.position == self.meter.plain.position
-            )
+            predicted = self.table is not None and not measure
             known = self._predict(architecture) if predicted else self._measure(architecture)
             self._known[architecture.key] = known
         return known

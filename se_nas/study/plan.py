@@ -24,7 +24,16 @@ from se_nas.study.inputs import smallest_input
 from se_nas.study.latency import LatencyAxis
 from se_nas.study.limits import Limits
 from se_nas.study.samplers import make_sampler
-from se_nas.training import Context, Recipe, Runtime, initial_weights, measure_step_time
+from se_nas.study.warm_start import check_source
+from se_nas.training import (
+    Context,
+    Recipe,
+    Runtime,
+    initial_weights,
+    load_trainer,
+    make_logger,
+    measure_step_time,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -104,7 +113,6 @@ class Plan:
         """A cost as a function of widths for every position; None where it is not known before it is measured."""
         if objective == "latency":
             predict = self.latency_axis.predictions()
-            # A table holds for the sites of one position.
             return None if predict is None or self.space.position is None else {self.space.position: predict}
         column = "num_params" if objective == "params" else objective
 
@@ -197,6 +205,9 @@ def resolve(
     if config.checkpoint is not None and not Path(config.checkpoint).is_file():
         raise CheckpointError(f"there is no checkpoint {config.checkpoint}.")
     space = _space(config, frozen)
+    load_trainer(config.trainer)
+    if config.log is not None:
+        make_logger(config.log, path)
     if config.sampler != "pareto":
         make_sampler(config.sampler, seed=config.seed, choices=space.choices)
     found = baselines(space)
@@ -230,10 +241,12 @@ def resolve(
             _latency_settings(config, data, str(device)),
             config.budget_seconds,
             frozen=frozen,
-            sample=space.sample,
+            sample=None if space.position is None else space.sample,
             say=progress.message,
         )
         plan = replace(plan, axis=axis)
+    if frozen is None:
+        check_source(plan)
     return replace(plan, notes=tuple(limits.check_space(plan)))
 
 

@@ -75,5 +75,5 @@ def _imported(name: str, seed: int) -> BaseSampler:
     if not (isinstance(cls, type) and issubclass(cls, BaseSampler)):
         raise ConfigError(f"sampler {name!r} is no subclass of optuna.samplers.BaseSampler.")
     takes_seed = "seed" in inspect.signature(cls).parameters
-    sampler: BaseSampler = cls(seed=seed) if takes_seed else cls()
-    return sampler
+    make: Callable[..., BaseSampler] = cls
+    return make(seed=seed) if takes_seed else make()

@@ -11,7 +11,7 @@ from typing import Any
 
 import se_nas
 from se_nas.errors import RunError, SeNasError
-from se_nas.run import RunFolder
+from se_nas.run import CHECKPOINTS, RunFolder
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
 from se_nas.study.events import Progress
@@ -19,7 +19,9 @@ from se_nas.study.interrupts import Interrupts
 from se_nas.study.plan import Plan, resolve
 from se_nas.study.result import Run
 from se_nas.study.store import StudyStore, now
+from se_nas.study.warm_start import import_readings
 from se_nas.study.worker import Worker
+from se_nas.training import disk_used, prune
 
 _LIBRARIES = ("torch", "timm", "optuna", "fvcore", "numpy", "scipy", "pandas", "scikit-learn")
 
@@ -45,6 +47,9 @@ def start(plan: Plan, progress: Progress) -> Run:
     folder = RunFolder.create(plan.path, plan.config.model_dump(mode="json"), _manifest(plan))
     with folder.lock():
         store = StudyStore.create(folder, plan.config.objectives)
+        imported = import_readings(plan, store)
+        if imported:
+            progress.message(f"{imported} readings taken over from {plan.config.warm_start}")
         for name, architecture in plan.baselines.items():
             if plan.limits.allow(plan, architecture):
                 store.enqueue(plan.space.params(architecture), architecture, baseline=name)
@@ -106,7 +111,17 @@ def _carry_out(plan: Plan, folder: RunFolder, store: StudyStore, progress: Progr
     progress.message(reason)
     run = Run(folder)
     run.write_report()
+    if not run.interrupted:
+        _prune(run, plan, progress)
     return run
+
+
+def _prune(run: Run, plan: Plan, progress: Progress) -> None:
+    """Delete the weights that the configuration does not keep, once nothing can need them to go on."""
+    folder = run.path / CHECKPOINTS
+    kept = {member.key for member in (*run.front, *run.report.baselines)}
+    prune(folder, plan.config.keep, kept)
+    progress.message(f"checkpoints take {disk_used(folder) / 2**20:.0f} MiB")
 
 
 def _close(folder: RunFolder, store: StudyStore, clock: Clock, **changes: Any) -> None:

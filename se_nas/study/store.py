@@ -26,7 +26,10 @@ SEARCH, FINAL = "search", "final"
 FIXED = "architecture"
 """User attribute of a trial whose architecture is given instead of suggested."""
 _SPENT = "spent"
-_FROM_TRIAL = ("number", "params", "state")
+FROM_TRIAL = ("number", "params", "state")
+"""Fields of a row that Optuna itself keeps, or that are set on the way."""
+IMPORTED = "imported_from"
+"""User attribute of a trial that comes from another run."""
 
 
 class StudyStore:
@@ -74,20 +77,23 @@ class StudyStore:
         for name, value in fields.items():
             self._storage.set_trial_user_attr(trial_id, name, value)
 
-    def finish(self, number: int, values: Sequence[float] | None, **fields: Any) -> None:
+    def finish(
+        self, number: int, values: Sequence[float] | None, *, stopped: bool = False, **fields: Any
+    ) -> None:
         """Store the last fields and tell the sampler: objective values, or None for a trial without."""
         self.record(number, **fields, finished=now())
-        self.tell(number, values)
+        self.tell(number, values, stopped=stopped)
 
     def ask(self) -> Trial:
         """A trial: the oldest queued one, else a new one."""
         with _quiet_optuna():
             return self.study.ask()
 
-    def tell(self, number: int, values: Sequence[float] | None) -> None:
-        """Tell the sampler a trial's objective values; None says that it has none."""
+    def tell(self, number: int, values: Sequence[float] | None, *, stopped: bool = False) -> None:
+        """Tell the sampler a trial's objective values; None: it was stopped early, or has failed."""
+        without = TrialState.PRUNED if stopped else TrialState.FAIL
         with _quiet_optuna():
-            self.study.tell(number, values, state=None if values is not None else TrialState.FAIL)
+            self.study.tell(number, values, state=None if values is not None else without)
 
     def spend(self, seconds: float) -> None:
         """Store the time that the run has used, so that a resumed run keeps to its budget."""
@@ -110,6 +116,16 @@ class StudyStore:
         """One row a trial that was given an architecture of its own, in order of number."""
         return list(self._rows())
 
+    def num_evaluated(self) -> int:
+        """Candidates of the search that this run itself has evaluated."""
+        return sum(
+            trial.user_attrs.get("phase") == SEARCH
+            and trial.user_attrs.get("state", "running") not in ("running", "unfinished")
+            and IMPORTED not in trial.user_attrs
+            and "duplicate_of" not in trial.user_attrs
+            for trial in self.study.get_trials(deepcopy=False)
+        )
+
     def write_table(self) -> None:
         """Bring ``trials.json`` up to date."""
         self.folder.write_rows(self.rows())
@@ -120,7 +136,7 @@ class StudyStore:
                 continue
             if trial.user_attrs.get("duplicate_of") is not None:
                 continue
-            row = {name: trial.user_attrs.get(name) for name in ROW_FIELDS if name not in _FROM_TRIAL}
+            row = {name: trial.user_attrs.get(name) for name in ROW_FIELDS if name not in FROM_TRIAL}
             state = trial.user_attrs.get("state", "running")
             yield {"number": trial.number, "params": trial.params, "state": state, **row}
 

@@ -18,8 +18,10 @@ from se_nas.study.finals import next_final, settled
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.plan import Plan
 from se_nas.study.proposals import Proposals
+from se_nas.study.stopping import Stopping
 from se_nas.study.store import COLUMNS, FINAL, FIXED, SEARCH, StudyStore
 
+STOPPED = "stopped"
 MAX_FAILURES = 3
 """Candidates in a row that may fail before the run gives up: then the fault is not theirs."""
 MARGIN = 0.02
@@ -45,8 +47,9 @@ class Worker:
 
     def work(self) -> str:
         """Search, then train the finalists. Returns why it ended, in words."""
+        self._stopping = Stopping(self._plan, self._store)
         self._evaluator = Evaluator(
-            self._plan, self._store, self._progress, self._stop, lambda: self._clock.spent
+            self._plan, self._store, self._progress, self._stopping, self._stop, lambda: self._clock.spent
         )
         for row in self._store.rows():
             if self._plan.axis is not None:
@@ -59,6 +62,8 @@ class Worker:
         if self._has_finals and not self._interrupts.requested:
             self._progress.phase(FINAL, self._clock.left)
             self._finals()
+        if self._stopping.active:
+            self._folder.update_manifest(early_stopping=self._stopping.report())
         self.provisional = not settled(self._store.rows(), self._plan)
         return reason
 
@@ -96,7 +101,7 @@ class Worker:
         return None
 
     def _done(self) -> int:
-        return sum(row["phase"] == SEARCH and row["state"] != "running" for row in self._store.rows())
+        return self._store.num_evaluated()
 
     def _expected(self) -> float:
         """Seconds that the next candidate will take."""
@@ -137,12 +142,14 @@ class Worker:
         if fields["state"] == "unfinished":
             self._store.record(number, **fields)
         else:
-            self._store.finish(number, self._values(fields), **fields)
+            self._store.finish(number, self._values(fields), stopped=fields["state"] == STOPPED, **fields)
         self._store.write_table()
         self._progress.trial_finished({**row, **fields}, self._store)
         self._count_failures(fields)
 
     def _values(self, fields: dict[str, Any]) -> list[float] | None:
+        if fields["state"] == STOPPED:
+            return None
         values = [fields.get(COLUMNS[name]) for name in self._plan.config.objectives]
         if any(value is None or not math.isfinite(value) for value in values):
             return None

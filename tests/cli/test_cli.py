@@ -321,13 +321,13 @@ def test_ctrl_c_says_how_to_go_on(se, monkeypatch):
 
     from se_nas.study import evaluate
 
-    train = evaluate.train
+    train = evaluate.load_trainer("default")
 
     def interrupted(model, context):
         os.kill(os.getpid(), signal.SIGINT)
         return train(model, context)
 
-    monkeypatch.setattr(evaluate, "train", interrupted)
+    monkeypatch.setattr(evaluate, "load_trainer", lambda name: interrupted)
     code, out, err = se(*SEARCH, "--trials", "4")
     assert code == 130
     assert "se-nas resume runs/test_resnet-digits-1" in out

@@ -225,7 +225,7 @@ def test_changed_data_is_refused(small, monkeypatch):
 
 
 def test_a_failing_candidate_does_not_end_the_search(small, monkeypatch):
-    train = evaluate.train
+    train = evaluate.load_trainer("default")
 
     def sometimes(model, context):
         if failing.pop():
@@ -233,7 +233,7 @@ def test_a_failing_candidate_does_not_end_the_search(small, monkeypatch):
         return train(model, context)
 
     failing = [False, False, True, False]
-    monkeypatch.setattr(evaluate, "train", sometimes)
+    monkeypatch.setattr(evaluate, "load_trainer", lambda name: sometimes)
     run = search(small(trials=4, final_seeds=0))
     states = [row["state"] for row in RunFolder.open(run.path).rows()]
     assert states == ["complete", "failed", "complete", "complete"]
@@ -244,7 +244,7 @@ def test_all_candidates_failing_is_explained(small, monkeypatch):
     def broken(model, context):
         raise RuntimeError("no space in the cache")
 
-    monkeypatch.setattr(evaluate, "train", broken)
+    monkeypatch.setattr(evaluate, "load_trainer", lambda name: broken)
     with pytest.raises(RunError, match=r"3 candidates in a row failed.*no space in the cache"):
         search(small(trials=8, name="failing"))
 
@@ -270,3 +270,52 @@ def test_a_budget_ends_the_search_and_leaves_a_provisional_front(small):
     assert manifest["status"] == "finished"
     assert manifest["budget"]["spent"] < 40
     assert run.front
+
+
+@pytest.mark.parametrize("rule", ["moasha", "curves"])
+def test_stopped_candidates_keep_their_curve_and_are_not_on_the_front(small, rule):
+    run = search(small(early_stopping=rule, trials=6, epochs=2, final_seeds=0))
+    folder = RunFolder.open(run.path)
+    stopped = [row for row in folder.rows() if row["state"] == "stopped"]
+    assert folder.manifest["early_stopping"]["stopped"] == len(stopped)
+    assert bool(stopped) == (rule == "moasha")
+    for row in stopped:
+        assert (row["epochs"], len(row["curve"]), row["epochs_planned"]) == (1, 1, 2)
+        assert row["key"] not in {member.key for member in run.front}
+
+
+def test_weights_are_kept_by_policy(small, finished):
+    members = {member.key for member in (*finished.front, *finished.report.baselines)}
+    stems = {path.stem.rpartition("-s")[0] for path in (finished.path / "checkpoints").glob("*.safetensors")}
+    assert stems == members
+    run = search(small(trials=2, final_seeds=0, keep="none"))
+    assert list((run.path / "checkpoints").iterdir()) == []
+
+
+def test_warm_start_takes_readings_over_and_trains_nothing_twice(small, finished):
+    run = search(small(trials=1, final_seeds=0, warm_start=str(finished.path)))
+    rows = RunFolder.open(run.path).rows()
+    before = [row for row in RunFolder.open(finished.path).rows() if row["phase"] == "search"]
+    assert [row["key"] for row in rows[:5]] == [row["key"] for row in before]
+    assert [row["accuracy"] for row in rows[:5]] == [row["accuracy"] for row in before]
+    assert len({row["key"] for row in rows}) == len(rows) == 6
+
+
+def test_warm_start_from_other_conditions_is_refused(small, finished, tmp_path):
+    with pytest.raises(RunError, match="differs in: recipe"):
+        search(small(trials=1, epochs=2, warm_start=str(finished.path)))
+    with pytest.raises(RunError, match="no run folder"):
+        search(small(trials=1, warm_start="nowhere"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_users_trainer(small, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "def train(model, context):\n"
+        "    context.report(1, accuracy=50.0 + sum(p.numel() for p in model.parameters()) / 1e6)\n"
+        "    return {'accuracy': context.curve[-1]['accuracy'], 'loss': 1.0}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run = search(small(trials=3, final_seeds=0, trainer="mine:train"))
+    for row in RunFolder.open(run.path).rows():
+        assert row["accuracy"] == pytest.approx(50.0 + row["num_params"] / 1e6)

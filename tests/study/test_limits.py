@@ -1,0 +1,52 @@
+import pytest
+
+from se_nas.errors import ConfigError, InfeasibleError
+from se_nas.run import RunFolder
+from se_nas.study import search
+from se_nas.study.config import SearchConfig
+
+
+def config(tmp_path, **changes):
+    values = {
+        "backbone": "test_resnet",
+        "objectives": "accuracy,params",
+        "recipe": {"preset": "tiny", "batch_size": 128, "precision": "fp32"},
+        "epochs": 1,
+        "device": "cpu",
+        "final_seeds": 0,
+        "runs": str(tmp_path / "runs"),
+    }
+    return SearchConfig(**{**values, **changes})
+
+
+def plain_params():
+    import se_nas
+
+    model = se_nas.build_model(se_nas.Architecture.plain("test_resnet"), num_classes=10)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_limit_that_nothing_meets_is_refused_with_the_smallest_that_would_do(tmp_path):
+    with pytest.raises(InfeasibleError, match=rf"smallest limit that one meets is {plain_params()}"):
+        search(config(tmp_path, max_params="10K", trials=3))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_limit_holds_for_every_candidate_and_baseline(tmp_path):
+    limit = plain_params() + 6_000
+    run = search(config(tmp_path, max_params=str(limit), trials=5, sampler="random"))
+    rows = RunFolder.open(run.path).rows()
+    assert len(rows) == 5
+    assert all(row["num_params"] <= limit for row in rows)
+
+
+def test_a_limit_that_everything_meets_is_said_to_be_idle(tmp_path):
+    run = search(config(tmp_path, max_params="1.9x", trials=1))
+    assert any("is idle" in warning for warning in RunFolder.open(run.path).manifest["warnings"])
+
+
+@pytest.mark.parametrize("text", ["27Q", "-3M", "many", "5ms"])
+def test_a_limit_in_an_unknown_unit(tmp_path, text):
+    with pytest.raises(ConfigError, match=f"{text}"):
+        search(config(tmp_path, max_params=text, trials=1))
+    assert not (tmp_path / "runs").exists()
