@@ -21,7 +21,8 @@ def write_onnx(network: nn.Module, path: Path, input_size: tuple[int, ...]) -> f
     Input ``images`` (N, channels, height, width), output ``logits`` (N, classes), one file.
 
     Raises:
-        ConfigError: a package is missing, the network cannot be exported, or the outputs differ.
+        ConfigError: a package is missing, the weights are not float32, the network cannot be exported, or the
+            outputs differ.
     """
     try:
         import onnxruntime
@@ -30,6 +31,8 @@ def write_onnx(network: nn.Module, path: Path, input_size: tuple[int, ...]) -> f
         raise ConfigError(
             f"format 'onnx' needs the package {error.name}: pip install 'se-nas[onnx]'."
         ) from error
+    if any(parameter.dtype != torch.float32 for parameter in network.parameters()):
+        raise ConfigError("format 'onnx' needs float32 weights; convert the network with .float() first.")
     x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

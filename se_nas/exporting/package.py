@@ -28,7 +28,7 @@ ARCHITECTURE, CONFIG, WEIGHTS, CARD = "architecture.json", "config.json", "model
 FORMATS = ("timm", "safetensors", "onnx", "pt2", "standalone")
 METADATA = (
     *("num_classes", "input_size", "mean", "std", "interpolation", "crop_pct", "class_names"),
-    *("name", "reason", "run", "manifest", "row", "accuracy_interval", "seeds", "cost"),
+    *("name", "reason", "run", "manifest", "row", "accuracy_interval", "seeds"),
 )
 """Names that ``metadata`` may have."""
 
@@ -51,6 +51,17 @@ class Exported:
     folded: Folded
     timm_line: str | None
     differences: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """What a person wants to know after an export, a line each."""
+        lines = [f"{self.path}: {', '.join(self.files)}"]
+        if self.folded.folded or self.folded.left:
+            kept = f", {len(self.folded.left)} keep the factor in the weights" if self.folded.left else ""
+            lines.append(f"gate scale folded exactly in {len(self.folded.folded)} blocks{kept}")
+        lines += [f"{name}: outputs differ from PyTorch's by {d:.1g}" for name, d in self.differences.items()]
+        if self.timm_line:
+            lines.append(f"the same network from timm alone: {self.timm_line.splitlines()[-1]}")
+        return "\n".join(lines)
 
 
 def export_model(

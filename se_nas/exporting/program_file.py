@@ -20,7 +20,8 @@ def write_program(network: nn.Module, path: Path, input_size: tuple[int, ...]) -
         ConfigError: ``torch.export`` cannot take the network.
     """
     # A batch of 2: sizes 0 and 1 are special to the exporter and would be fixed.
-    x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
+    dtype = next(network.parameters()).dtype
+    x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0)).to(dtype)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -32,7 +33,7 @@ def write_program(network: nn.Module, path: Path, input_size: tuple[int, ...]) -
     torch.export.save(program, path)
     largest = 0.0
     for batch in (1, 3):
-        x = torch.randn(batch, *input_size, generator=torch.Generator().manual_seed(batch))
+        x = torch.randn(batch, *input_size, generator=torch.Generator().manual_seed(batch)).to(dtype)
         with torch.no_grad():
             expected = network(x)
             got = torch.export.load(path).module()(x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from pathlib import Path
 from string import Template
@@ -184,15 +183,14 @@ def write_standalone(
         ConfigError: the network cannot be said this way, or its outputs differ.
     """
     path = folder / "model.py"
-    write_text(path, standalone_source(architecture, network, input_size))
-    spec = importlib.util.spec_from_file_location("se_nas_exported_model", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    text = standalone_source(architecture, network, input_size)
+    write_text(path, text)
+    # Executed rather than imported: an import would leave its cache in the folder.
+    module: dict[str, Any] = {"__name__": "model", "__file__": str(path)}
+    exec(compile(text, str(path), "exec", dont_inherit=True), module)
     x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        same = torch.equal(module.create_model()(x), network(x))
+        same = torch.equal(module["create_model"]()(x), network(x))
     if not same:
         raise ConfigError(f"{architecture} has no standalone form: its outputs differ from the network's.")
 

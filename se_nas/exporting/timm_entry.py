@@ -39,8 +39,9 @@ def create(
         extra = {k: v for k, v in model_kwargs.items() if k not in own or not _same(v, own[k])}
         return build_model(arch, **extra)
 
-    # Feature extraction by timm's generic getter: wrappers of other kinds take the network apart.
-    kwargs.setdefault("feature_cls", "getter") if kwargs.get("features_only") else None
+    if kwargs.get("features_only"):
+        # timm's other wrappers take the network apart by its children, of which some are ours.
+        kwargs.setdefault("feature_cls", "getter")
     return build_model_with_cfg(build, NAME, pretrained, **kwargs)
 
 

@@ -231,6 +231,9 @@ def test_the_timm_line_is_verified_before_it_is_claimed(arch: Architecture, tmp_
     by_name = Architecture.uniform("resnet18", reduction=16)
     line = export_model(by_name, trained(by_name), tmp_path / "b", metadata=METADATA).timm_line
     assert line == "import timm\ntimm.create_model('seresnet18', num_classes=5)"
+    summary = str(export_model(by_name, trained(by_name), tmp_path / "b", metadata=METADATA, force=True))
+    assert "gate scale folded exactly in 8 blocks\n" in summary
+    assert summary.endswith("from timm alone: timm.create_model('seresnet18', num_classes=5)")
     some = Architecture.from_widths("resnet10t", widths={arch.sites[0].path: 8})
     assert export_model(some, trained(some), tmp_path / "c", metadata=METADATA).timm_line is None
 
