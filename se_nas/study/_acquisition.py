@@ -96,9 +96,9 @@ def improvement(means: Array, deviations: Array, lows: Array, highs: Array) -> A
 def contenders(means: Array, deviations: Array, limit: int) -> NDArray[np.int64]:
     """Numbers of the rows that may be on the front: not dominated if lucky and all others are not."""
     lucky, unlucky = means + 2 * deviations, means - 2 * deviations
-    dominated = (
-        (unlucky[None] >= lucky[:, None]).all(axis=2) & (unlucky[None] > lucky[:, None]).any(axis=2)
-    ).any(axis=1)
+    no_worse = np.all(unlucky[None] >= lucky[:, None], axis=2)
+    better = np.any(unlucky[None] > lucky[:, None], axis=2)
+    dominated = np.any(no_worse & better, axis=1)
     rows = np.flatnonzero(~dominated)
     if len(rows) <= limit:
         return rows

@@ -37,14 +37,15 @@ def choices_of(name: str, distribution: BaseDistribution) -> tuple[Any, ...]:
         return tuple(distribution.choices)
     step: float | None = None
     if isinstance(distribution, IntDistribution):
-        low, high, step = distribution.low, distribution.high, 1 if distribution.log else distribution.step
+        step = 1 if distribution.log else distribution.step
     elif isinstance(distribution, FloatDistribution):
-        low, high, step = distribution.low, distribution.high, distribution.step
-    if step is None:
+        step = distribution.step
+    if step is None or not isinstance(distribution, IntDistribution | FloatDistribution):
         raise ConfigError(
             f"parameter {name!r} is continuous ({distribution}); ParetoSampler takes categorical parameters,"
             " integers and floats with a step. Give it a step, or use suggest_categorical."
         )
+    low, high = distribution.low, distribution.high
     count = math.floor((high - low) / step + 1e-9) + 1
     if count > MAX_CHOICES:
         raise ConfigError(
@@ -65,7 +66,7 @@ class Grid:
             list of params dicts and returns as many numbers, is called instead.
         feasible: optional function of a params dict to whether the point may be proposed; ``batch`` as above.
         prior: optional cheap estimate of the first modelled objective; ``batch`` as above.
-        key: function of a params dict to what identifies a point; default: the params themselves.
+        key: function of a params dict to what identifies a point (``batch`` as above); default: the params.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Grid:
         self._numbers = [{(type(v), v): i for i, v in enumerate(values)} for values in self.choices]
         self._costs: dict[int, tuple[float, ...]] = {}
         self._allowed: dict[int, bool] = {}
+        self._keys: dict[int, Hashable] = {}
         if self.total < 2**62:
             strides = np.append(np.cumprod(self.sizes[:0:-1])[::-1], 1)
         else:
@@ -120,8 +122,17 @@ class Grid:
             out[i] = found
         return out
 
-    def key(self, row: Index) -> Hashable:
-        return tuple(row.tolist()) if self._key is None else self._key(self.params(row))
+    def keys(self, rows: Index) -> list[Hashable]:
+        """What identifies each point; the user's function is called once a point."""
+        numbers: list[int] = self.identify(rows).tolist()
+        if self._key is None:
+            return list(numbers)
+        missing = {number: i for i, number in enumerate(numbers) if number not in self._keys}
+        points = [self.params(rows[i]) for i in missing.values()]
+        batch = getattr(self._key, "batch", None)
+        found = batch(points) if batch is not None and points else [self._key(point) for point in points]
+        self._keys.update(zip(missing, found, strict=True))
+        return [self._keys[number] for number in numbers]
 
     def everything(self) -> Index:
         """(total, n_params): every point."""

@@ -44,8 +44,8 @@ class History:
 def read(trials: Sequence[FrozenTrial], grid: Grid, signs: Array, number: int) -> History:
     """The history that trial ``number`` may use. Trials with parameters outside the grid are left out."""
     rows, values, extra, barred, pending = [], [], [], [], []
-    keys: set[Hashable] = set()
     canonical: dict[Hashable, Index] = {}
+    asked: list[tuple[FrozenTrial, Index]] = []
     unseen = 0
     for trial in trials:
         if trial.number == number or trial.state == TrialState.WAITING:
@@ -54,9 +54,10 @@ def read(trials: Sequence[FrozenTrial], grid: Grid, signs: Array, number: int) -
         if row is None:
             unseen += trial.state == TrialState.RUNNING and trial.number < number
             continue
-        key = grid.key(row)
-        keys.add(key)
-        row = canonical.setdefault(key, row)
+        asked.append((trial, row))
+    keys = grid.keys(np.array([row for _, row in asked], dtype=np.int64).reshape(-1, len(grid.names)))
+    for (trial, own), key in zip(asked, keys, strict=True):
+        row = canonical.setdefault(key, own)
         if trial.state == TrialState.RUNNING:
             pending.append(row)
             continue

@@ -128,7 +128,7 @@ class Proposer:
         return np.concatenate([self._extremes, rows[self.grid.allowed(rows)][:count]])
 
     def _unasked(self, rows: Index, history: History) -> NDArray[np.bool_]:
-        return np.array([self.grid.key(row) not in history.keys for row in rows], dtype=bool)
+        return np.array([key not in history.keys for key in self.grid.keys(rows)], dtype=bool)
 
     def _spread(self, history: History, rng: np.random.Generator, *, corners: bool) -> Index | None:
         """The point of which the process knows least a priori; the cheapest and the dearest come first."""
@@ -211,58 +211,61 @@ class Proposer:
         return mean * float(self._signs[column]), sd
 
     def _usable(self, history: History) -> NDArray[np.bool_]:
-        return np.isfinite(history.values[:, self._modelled]).all(axis=1)
+        return np.asarray(np.isfinite(history.values[:, self._modelled]).all(axis=1))
 
     def _improve(self, history: History, usable: NDArray[np.bool_], rng: np.random.Generator) -> Proposal:
         models = self._models(history, usable)
-
-        def predict(points: Points) -> tuple[Array, Array]:
-            return self._predict(models, points)
-
         read = self.grid.distinct(history.rows[~history.barred])
         evaluated = self.grid.distinct(np.concatenate([read, history.pending]))
-        read_points = self._points(evaluated)
-        means, deviations = predict(read_points)
+        if not len(evaluated):
+            evaluated = self.grid.distinct(history.rows)
+        evaluated_points = self._points(evaluated)
+        means, deviations = self._predict(models, evaluated_points)
         reference = self._reference(means)
-        front = front_of(means) if len(means) else means
-        boxes = free_boxes(front, reference)
+        front = front_of(means)
+        boxes, total = free_boxes(front, reference), _volume(front, reference)
 
-        def weigh(points: Points) -> tuple[Array, Array, Array]:
-            mean, sd = predict(points)
-            return improvement(mean, sd, *boxes), mean, sd
+        def weigh(points: Points) -> Array:
+            return improvement(*self._predict(models, points), *boxes)
 
         points = self._sieve(models, boxes, rng)
         if points is None:
             points, scores = self._search(evaluated[_front_rows(means)], weigh, rng)
         else:
-            scores = weigh(points)[0]
+            scores = weigh(points)
+        picked = self._best_unasked(points, scores, history)
+        if not len(picked):
+            left = self._spread(history, rng, corners=False)
+            return (
+                self._again(history, rng)
+                if left is None
+                else self._proposal(models, left, "spread", 0.0, total)
+            )
+        shortlist = points[picked]
+        chosen = contenders(means, deviations, EVALUATED)
+        scores = self._noisy(models, evaluated_points[chosen], shortlist, reference, rng)
+        # Workers that ask at the same instant know nothing of each other's points: each takes its own rank.
+        best = int(np.argsort(-scores, kind="stable")[min(history.unseen, len(scores) - 1)])
+        gain, row = float(scores[best]), shortlist.index[best]
+        if self._repeats and models and len(read):
+            again, promised = self._reread(models, read, reference, history)
+            if promised > gain:
+                return self._proposal(models, again, "repeat", promised, total)
+        if gain <= 1e-9 * max(total, 1e-300):
+            left = self._spread(history, rng, corners=False)
+            return self._proposal(models, row if left is None else left, "spread", gain, total)
+        return self._proposal(models, row, "model", gain, total)
+
+    def _best_unasked(self, points: Points, scores: Array, history: History) -> Index:
+        """Numbers of the `SHORTLIST` best points that nobody asked for, best first."""
         order = np.argsort(-scores, kind="stable")
         picked: list[int] = []
-        for at in order:
+        for start in range(0, len(order), 2 * SHORTLIST):
+            some = order[start : start + 2 * SHORTLIST]
+            picked += some[self._unasked(points.index[some], history)].tolist()
             if len(picked) >= SHORTLIST:
                 break
-            if self.grid.key(points.index[at]) not in history.keys:
-                picked.append(int(at))
-        if not picked:
-            return self._again(history, rng)
-        total = _volume(front, reference)
-        shortlist = points[np.array(picked)]
-        if len(evaluated):
-            chosen = contenders(means, deviations, EVALUATED)
-            scores = self._noisy(models, read_points[chosen], shortlist, reference, rng)
-        else:
-            scores = scores[picked]
-        ranking = np.argsort(-scores, kind="stable")
-        best = int(ranking[min(history.unseen, len(ranking) - 1)])
-        if self._repeats and models:
-            again, gain = self._reread(models, read, reference, history)
-            if gain > scores[best]:
-                return self._proposal(models, again, "repeat", gain, total)
-        row, source = shortlist.index[best], "model"
-        if scores[best] <= 1e-9 * max(total, 1e-300):
-            spread = self._spread(history, rng, corners=False)
-            row, source = (row if spread is None else spread), "spread"
-        return self._proposal(models, row, source, float(scores[best]), total)
+        return np.array(picked[:SHORTLIST], dtype=np.int64)
 
     def _proposal(
         self, models: dict[int, Surrogate], row: Index, source: str, gain: float, total: float
@@ -351,7 +354,7 @@ class Proposer:
     def _search(
         self,
         front: Index,
-        weigh: Callable[[Points], tuple[Array, Array, Array]],
+        weigh: Callable[[Points], Array],
         rng: np.random.Generator,
     ) -> tuple[Points, Array]:
         """What local search around the front and from random restarts finds, with its improvement."""
@@ -378,12 +381,10 @@ class Proposer:
             found, scores = np.concatenate([found, more]), np.concatenate([scores, their])
         return self._points(found), scores
 
-    def _weighed(
-        self, rows: Index, weigh: Callable[[Points], tuple[Array, Array, Array]]
-    ) -> tuple[Index, Array]:
+    def _weighed(self, rows: Index, weigh: Callable[[Points], Array]) -> tuple[Index, Array]:
         rows = self.grid.distinct(rows)
         rows = rows[self.grid.allowed(rows)]
-        return rows, weigh(self._points(rows))[0]
+        return rows, weigh(self._points(rows))
 
 
 def _front_rows(means: Array) -> NDArray[np.int64]:

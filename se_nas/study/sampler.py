@@ -39,7 +39,7 @@ class ParetoSampler(BaseSampler):
         seed: makes proposals a function of the study's history (for one worker).
         repeats: whether another reading of the same params may be proposed, where that promises more than any
             new point. False: params are asked for twice only when nothing else is left.
-        key: function of a params dict to what makes params equal; default: the params themselves.
+        key: function of a params dict (``batch`` as above) to what makes params equal; default: the params.
         initial: number of points of the initial design, or the params dicts to begin with, in order.
         space: parameter name to its choices (or Optuna's distribution), if known beforehand. Without it, the
             first trial draws at random, and the space is that of the parameters which all finished trials
@@ -230,7 +230,7 @@ class ParetoSampler(BaseSampler):
                 raise ConfigError(
                     f"initial has the point {dict(params)!r}, which is not in the space {grid.names}."
                 )
-            if grid.key(row) not in history.keys:
+            if grid.keys(row[None])[0] not in history.keys:
                 return Proposal(row=row, source="initial")
         return None
 

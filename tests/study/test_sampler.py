@@ -337,6 +337,43 @@ def test_any_objectives_may_be_known_or_modelled(directions: list[str], known: t
     assert best > 72.5  # of 73.1; what 14 random points reach in one of four cases
 
 
+def test_points_that_broke_a_constraint_inform_but_are_on_no_front() -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0), 3)
+    for _ in range(8):
+        trial = study.ask()
+        params = suggest(trial)
+        trial.set_constraint("budget", 1.0)
+        study.tell(trial, (accuracy(params), cost(params)))
+    assert len(set(asked(study))) == 11
+    barred = optuna.create_study(directions=["maximize", "minimize"], sampler=ParetoSampler(known={1: cost}))
+    for _ in range(5):
+        trial = barred.ask()
+        params = suggest(trial)
+        trial.set_constraint("budget", 1.0)
+        barred.tell(trial, (accuracy(params), cost(params)))
+    assert len(barred.trials) == 5
+
+
+def test_a_space_too_large_to_enumerate_is_searched_locally() -> None:
+    names = [f"p{i:02d}" for i in range(70)]  # 2^70 points: more than an int64 can number
+
+    def price(params: dict[str, Any]) -> float:
+        return float(sum((i % 7 + 1) * params[name] for i, name in enumerate(names)))
+
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=ParetoSampler(known={1: price}, seed=0)
+    )
+    for _ in range(7):
+        trial = study.ask()
+        params = {name: trial.suggest_categorical(name, (0, 1)) for name in names}
+        gain = sum((1.0 if i % 3 == 0 else 0.1) * params[name] for i, name in enumerate(names))
+        study.tell(trial, (gain, price(params)))
+    rows = [tuple(t.params[n] for n in names) for t in study.trials]
+    assert len(set(rows)) == 7
+    costs = [price(t.params) for t in study.trials]
+    assert (min(costs), max(costs)) == (0.0, 280.0)
+
+
 def test_the_sampler_can_be_copied_and_sent_to_another_process() -> None:
     sampler = ParetoSampler(known={1: cost}, seed=0)
     expected = asked(run(ParetoSampler(known={1: cost}, seed=0), 8))
