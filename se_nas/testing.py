@@ -25,7 +25,7 @@ from se_nas.backbones.survey import Survey
 from se_nas.backbones.tracing import Trace, trace
 from se_nas.backbones.wiring import wiring_faults
 from se_nas.blocks import SqueezeExcite
-from se_nas.model import add_gates, build_model
+from se_nas.model import add_gates
 from se_nas.native import describe_native
 
 META_CHECKS = ("sites", "wiring", "params_and_macs", "native_gates")
@@ -181,8 +181,9 @@ class _Subject:
 
     @cached_property
     def meta(self) -> nn.Module:
+        """The built model; from a copy of the plain one, so that both have the maker's own classifier."""
         with torch.device("meta"):
-            return build_model(self.arch).eval()
+            return add_gates(copy.deepcopy(self.meta_plain), self.arch).eval()
 
     @cached_property
     def traced(self) -> Trace:

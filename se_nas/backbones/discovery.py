@@ -50,11 +50,19 @@ def find_sites(
 
 def usual_position(model_or_name: nn.Module | str, **timm_kwargs: Any) -> str:
     """The position at which the SE literature and timm put SE in this family."""
+    if isinstance(model_or_name, str):
+        own = _own_sites(model_or_name, None, timm_kwargs)
+        if own:
+            return own[0].position
     return survey(model_or_name, **timm_kwargs).usual_position
 
 
 def positions(model_or_name: nn.Module | str, **timm_kwargs: Any) -> list[str]:
-    """The positions that a backbone has."""
+    """The positions that a backbone has; of an adapter's own sites, the one that it uses."""
+    if isinstance(model_or_name, str):
+        own = _own_sites(model_or_name, None, timm_kwargs)
+        if own:
+            return [own[0].position]
     return list(survey(model_or_name, **timm_kwargs).positions)
 
 

@@ -26,6 +26,7 @@ class Survey:
         self.graph = Graph(_trace_with_slots(model, input_size))
         self.gates = natives.find_native_gates(self.graph)
         self.units = find_units(self.graph)
+        self._refuse_shared_blocks()
         if not self.units and not self.gates:
             raise BackboneError(
                 f"{name} has no place for SE: its forward pass has no residual block, concatenation or chain of"
@@ -131,7 +132,6 @@ class Survey:
             raise BackboneError(
                 f"{self.name} has no position {position!r}; positions it has: {', '.join(self.positions)}."
             )
-        self._refuse_shared_blocks()
         ordered: list[tuple[int, Site]] = []
         used: set[str] = set()
         for place in self.places(position):

@@ -52,7 +52,8 @@ def find_units(graph: Graph) -> list[Unit]:
     """Every unit in order of execution."""
     units = [_from_residual(graph, residual) for residual in find_residuals(graph)]
     units = _without_cells(graph, units)
-    if all(behind(graph, unit.end) is None for unit in units):
+    shared = any(graph.trace.module_calls.get(unit.block.path, 0) > 1 for unit in units)
+    if not shared and all(behind(graph, unit.end) is None for unit in units):
         units = []
     units += _siblings(graph, units)
     units = units or _dense_layers(graph)
@@ -254,7 +255,8 @@ def _chains(graph: Graph) -> list[Unit]:
         block = graph.trace.enclosing([node.index, end])
         branch = graph.between(start, end)
         found.append(Unit(kind="plain", block=block, start=start, end=end, output=end, branch=branch))
-    return found
+    # Patches cut from the image are tokens, and no feature maps of a network of convolutions.
+    return found if any(unit.start for unit in found) else []
 
 
 def end_of_chain(graph: Graph, convolution: int) -> int:
