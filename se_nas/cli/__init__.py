@@ -44,16 +44,17 @@ def main() -> None:
     """Entry point of ``se-nas``. A user's mistake ends in one message and exit code 2, never in a traceback."""
     try:
         app()
-    except SeNasError as error:
+    except BrokenPipeError:
+        # The reader (head, less) went away; writing on would raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except (SeNasError, OSError) as error:
+        # An OSError here is a path that the user gave, or a full disk.
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
         raise SystemExit(USER_ERROR) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise SystemExit(INTERRUPTED) from None
-    except BrokenPipeError:
-        # The reader (head, less) went away; writing on would raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
 
 
 from se_nas.cli import models, results, runs  # noqa: E402, F401  (they register their commands)

@@ -64,7 +64,7 @@ def export(
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Also write a model.py that needs torch and timm alone.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
 ) -> None:
     """Export a network of the front with its weights, for timm and for use without se-nas.
 

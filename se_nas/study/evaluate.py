@@ -121,10 +121,10 @@ class Evaluator:
             "description": architecture.describe(),
             "phase": phase,
         }
-        curve: list[dict[str, Any]] = []
 
         def on_epoch(epoch: int, metrics: Mapping[str, Any]) -> bool:
-            curve.append(_plain(metrics))
+            # The context's curve is whole after a resume and begins anew after a restart with a lower rate.
+            curve = [_plain(entry) for entry in context.curve]
             self._store.record(number, curve=curve, epochs=epoch)
             self._store.spend(self._spent())
             self._progress.epoch(row, metrics)

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timm.data import resolve_model_data_config
+
 from se_nas.architecture import Architecture, width_at
 from se_nas.cost import CostModel, LatencySettings
 from se_nas.data import ImageData, load_data
@@ -218,8 +220,12 @@ def resolve(
     if frozen is not None:
         recipe = Recipe.from_dict(frozen["recipe"])
         runtime, epoch_seconds = Runtime.from_dict(frozen["runtime"]), frozen["epoch_seconds"]
+        data = data.with_statistics(frozen["data"]["mean"], frozen["data"]["std"])
     else:
         model = candidate_model(config, dearest, data, config.seed)
+        if config.pretrained or config.checkpoint is not None:
+            own = resolve_model_data_config(model)
+            data = data.with_statistics(own["mean"], own["std"])
         runtime = Runtime.decide(model, recipe, str(device))
         recipe, epoch_seconds = _sized(config, recipe, runtime, model, data, progress)
     plan = Plan(

@@ -319,3 +319,15 @@ def test_a_users_trainer(small, tmp_path, monkeypatch):
     run = search(small(trials=3, final_seeds=0, trainer="mine:train"))
     for row in RunFolder.open(run.path).rows():
         assert row["accuracy"] == pytest.approx(50.0 + row["num_params"] / 1e6)
+
+
+def test_weights_to_start_from_bring_their_own_normalisation(small, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "plain.safetensors")
+    run = search(small(trials=1, final_seeds=0, checkpoint=str(tmp_path / "plain.safetensors")))
+    manifest = RunFolder.open(run.path).manifest
+    assert manifest["data"]["mean"] == list(timm.create_model("test_resnet").pretrained_cfg["mean"])
+    resume(run.path, trials=2)
+    assert len(RunFolder.open(run.path).rows()) == 2
