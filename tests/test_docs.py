@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -76,4 +77,4 @@ def test_every_shipped_space_is_documented():
 def test_python_in_the_documentation_compiles():
     for page in PAGES:
         for code in blocks(page.read_text(encoding="utf-8"), "python", "py"):
-            compile(code, str(page), "exec")
+            compile(textwrap.dedent(code), str(page), "exec")

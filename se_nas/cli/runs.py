@@ -39,6 +39,12 @@ def search(
         str | None, typer.Option(help="Time for everything: 90s, 3m, 2h (8m where no --trials is given).")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Training preset: tiny, finetune, imagenet-a3.")] = None,
+    trainer: Annotated[
+        str | None, typer.Option(help="package.module:function that trains instead of the own loop.")
+    ] = None,
+    log: Annotated[
+        str | None, typer.Option(help="tensorboard, or package.module:Class that is told every epoch.")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs a candidate; sized to the budget by default.")
     ] = None,

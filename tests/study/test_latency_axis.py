@@ -100,7 +100,7 @@ def test_a_table_that_failed_its_check_is_not_used(prepare):
 
 def test_time_is_a_tenth_of_the_budget(prepare):
     axis, _ = prepare(budget=480)
-    assert axis.max_seconds == pytest.approx(480 * 0.1 / 16)
+    assert axis.max_seconds == pytest.approx(480 * 0.1 / module.CANDIDATES)
     axis, _ = prepare(budget=36_000, table=Table())
     assert axis.max_seconds == module.LONGEST
 
