@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from se_nas.errors import DataError
+
 
 class Samples(Protocol):
     """Labelled images that can be read by index, before they are split.
@@ -82,6 +84,18 @@ class ImageData:
     std: tuple[float, ...]
     split_seed: int
     mirror: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            split = getattr(self, name)
+            outside = (
+                [] if split is None else split.labels[(split.labels < 0) | (split.labels >= self.num_classes)]
+            )
+            if len(outside):
+                raise DataError(
+                    f"data {self.name!r} has label {int(outside[0])} in its {name} images, beyond the"
+                    f" {self.num_classes} classes of the head; labels go from 0 to {self.num_classes - 1}."
+                )
 
     @property
     def num_classes(self) -> int:

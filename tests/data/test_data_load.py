@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tarfile
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -309,3 +310,14 @@ def test_entry_point(plugins):
         load_data("broken")
     with pytest.raises(DataError, match="Did you mean 'mine'"):
         load_data("mines")
+
+
+@pytest.mark.parametrize("label", [10, -1])
+def test_labels_beyond_the_classes_of_the_head(label):
+    data = load_data("digits")
+    labels = data.val.labels.clone()
+    labels[3] = label
+    with pytest.raises(
+        DataError, match=rf"'digits' has label {label} in its val images, beyond the 10 classes"
+    ):
+        replace(data, val=replace(data.val, labels=labels))
