@@ -1,4 +1,4 @@
-"""Sites and architectures: where SE can go, and where it goes with which hidden width.
+"""Architectures: where SE goes in a backbone, with which hidden width.
 
 An architecture is identified by what it builds: realised hidden widths, never reduction ratios. Two ratios
 that round to the same width are one architecture, and so are settings that no block uses.
@@ -14,81 +14,38 @@ from functools import cached_property
 from typing import Any
 
 from se_nas.errors import ConfigError
+from se_nas.sites import (
+    ABSENT,
+    KEEP,
+    NATIVE_POLICIES,
+    ROUNDINGS,
+    Site,
+    check_reductions,
+    check_width,
+    native_width,
+    site_from_dict,
+    width_at,
+)
 
+__all__ = [
+    "ABSENT",
+    "ACTIVATIONS",
+    "GATES",
+    "KEEP",
+    "NATIVE_POLICIES",
+    "ROUNDINGS",
+    "SCHEMA",
+    "Architecture",
+    "Site",
+    "check_reductions",
+    "freeze_kwargs",
+    "native_width",
+    "site_from_dict",
+    "width_at",
+]
 SCHEMA = 1
-ABSENT = 0
-"""Width of a site without SE; on a native site: the native block is removed."""
-KEEP = -1
-"""Width of a native gate that has no bottleneck (ECA, eSE) and stays as timm made it."""
 GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
 ACTIVATIONS = ("relu", "relu6", "silu", "gelu", "leaky_relu", "hard_swish")
-NATIVE_POLICIES = ("keep", "resize", "remove")
-ROUNDINGS = ("timm", "exact")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """A tensor in the backbone that an SE block can gate.
-
-    Attributes:
-        stage: index of the resolution at which the block works, from 0.
-        block: index of the repeated unit inside its stage, from 0.
-        path: dotted name of the module at which SE sits; unique among the sites of a backbone and position.
-        channels: width C of the gated tensor.
-        reduction_base: width that the reduction ratio γ divides (the block's input in MBConv nets).
-        resolution: (height, width) of the gated map at the input size that the sites were found with.
-        native: kind of the gate that timm builds here ("se", "ese", "eca", ...), or None.
-        native_rd_channels: hidden width of the native gate; None without one, or where it has no bottleneck.
-        position: where in the block the tensor is: standard, pre, post, identity, conv3x3 or slot.
-        rd_divisor: the family's rounding of the hidden width: to multiples of this, 1 for the nearest integer.
-        rd_round_limit: as in timm's ``make_divisible``: round up where less than this share would be left.
-        act: inner activation that the family uses at this site.
-        anchor: what is gated: the module's "output", its "input" (position pre; or a module that only passes
-            the tensor on, such as stochastic depth), or "shortcut" (path is the block around the shortcut).
-        slot: dotted name of the block's own empty slot for a gate, where there is one: SE goes there.
-        channel_dim: 1 for (N, C, H, W), -1 for (N, H, W, C).
-    """
-
-    stage: int
-    block: int
-    path: str
-    channels: int
-    reduction_base: int
-    resolution: tuple[int, int]
-    native: str | None = None
-    native_rd_channels: int | None = None
-    position: str = "standard"
-    rd_divisor: int = 8
-    rd_round_limit: float = 0.0
-    act: str = "relu"
-    anchor: str = "output"
-    slot: str | None = None
-    channel_dim: int = 1
-
-    def rd_channels(self, reduction: float, rounding: str = "timm") -> int:
-        """Hidden width at reduction ratio γ: ``reduction_base / γ``, rounded.
-
-        ``rounding="timm"`` is the family's own (timm's ``make_divisible``, or the nearest integer with a
-        floor of 1); ``"exact"`` is ``reduction_base // γ`` and refuses a width of 0.
-        """
-        if rounding not in ROUNDINGS:
-            raise ConfigError(f"rounding is {rounding!r}; allowed: {', '.join(ROUNDINGS)}.")
-        if not reduction > 0 or reduction != reduction:
-            raise ConfigError(f"reduction is {reduction!r}; it must be a number above 0.")
-        if rounding == "exact":
-            width = int(self.reduction_base // reduction)
-            if width == 0:
-                raise ConfigError(
-                    f"reduction {reduction:g} is larger than the {self.reduction_base} channels that it"
-                    f" divides at site {self.path!r}; the largest allowed there is {self.reduction_base}."
-                )
-            return width
-        # timm multiplies by 1/γ; a division could round the other way at a tie.
-        value = self.reduction_base * (1.0 / reduction)
-        if self.rd_divisor == 1:
-            return max(1, round(value))
-        width = max(self.rd_divisor, int(value + self.rd_divisor / 2) // self.rd_divisor * self.rd_divisor)
-        return width + self.rd_divisor if width < self.rd_round_limit * value else width
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +87,7 @@ class Architecture:
             twice = next(path for path in paths if paths.count(path) > 1)
             raise ConfigError(f"site {twice!r} is named twice.")
         for site, width in zip(self.sites, self.widths, strict=True):
-            _check_width(site, width)
+            check_width(site, width)
 
     @classmethod
     def plain(cls, backbone: str, *, position: str | None = None, **timm_kwargs: Any) -> Architecture:
@@ -342,63 +299,6 @@ class Architecture:
 
     def __str__(self) -> str:
         return f"{self.backbone} [{self.key}] {self.describe()}"
-
-
-def site_from_dict(data: Mapping[str, Any]) -> Site:
-    """A site from its JSON form."""
-    try:
-        return Site(**{**data, "resolution": tuple(data["resolution"])})
-    except (TypeError, KeyError) as error:
-        raise ConfigError(f"this is no site: {error}.") from error
-
-
-def width_at(site: Site, reduction: float | None, rounding: str = "timm", native: str = "keep") -> int:
-    """Realised width at a site for γ (None: no SE), with the policy for native gates."""
-    if native not in NATIVE_POLICIES:
-        raise ConfigError(f"native is {native!r}; allowed: {', '.join(NATIVE_POLICIES)}.")
-    if site.native and (native == "keep" or (native == "resize" and site.native_rd_channels is None)):
-        return native_width(site)
-    if reduction is None or (site.native and native == "remove"):
-        return ABSENT
-    return site.rd_channels(reduction, rounding)
-
-
-def check_reductions(sites: Sequence[Site], reductions: Mapping[int, float | None]) -> None:
-    """Refuse a γ that is not above 0 or exceeds the widest channels of its stage, and unknown stages."""
-    widest: dict[int, int] = {}
-    for site in sites:
-        widest[site.stage] = max(widest.get(site.stage, 0), site.reduction_base)
-    for stage, reduction in reductions.items():
-        if stage not in widest:
-            raise ConfigError(f"stage {stage!r} has no site; stages: {', '.join(map(str, sorted(widest)))}.")
-        if reduction is None:
-            continue
-        if isinstance(reduction, bool) or not isinstance(reduction, int | float) or not reduction > 0:
-            raise ConfigError(f"reduction is {reduction!r}; it must be a number above 0.")
-        if reduction > max(widest.values()):
-            raise ConfigError(
-                f"reduction {reduction:g} is larger than the channels allow;"
-                f" the widest site divides {max(widest.values())} channels."
-            )
-
-
-def _check_width(site: Site, width: int) -> None:
-    if isinstance(width, bool) or not isinstance(width, int) or width < KEEP:
-        raise ConfigError(f"width at {site.path!r} is {width!r}; it must be 0 (no SE) or a positive integer.")
-    no_bottleneck = site.native is not None and site.native_rd_channels is None
-    if width == KEEP and not no_bottleneck:
-        raise ConfigError(f"width -1 keeps a native gate without a bottleneck; {site.path!r} has none.")
-    if width > 0 and no_bottleneck:
-        raise ConfigError(
-            f"the native {site.native} gate at {site.path!r} has no width: keep (-1) or remove (0)."
-        )
-
-
-def native_width(site: Site) -> int:
-    """Width at a site of the backbone as timm makes it."""
-    if site.native is None:
-        return ABSENT
-    return KEEP if site.native_rd_channels is None else site.native_rd_channels
 
 
 def freeze_kwargs(timm_kwargs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -12,7 +12,7 @@ from se_nas.backbones import conventions, natives, stages
 from se_nas.backbones.graph import Graph, channels, resolution
 from se_nas.backbones.hosts import SLOTS, scaled_from
 from se_nas.backbones.natives import NativeGate
-from se_nas.backbones.positions import POSITIONS, Place, available, place_at
+from se_nas.backbones.places import POSITIONS, Place, available, place_at
 from se_nas.backbones.tracing import Call, Trace, trace
 from se_nas.backbones.units import Unit, find_units
 from se_nas.errors import BackboneError

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from se_nas.architecture import Site
-from se_nas.backbones.positions import Place
+from se_nas.backbones.places import Place
 from se_nas.backbones.survey import Survey
 from se_nas.backbones.tracing import Call, Trace
 

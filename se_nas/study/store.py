@@ -108,10 +108,6 @@ class StudyStore:
         """Trials that were begun and not finished, oldest first."""
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
-    def has_waiting(self) -> bool:
-        """Whether queued trials are left."""
-        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
     def rows(self) -> list[dict[str, Any]]:
         """One row a trial that was given an architecture of its own, in order of number."""
         return list(self._rows())
