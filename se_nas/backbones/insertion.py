@@ -101,6 +101,9 @@ def insert(
             if module is None:
                 raise BackboneError(f"the model has no native gate at {site.path!r}.")
             new = removed(module) if width == ABSENT else resized(module, width)
+            if width == ABSENT and hasattr(parent, "attn_gain"):
+                # timm's NFNets double what a gate returns, since it halves it on average.
+                parent.attn_gain = 1.0
         elif width == ABSENT:
             continue
         else:

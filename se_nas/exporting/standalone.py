@@ -107,6 +107,9 @@ def create_model(weights=Path(__file__).with_name("model.safetensors")):
     removed, resized = [place(path) for path in REMOVED], [(place(path), w) for path, w in RESIZED.items()]
     for parent, name in removed:
         setattr(parent, name, nn.Identity())
+        if hasattr(parent, "attn_gain"):
+            # timm's NFNets double what a gate returns, since it halves it on average.
+            parent.attn_gain = 1.0
     for (parent, name), width in resized:
         resize(getattr(parent, name), width)
     for (parent, name), gated, channels, width, act, scale in sites:

@@ -36,6 +36,17 @@ def test_removed_everywhere_is_the_network_without_se() -> None:
     assert arch.num_gated == 0
 
 
+def test_removing_from_an_nfnet_takes_timms_gain_out_too() -> None:
+    built = build_model(Architecture.uniform("nf_seresnet26", reduction=16, native="remove"))
+    reference = timm.create_model("nf_resnet26")
+    with torch.no_grad():
+        for name, parameter in reference.named_parameters():
+            if name.endswith("skipinit_gain"):
+                parameter.fill_(0.5)
+    built.load_state_dict(reference.state_dict())
+    assert torch.equal(*outputs(built, reference))
+
+
 def test_removing_one_gate_leaves_the_others() -> None:
     torch.manual_seed(0)
     reference = timm.create_model("regnety_002")
