@@ -49,19 +49,28 @@ class Survey:
 
     @cached_property
     def usual_position(self) -> str:
-        """Where the backbone's own gates or empty slots are; else standard, and conv3x3 in MBConv nets."""
+        """Where the backbone's own gates or empty slots are; else standard, and conv3x3 in MBConv nets.
+
+        Slots that leave a third of the blocks or more without a site do not decide (LCNetV2 has some in its last
+        two stages only).
+        """
         votes: Counter[str] = Counter()
         for unit in self.units:
             owned = self._owned(unit)
             if owned is not None:
                 votes[owned] += 1
+        widest = max(map(self._num_blocks, self.positions))
         for position, _ in votes.most_common():
-            if position in self.positions:
+            if position in self.positions and 3 * self._num_blocks(position) > 2 * widest:
                 return position
         like_mbconv = sum(conventions.is_mbconv(self.graph, unit) for unit in self.units)
         if "conv3x3" in self.positions and 2 * like_mbconv > len(self.units):
             return "conv3x3"
         return "standard" if "standard" in self.positions else self.positions[0]
+
+    def _num_blocks(self, position: str) -> int:
+        """Blocks with a site at a position, a native gate elsewhere in them included."""
+        return len({(site.stage, site.block) for site in self.sites(position)})
 
     def _owned(self, unit: Unit) -> str | None:
         """The position of the unit's own gate, or of the first of its empty slots."""

@@ -144,6 +144,7 @@ def test_a_state_dict_is_enough(arch: Architecture, tmp_path: Path) -> None:
         ("resnet10t", {}),
         ("resnet18", {"position": "identity"}),
         ("mobilenetv3_small_050", {"native": "remove"}),
+        ("nf_regnet_b0", {"native": "remove"}),
         ("rexnet_100", {"native": "resize"}),
         ("mambaout_femto", {}),
         ("resnet10t", {"gate": "hard_sigmoid", "act": "silu", "bias": False}),
