@@ -52,16 +52,18 @@ def profile(
     latency_batch: Annotated[int, typer.Option(min=1, help="Batch size at which latency is measured.")] = 1,
     num_classes: Annotated[int, typer.Option(min=1, help="Classes of the head.")] = 1000,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format.")] = False,
-    mode: Annotated[str, typer.Option(help="eager, compile or cudagraph.")] = "eager",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
-    optimize: Annotated[
-        bool, typer.Option("--optimize", help="Rewrite the networks for inference first.")
-    ] = False,
     latency_backend: Annotated[
         str, typer.Option(help="torch, onnxruntime, or an entry point of se_nas.costs.")
     ] = "torch",
+    latency_precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    latency_channels_last: Annotated[
+        bool, typer.Option("--latency-channels-last", help="Memory format.")
+    ] = False,
+    latency_mode: Annotated[str, typer.Option(help="eager, compile or cudagraph.")] = "eager",
+    latency_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
+    latency_optimize: Annotated[
+        bool, typer.Option("--latency-optimize", help="Rewrite the networks for inference first.")
+    ] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure even if a table is kept.")] = False,
     max_seconds: Annotated[float, typer.Option(help="Time limit of the measurement in seconds.")] = 300.0,
     json: Json = False,
@@ -79,11 +81,11 @@ def profile(
         batch_size=latency_batch,
         num_classes=num_classes,
         device=device,
-        precision=precision,
-        channels_last=channels_last,
-        mode=mode,
-        threads=threads,
-        optimize=optimize,
+        precision=latency_precision,
+        channels_last=latency_channels_last,
+        mode=latency_mode,
+        threads=latency_threads,
+        optimize=latency_optimize,
         backend=latency_backend,
     )
     result = measure(

@@ -53,6 +53,23 @@ def search(
     latency_batch: Annotated[
         int | None, typer.Option(help="Batch size at which latency is measured.")
     ] = None,
+    latency_backend: Annotated[
+        str | None, typer.Option(help="torch (default), onnxruntime, or an entry point of se_nas.costs.")
+    ] = None,
+    latency_precision: Annotated[
+        str | None, typer.Option(help="fp32 (default), bf16 or fp16, for the network that is timed.")
+    ] = None,
+    latency_channels_last: Annotated[
+        bool | None, typer.Option("--latency-channels-last", help="Memory format of the network timed.")
+    ] = None,
+    latency_mode: Annotated[str | None, typer.Option(help="eager (default), compile or cudagraph.")] = None,
+    latency_threads: Annotated[int | None, typer.Option(help="CPU threads of one timed inference.")] = None,
+    latency_optimize: Annotated[
+        bool | None, typer.Option("--latency-optimize", help="Rewrite networks for inference first.")
+    ] = None,
+    latency_width: Annotated[
+        float | None, typer.Option(help="Wanted width of a latency ratio's interval (0.01).")
+    ] = None,
     final_seeds: Annotated[
         int | None, typer.Option(help="Seeds that finalists are trained with (3).")
     ] = None,

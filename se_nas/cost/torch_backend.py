@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from se_nas.compilation import CompilationError, compilation_errors, compile_separately
 from se_nas.cost.backends import Prepared
 from se_nas.cost.memory import peak_of_tensors
 from se_nas.cost.settings import LatencySettings
 from se_nas.device import resolve_device
+from se_nas.errors import ConfigError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CAPTURE_WARM_UP = 3
@@ -20,8 +22,12 @@ _CAPTURE_WARM_UP = 3
 def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prepared:
     """A synchronised inference of ``model`` on ``images`` under ``settings``.
 
-    The peak memory is the device allocator's on CUDA. On the CPU it is that of the tensors alive during an
-    eager inference, scratch space of the kernels not included.
+    A network that is to be compiled is so when this returns. The peak memory is the device allocator's on
+    CUDA. On the CPU it is that of the tensors alive during an eager inference, scratch space of the kernels
+    not included.
+
+    Raises:
+        ConfigError: the network cannot be compiled here.
     """
     device = resolve_device(settings.device)
     layout = torch.channels_last if settings.channels_last else torch.preserve_format
@@ -33,7 +39,7 @@ def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prep
 
     forward: Callable[[Tensor], Any] = model
     if settings.mode == "compile":
-        forward = torch.compile(model)
+        forward = compile_separately(lambda images: model(images))
     elif settings.mode == "cudagraph":
         forward = _captured(model, images)
 
@@ -45,6 +51,12 @@ def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prep
         elif device.type == "mps":
             torch.mps.synchronize()
 
+    if settings.mode == "compile":
+        try:
+            with compilation_errors():
+                run()
+        except CompilationError as error:
+            raise ConfigError(f"latency mode 'compile' does not work here: {error}; choose eager.") from error
     if device.type == "cuda":
         run()
         torch.cuda.reset_peak_memory_stats(device)

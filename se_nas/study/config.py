@@ -69,6 +69,23 @@ class SearchConfig(BaseModel):
     batch_size: int | None = Field(None, ge=1, description="Training batch size.")
     input_size: int | None = Field(None, ge=1, description="Height and width of the images in pixels.")
     latency_batch: int = Field(1, ge=1, description="Batch size at which latency is measured.")
+    latency_backend: str = Field(
+        "torch", description="torch, onnxruntime, or an entry point of se_nas.costs."
+    )
+    latency_precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Precision of weights and images in latency measurements."
+    )
+    latency_channels_last: bool = Field(False, description="Memory format in latency measurements.")
+    latency_mode: Literal["eager", "compile", "cudagraph"] = Field(
+        "eager", description="How the network that is timed runs."
+    )
+    latency_threads: int | None = Field(
+        None, ge=1, description="CPU threads of one timed inference; torch's number by default."
+    )
+    latency_optimize: bool = Field(False, description="Rewrite networks for inference before timing them.")
+    latency_width: float = Field(
+        0.01, gt=0, le=1, description="Wanted width of the interval of a latency ratio; 0.01 is one percent."
+    )
     final_seeds: int = Field(3, ge=0, description="Seeds that finalists are trained with; 0 for none.")
     max_params: str | None = Field(None, description="Hard limit on parameters: 27M.")
     max_macs: str | None = Field(None, description="Hard limit on multiply-adds: 4.2G.")

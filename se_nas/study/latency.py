@@ -36,12 +36,14 @@ class LatencyAxis:
         baseline_ms: the common median of the backbone in milliseconds.
         table: predicts, or None.
         max_seconds: time limit of one measurement.
+        width: wanted width of the interval of a ratio.
     """
 
     meter: LatencyMeter
     baseline_ms: float
     table: LatencyTable | None
     max_seconds: float
+    width: float = 0.01
     _known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -51,6 +53,7 @@ class LatencyAxis:
         settings: LatencySettings,
         budget: float | None,
         *,
+        width: float = 0.01,
         frozen: Mapping[str, Any] | None = None,
         sample: Callable[[np.random.Generator], Architecture] | None,
         say: Callable[[str], None],
@@ -61,6 +64,7 @@ class LatencyAxis:
             plain: the backbone as timm makes it.
             settings: the conditions of all measurements.
             budget: seconds of the whole run, or None.
+            width: wanted width of the interval of a ratio; 0.01 is one percent of the backbone's latency.
             frozen: the manifest of a run that goes on: its median stays.
             sample: draws architectures of the space; None where it has several positions: a table is for one.
             say: told what takes time, and what was decided.
@@ -82,7 +86,7 @@ class LatencyAxis:
             baseline_ms = float(frozen["baseline_latency_ms"])
         else:
             say("timing the unmodified backbone")
-            baseline_ms = meter.measure(plain, max_seconds=max_seconds).median_ms
+            baseline_ms = meter.measure(plain, width=width, max_seconds=max_seconds).median_ms
         table = None if sample is None else LatencyTable.load(meter, sample(np.random.default_rng(0)))
         if table is None and sample is not None and frozen is None and share >= TABLE_SECONDS:
             say("measuring a latency table")
@@ -95,7 +99,7 @@ class LatencyAxis:
             say(table.check.describe())
             if not table.passed:
                 table = None
-        return cls(meter=meter, baseline_ms=baseline_ms, table=table, max_seconds=max_seconds)
+        return cls(meter=meter, baseline_ms=baseline_ms, table=table, max_seconds=max_seconds, width=width)
 
     def predictions(self) -> Callable[[np.ndarray], np.ndarray] | None:
         """Latency in milliseconds as a function of widths; None without a table."""
@@ -125,6 +129,6 @@ class LatencyAxis:
         return dict(zip(FIELDS, (ratio * self.baseline_ms, ratio, None, PREDICTED), strict=True))
 
     def _measure(self, architecture: Architecture) -> dict[str, Any]:
-        latency = self.meter.measure(architecture, max_seconds=self.max_seconds)
+        latency = self.meter.measure(architecture, width=self.width, max_seconds=self.max_seconds)
         values = (latency.ratio * self.baseline_ms, latency.ratio, list(latency.interval), MEASURED)
         return dict(zip(FIELDS, values, strict=True))

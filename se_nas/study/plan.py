@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from timm.data import resolve_model_data_config
 
 from se_nas.architecture import Architecture, width_at
-from se_nas.cost import CostModel, LatencySettings
+from se_nas.cost import CostModel, LatencySettings, resolve_backend
 from se_nas.data import ImageData, load_data
 from se_nas.device import device_name, resolve_device
 from se_nas.errors import BackboneError, CheckpointError
@@ -215,6 +215,8 @@ def resolve(
     found = baselines(space)
     data = _data(config)
     limits = Limits.parse(config)
+    timed = _latency_settings(config, data, str(device))
+    resolve_backend(timed.backend)
     recipe = _recipe(config)
     dearest = max(found.values(), key=lambda architecture: architecture.num_gated)
     if frozen is not None:
@@ -241,11 +243,15 @@ def resolve(
         epoch_seconds=epoch_seconds,
         notes=(),
     )
-    if "latency" in config.objectives or config.max_latency is not None:
+    notes = []
+    if "latency" not in config.objectives and config.max_latency is None:
+        notes += _idle_latency_options(config)
+    else:
         axis = LatencyAxis.prepare(
             plan.plain,
-            _latency_settings(config, data, str(device)),
+            timed,
             config.budget_seconds,
+            width=config.latency_width,
             frozen=frozen,
             sample=None if space.position is None else space.sample,
             say=progress.message,
@@ -253,7 +259,7 @@ def resolve(
         plan = replace(plan, axis=axis)
     if frozen is None:
         check_source(plan)
-    return replace(plan, notes=tuple(limits.check_space(plan)))
+    return replace(plan, notes=(*notes, *limits.check_space(plan)))
 
 
 def candidate_model(
@@ -279,7 +285,25 @@ def _latency_settings(config: SearchConfig, data: ImageData, device: str) -> Lat
         batch_size=config.latency_batch,
         device=device,
         num_classes=data.num_classes,
+        precision=config.latency_precision,
+        channels_last=config.latency_channels_last,
+        mode=config.latency_mode,
+        threads=config.latency_threads,
+        optimize=config.latency_optimize,
+        backend=config.latency_backend,
     )
+
+
+def _idle_latency_options(config: SearchConfig) -> list[str]:
+    """A note on options that change nothing, where latency is neither an objective nor a limit."""
+    fields = type(config).model_fields
+    idle = [
+        name
+        for name in fields
+        if name.startswith("latency_") and getattr(config, name) != fields[name].default
+    ]
+    names = ", ".join(idle)
+    return [f"{names} without effect: latency is neither an objective nor limited."] if idle else []
 
 
 def _space(config: SearchConfig, frozen: Mapping[str, Any] | None) -> SearchSpace:

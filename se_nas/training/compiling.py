@@ -1,14 +1,19 @@
 """Regional compilation: the repeated blocks of a network are compiled, one by one.
 
-Blocks with the same code share what was compiled, within a network and between candidates that differ in SE
+Blocks of one structure share what was compiled, within a network and between candidates that differ in SE
 alone; compiling a whole network would start anew for each candidate.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
+
+from se_nas.compilation import compile_separately
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -23,11 +28,27 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> nn.Module:
     """Compile the repeated blocks in place (the whole network where there are none); keys stay.
 
-    ``backend`` is one of ``torch.compile``.
+    Compilation happens at the first call with a shape and mode. ``backend`` is one of ``torch.compile``.
     """
     for block in repeated_blocks(model) or [model]:
-        block.compile(backend=backend)
+        # What Module.compile does, with compiled code that belongs to the structure instead of the class.
+        block._compiled_call_impl = functools.partial(_compiled(_structure(block), backend), block)
     return model
+
+
+@functools.cache
+def _compiled(structure: str, backend: str) -> Callable[..., Any]:
+    def call(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return block._call_impl(*args, **kwargs)
+
+    # Candidates of a run see a few fixed shapes, and code for fixed shapes is faster.
+    return compile_separately(call, backend=backend, dynamic=False)
+
+
+def _structure(block: nn.Module) -> str:
+    """Equal for blocks that the same code can serve: modules with their settings, and shapes of weights."""
+    tensors = {**dict(block.named_parameters()), **dict(block.named_buffers())}
+    return f"{block!r} { {name: (tuple(t.shape), t.dtype, t.device) for name, t in tensors.items()} }"
 
 
 def _collect(module: nn.Module, blocks: list[nn.Module]) -> None:

@@ -50,6 +50,11 @@ def test_unknown_key_names_the_nearest():
         ({"objectives": "latency,macs"}, "name accuracy"),
         ({"keep": "some"}, "keep is 'some'.*front"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"latency_precision": "int8"}, "latency_precision is 'int8'.*'fp32', 'bf16' or 'fp16'"),
+        ({"latency_mode": "jit"}, "latency_mode is 'jit'.*'eager', 'compile' or 'cudagraph'"),
+        ({"latency_threads": 0}, "latency_threads is 0"),
+        ({"latency_width": 0}, "latency_width is 0.*greater than 0"),
+        ({"latency_width": 2}, "latency_width is 2.*less than or equal to 1"),
     ],
 )
 def test_values_that_are_not_allowed(values, message):

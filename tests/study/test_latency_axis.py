@@ -33,8 +33,9 @@ class Meter:
         self.conditions = CONDITIONS
         self.measured = []
 
-    def measure(self, arch, *, max_seconds):
+    def measure(self, arch, *, width, max_seconds):
         self.measured.append((arch, max_seconds))
+        self.width = width
         ratio = 1 + 0.01 * arch.num_gated
         return SimpleNamespace(ratio=ratio, median_ms=11.0 * ratio, interval=(ratio - 0.002, ratio + 0.002))
 
@@ -96,6 +97,18 @@ def test_a_table_that_failed_its_check_is_not_used(prepare):
     axis, _ = prepare(table=Table(passed=False))
     assert axis.table is None
     assert axis.fields(architecture(8, 8))["latency_source"] == "measured"
+
+
+def test_the_interval_is_as_wide_as_asked(prepare):
+    axis, _ = prepare()
+    assert axis.meter.width == 0.01
+    axis = LatencyAxis.prepare(
+        architecture(0, 0), None, None, width=0.003, sample=None, say=lambda text: None
+    )
+    assert axis.meter.width == 0.003
+    axis.meter.width = None
+    axis.fields(architecture(8, 0))
+    assert axis.meter.width == 0.003
 
 
 def test_time_is_a_tenth_of_the_budget(prepare):

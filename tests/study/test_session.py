@@ -12,10 +12,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import se_nas
-from se_nas.errors import RunError
-from se_nas.run import ROW_FIELDS, RunFolder
+from se_nas.errors import RunError, SeNasError
+from se_nas.run import CONFIG, ROW_FIELDS, RunFolder, write_json
 from se_nas.study import evaluate, open_run, resume, search
 from se_nas.study.events import Progress
+from se_nas.study.plan import resolve
 
 SMALL = {
     "backbone": "test_resnet",
@@ -331,3 +332,47 @@ def test_weights_to_start_from_bring_their_own_normalisation(small, tmp_path):
     assert manifest["data"]["mean"] == list(timm.create_model("test_resnet").pretrained_cfg["mean"])
     resume(run.path, trials=2)
     assert len(RunFolder.open(run.path).rows()) == 2
+
+
+def test_latency_conditions_are_stored_and_kept(small):
+    asked = {"latency_batch": 2, "latency_channels_last": True, "latency_threads": 1, "latency_width": 1.0}
+    run = search(small(objectives="accuracy,latency", trials=1, final_seeds=0, **asked))
+    before = RunFolder.open(run.path).manifest["latency"]
+    chosen = {name: before[name] for name in ("batch_size", "channels_last", "threads", "precision", "mode")}
+    assert chosen == {
+        "batch_size": 2,
+        "channels_last": True,
+        "threads": 1,
+        "precision": "fp32",
+        "mode": "eager",
+    }
+    folder = RunFolder.open(resume(run.path, trials=2).path)
+    assert folder.manifest["latency"] == before
+    assert [row["latency_source"] for row in folder.rows()] == ["measured", "measured"]
+    write_json(folder.path / CONFIG, {**folder.config, "latency_channels_last": False})
+    with pytest.raises(RunError, match=r"other conditions than before.*channels_last: True against False"):
+        resume(run.path, trials=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latency_backend": "onnxrutime"}, "backend is 'onnxrutime'.*Did you mean 'onnxruntime'"),
+        ({"latency_mode": "cudagraph"}, "'cudagraph' needs a CUDA device"),
+        (
+            {"latency_backend": "onnxruntime", "latency_mode": "compile"},
+            "mode is 'compile'; backend 'onnxruntime' allows 'eager' alone",
+        ),
+    ],
+)
+def test_latency_options_that_do_not_work_are_refused_before_anything_is_written(
+    small, tmp_path, changes, message
+):
+    with pytest.raises(SeNasError, match=message):
+        search(small(objectives="accuracy,latency", trials=1, **changes))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_latency_options_without_a_latency_are_said_to_be_idle(small):
+    plan = resolve(small(trials=1, latency_mode="compile"))
+    assert plan.notes == ("latency_mode without effect: latency is neither an objective nor limited.",)
