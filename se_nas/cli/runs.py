@@ -35,6 +35,10 @@ def search(
     ] = None,
     early_stopping: Annotated[str | None, typer.Option(help="off, curves or moasha.")] = None,
     trials: Annotated[int | None, typer.Option(help="Candidates to evaluate, baselines included.")] = None,
+    stop_when_settled: Annotated[
+        bool | None,
+        typer.Option("--stop-when-settled", help="End when the sampler expects next to nothing more."),
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Time for everything: 90s, 3m, 2h (8m where no --trials is given).")
     ] = None,
@@ -125,6 +129,13 @@ def resume(
         str | None, typer.Option(help="A new time for everything, time spent included.")
     ] = None,
     trials: Annotated[int | None, typer.Option(help="A new number of candidates in all.")] = None,
+    stop_when_settled: Annotated[
+        bool | None,
+        typer.Option(
+            "--stop-when-settled/--no-stop-when-settled",
+            help="End when the sampler expects next to nothing more, or not; by default as the run was begun.",
+        ),
+    ] = None,
 ) -> None:
     """Go on with a run where it stopped, also after it was killed.
 
@@ -133,7 +144,15 @@ def resume(
     from se_nas.cli.progress import make_progress
     from se_nas.study.session import resume as go_on
 
-    _finish(go_on(run, budget=budget, trials=trials, progress=make_progress()))
+    _finish(
+        go_on(
+            run,
+            budget=budget,
+            trials=trials,
+            stop_when_settled=stop_when_settled,
+            progress=make_progress(),
+        )
+    )
 
 
 def _finish(run: Any) -> None:

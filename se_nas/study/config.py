@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from se_nas.errors import ConfigError, nearest
 
@@ -57,6 +57,9 @@ class SearchConfig(BaseModel):
         "off", description="Stop hopeless candidates early."
     )
     trials: int | None = Field(None, ge=1, description="Candidates to evaluate, baselines included.")
+    stop_when_settled: bool = Field(
+        False, description="End the search when the sampler expects next to nothing of what is left."
+    )
     budget: str | float | None = Field(None, description="Time for everything: 90s, 8m, 2h.")
     recipe: str | dict[str, Any] = Field("tiny", description="Training preset, or a mapping of its settings.")
     trainer: str = Field(
@@ -127,6 +130,15 @@ class SearchConfig(BaseModel):
             parse_duration(value)
         return value
 
+    @model_validator(mode="after")
+    def _settling_needs_a_model(self) -> SearchConfig:
+        if self.stop_when_settled and self.sampler != "pareto":
+            raise ValueError(
+                "stop_when_settled needs the expectations of the sampler 'pareto'; the sampler is"
+                f" {self.sampler!r}. Leave one of the two out"
+            )
+        return self
+
     @property
     def budget_seconds(self) -> float | None:
         """Time for everything in seconds; the default where neither trials nor a budget is given, else None."""
@@ -179,5 +191,8 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{field} is missing.")
         else:
             reason = problem["msg"].removeprefix("Value error, ")
+            if not problem["loc"]:
+                lines.append(f"{reason}.")
+                continue
             lines.append(f"{field} is {problem['input']!r}: {reason[:1].lower()}{reason[1:]}.")
     return "\n".join(dict.fromkeys(lines))

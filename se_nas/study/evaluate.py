@@ -122,13 +122,16 @@ class Evaluator:
             "phase": phase,
         }
 
+        # Another reading is asked for because the first is not sure: half of one would not make it surer.
+        judged = phase != FINAL and seed == plan.config.seed
+
         def on_epoch(epoch: int, metrics: Mapping[str, Any]) -> bool:
             # The context's curve is whole after a resume and begins anew after a restart with a lower rate.
             curve = [_plain(entry) for entry in context.curve]
             self._store.record(number, curve=curve, epochs=epoch)
             self._store.spend(self._spent())
             self._progress.epoch(row, metrics)
-            return phase == FINAL or self._stopping.goes_on(number, architecture, costs, curve)
+            return not judged or self._stopping.goes_on(number, architecture, costs, curve)
 
         model = candidate_model(plan.config, architecture, plan.data, seed)
         context = Context(
@@ -144,9 +147,9 @@ class Evaluator:
         )
         result = self._trainer(model, context)
         fields = _fields(result)
-        if phase != FINAL and result.state == "complete":
+        if judged and result.state == "complete":
             self._stopping.finished(number, architecture, {**costs, **fields})
-        if phase != FINAL and result.state == "stopped":
+        if judged and result.state == "stopped":
             self._store.record(
                 number, **self._stopping.expectation(number, architecture, {**costs, **fields})
             )

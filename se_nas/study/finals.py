@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,12 @@ MIN_SEEDS = 2
 
 
 def finalists(rows: Sequence[Row], plan: Plan) -> list[Row]:
-    """Rows of the search that deserve final seeds: the front, cheapest first, then the baselines."""
+    """Rows of the search that deserve final seeds: the front, cheapest first, then the baselines.
+
+    Several readings of one network count as their mean.
+    """
     columns = [COLUMNS[name] for name in plan.config.objectives]
-    done = [
+    done: list[Row] = [
         row
         for row in rows
         if row["phase"] == SEARCH
@@ -29,6 +33,12 @@ def finalists(rows: Sequence[Row], plan: Plan) -> list[Row]:
     ]
     if not done:
         return []
+    accuracies: dict[str, list[float]] = {}
+    for row in done:
+        accuracies.setdefault(row["key"], []).append(row["accuracy"])
+    done = [
+        {**row, "accuracy": fmean(accuracies.pop(row["key"]))} for row in done if row["key"] in accuracies
+    ]
     values = np.array([[row[column] for column in columns] for row in done], dtype=float)
     front = non_dominated(values, ["maximize"] + ["minimize"] * (len(columns) - 1))
     members = [row for row, on_front in zip(done, front, strict=True) if on_front]

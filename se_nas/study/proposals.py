@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from se_nas.architecture import Architecture
 from se_nas.study.known import Identity, KnownCost
 from se_nas.study.sampler import ParetoSampler
 from se_nas.study.samplers import make_sampler
-from se_nas.study.store import FIXED, StudyStore
+from se_nas.study.store import FIXED, SEARCH, StudyStore
 
 if TYPE_CHECKING:
     from se_nas.study.plan import Plan
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 MAX_MISSES = 50
 """Proposals in a row that may be duplicates or over a limit before one is drawn at random from those left."""
 MAX_DRAWS = 2000
+REPEAT_SEEDS = 10_000
+"""Further readings in the search have seeds from here on, counted from the run's own."""
 
 
 class Proposals:
     """Asks the study for candidates.
 
-    A proposal that has been evaluated already is told its values again, without training; one over a limit is
-    told as failed, which no sampler reads as a value.
+    A proposal that has been evaluated already is told its values again, without training, unless the sampler
+    asks for another reading on purpose; one over a limit is told as failed, which no sampler reads as a value.
     """
 
     def __init__(self, plan: Plan, store: StudyStore) -> None:
@@ -37,20 +40,10 @@ class Proposals:
         self._store.study.sampler = self._sampler()
 
     def _sampler(self) -> BaseSampler:
-        config, space = self._plan.config, self._plan.space
+        config = self._plan.config
         if config.sampler != "pareto":
-            return make_sampler(config.sampler, seed=config.seed, choices=space.choices)
-        known = {}
-        for number, name in enumerate(config.objectives[1:], start=1):
-            costs = self._plan.width_costs(name)
-            if costs is not None:
-                known[number] = KnownCost(space, costs)
-        feasible = self._plan.limits.feasible(self._plan)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return ParetoSampler(
-                known=known, seed=config.seed, key=Identity(space), space=space.choices, feasible=feasible
-            )
+            return make_sampler(config.sampler, seed=config.seed, choices=self._plan.space.choices)
+        return pareto_sampler(self._plan)
 
     def next(self) -> tuple[Trial, Architecture] | None:
         """A trial with an architecture that is new and within the limits; None where none is left."""
@@ -66,6 +59,19 @@ class Proposals:
             return None
         self._store.enqueue(self._plan.space.params(architecture), architecture)
         return self._propose(seen)
+
+    def seed(self, architecture: Architecture) -> int:
+        """The seed to train an architecture with in the search: the run's own, and another for another reading.
+
+        Those of the final phase are never among them: a finalist's readings must be new.
+        """
+        used = {
+            trial.user_attrs.get("seed")
+            for trial in self._store.study.get_trials(deepcopy=False)
+            if trial.user_attrs.get("key") == architecture.key and trial.user_attrs.get("phase") == SEARCH
+        }
+        own = self._plan.config.seed
+        return next(seed for seed in chain([own], count(own + REPEAT_SEEDS)) if seed not in used)
 
     def ask(self) -> Trial:
         """A trial: the oldest queued one, else a new one."""
@@ -104,7 +110,7 @@ class Proposals:
             self._store.record(trial.number, over_limit=True)
             self._store.tell(trial.number, None)
             return None
-        if architecture.key in seen:
+        if architecture.key in seen and not self._store.is_repeat(trial.number):
             values = seen[architecture.key]
             self._store.record(trial.number, duplicate_of=architecture.key)
             self._store.tell(trial.number, values)
@@ -129,3 +135,22 @@ class Proposals:
             return None
         left = (arch for arch in space.enumerate() if arch.key not in seen)
         return next((arch for arch in left if self._plan.limits.allow(self._plan, arch)), None)
+
+
+def pareto_sampler(plan: Plan) -> ParetoSampler:
+    """The sampler of a run: the costs that are known, equal networks as one point, the limits, and repeats."""
+    known = {}
+    for number, name in enumerate(plan.config.objectives[1:], start=1):
+        costs = plan.width_costs(name)
+        if costs is not None:
+            known[number] = KnownCost(plan.space, costs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return ParetoSampler(
+            known=known,
+            seed=plan.config.seed,
+            key=Identity(plan.space),
+            space=plan.space.choices,
+            feasible=plan.limits.feasible(plan),
+            repeats=True,
+        )

@@ -117,8 +117,8 @@ class ParetoSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next point; nothing while the space is unknown."""
-        if not search_space:
+        """The next point; nothing while the space is unknown, or where the trial's params are given."""
+        if not search_space or search_space.keys() <= trial.system_attrs.get("fixed_params", {}).keys():
             return {}
         with self._lock:
             proposer, signs = self._prepared(study, search_space)

@@ -61,6 +61,7 @@ def resume(
     *,
     budget: str | float | None = None,
     trials: int | None = None,
+    stop_when_settled: bool | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Go on with a run where it stopped: unfinished trials from their checkpoints, then the search.
@@ -69,6 +70,7 @@ def resume(
         path: the run folder.
         budget: a new time for everything, the time already spent included.
         trials: a new number of candidates in all.
+        stop_when_settled: whether to end when the sampler expects next to nothing more; None: as before.
         progress: receives the search's events.
 
     Raises:
@@ -76,7 +78,7 @@ def resume(
     """
     progress = progress or Progress()
     folder = RunFolder.open(path)
-    changes = {"budget": budget, "trials": trials}
+    changes = {"budget": budget, "trials": trials, "stop_when_settled": stop_when_settled}
     given = {name: value for name, value in changes.items() if value is not None}
     config = SearchConfig(**{**folder.config, **given})
     manifest = folder.manifest

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.run import ROW_FIELDS, RunFolder
+from se_nas.study.sampler import MODEL
 
 STUDY_NAME = "se-nas"
 COLUMNS = {"accuracy": "accuracy", "latency": "latency_ms", "macs": "macs", "params": "num_params"}
@@ -107,6 +108,16 @@ class StudyStore:
     def open_trials(self) -> list[FrozenTrial]:
         """Trials that were begun and not finished, oldest first."""
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def suggestions(self) -> list[dict[str, Any]]:
+        """What the sampler's model said of each of its suggestions, oldest first (`ParetoSampler` only)."""
+        found = (trial.system_attrs.get(MODEL) for trial in self.study.get_trials(deepcopy=False))
+        return [record for record in found if record is not None]
+
+    def is_repeat(self, number: int) -> bool:
+        """Whether `ParetoSampler` asked for this trial as another reading of what it has read."""
+        record = self.study.get_trials(deepcopy=False)[number].system_attrs.get(MODEL) or {}
+        return record.get("source") == "repeat"
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a trial that was given an architecture of its own, in order of number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from se_nas.study.store import COLUMNS, FINAL, FIXED, SEARCH, StudyStore
 STOPPED = "stopped"
 MAX_FAILURES = 3
 """Candidates in a row that may fail before the run gives up: then the fault is not theirs."""
+SETTLED_SHARE, SETTLED_IN_A_ROW = 0.001, 5
+"""A search has settled when so many suggestions in a row each promise less than this share of the front's
+hypervolume in improvement."""
 MARGIN = 0.02
 """Share of the budget that is kept for writing the report."""
 
@@ -84,9 +88,8 @@ class Worker:
             if found is None:
                 return f"every architecture of the space that the limits allow has been evaluated ({self._done()})"
             trial, architecture = found
-            self._evaluate(
-                trial.number, architecture, self._plan.config.seed, SEARCH, trial.user_attrs.get("baseline")
-            )
+            seed = self._proposals.seed(architecture)
+            self._evaluate(trial.number, architecture, seed, SEARCH, trial.user_attrs.get("baseline"))
 
     def _reason_to_stop(self) -> str | None:
         if self._interrupts.requested:
@@ -94,6 +97,11 @@ class Worker:
         trials = self._plan.config.trials
         if trials is not None and self._done() >= trials:
             return f"all {trials} candidates have been evaluated"
+        if self._plan.config.stop_when_settled and has_settled(self._store.suggestions()):
+            return (
+                f"the search has settled: each of the last {SETTLED_IN_A_ROW} suggestions promised less than"
+                f" {SETTLED_SHARE:.1%} more hypervolume ({self._done()} candidates)"
+            )
         left = self._clock.search_left(self._has_finals)
         # A candidate that would end well beyond the search's share would eat the final seeds' time.
         if left < 0.5 * self._expected() or self._stop():
@@ -172,3 +180,13 @@ class Worker:
             if FIXED not in trial.user_attrs:
                 self._plan.space.suggest(trial)
             self._evaluate(trial.number, architecture, seed, FINAL, row["baseline"])
+
+
+def has_settled(suggestions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the latest suggestions of `ParetoSampler` (``se_nas:model``) all promised next to nothing.
+
+    Points of the initial design, which no model chose, promise nothing known and keep a search going.
+    """
+    latest = suggestions[-SETTLED_IN_A_ROW:]
+    promised = [record["improvement"] for record in latest if record["improvement"] is not None]
+    return len(promised) == SETTLED_IN_A_ROW and max(promised) < SETTLED_SHARE

@@ -62,6 +62,14 @@ def test_values_that_are_not_allowed(values, message):
         SearchConfig(backbone="resnet18", **values)
 
 
+def test_settling_needs_the_sampler_whose_expectations_it_reads():
+    with pytest.raises(
+        ConfigError, match="needs the expectations of the sampler 'pareto'; the sampler is 'tpe'"
+    ):
+        SearchConfig(backbone="x", sampler="tpe", stop_when_settled=True)
+    assert SearchConfig(backbone="x", stop_when_settled=True).stop_when_settled
+
+
 def test_accuracy_comes_first():
     assert SearchConfig(backbone="x", objectives="macs, accuracy,params").objectives == (
         "accuracy",
