@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,7 @@ from se_nas.pareto._membership import drawn_fronts, probability_non_dominated
 from se_nas.pareto._seeds import SeedModel, t_quantile_975
 
 _DRAWS = 2000
+_CHANCE = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,15 +150,19 @@ def _value_of_reading(
     settled: float,
 ) -> Floats:
     """Expected decrease of membership's variance by one more reading of each candidate, shape (n,)."""
-    draws = model.draw(rng, _DRAWS)
+    # A reading tells of its candidate's level; what a seed does to all alike decides no membership.
+    levels = replace(model, seed_covariance=np.zeros_like(model.seed_covariance)).draw(rng, _DRAWS)
+    seed_part = replace(model, mean=np.zeros_like(model.mean), noise_covariance=0 * model.noise_covariance)
+    draws = levels + seed_part.draw(rng, _DRAWS)
     members = drawn_fronts(draws, costs, directions).astype(float)
     share = members.mean(axis=0)
     undecided = (share > settled) & (share < 1 - settled)
-    # What all candidates share cannot decide who is on the front.
-    levels = draws - np.nanmean(draws, axis=1, keepdims=True)
     levels = np.nan_to_num(levels - levels.mean(axis=0))
     covariance = levels.T @ (members - share)[:, undecided] / len(draws)
     variance = levels.var(axis=0)
+    # Below that a correlation is what so many draws give by chance.
+    chance = _CHANCE * np.outer(variance, (share * (1 - share))[undecided]) / len(draws)
+    covariance[covariance**2 <= chance] = 0.0
     # Readings under way count as if they were in, or parallel workers would all choose the same candidate.
     pending = np.array([len(own) / max(count, 1) for own, count in zip(readings, counts, strict=True)])
     value: Floats = pending**2 * (covariance**2).sum(axis=1) / np.maximum(variance + model.sd**2, 1e-300)

@@ -102,6 +102,13 @@ def _repeated(report: ParetoReport) -> str:
         )
     counts = sorted({len(candidate.counted) for candidate in report.counted})
     epochs = sorted({reading.epochs_planned for candidate in report.counted for reading in candidate.final})
+    phase = report.manifest.get("finals") or {}
+    adaptive = ""
+    if phase and counts[-1] > phase["base_seeds"]:
+        adaptive = (
+            f" Each was to get {phase['base_seeds']} seeds; further ones, up to {phase['most_seeds']}, went to"
+            " those whose readings were expected to explain most of the uncertainty about who is on the front."
+        )
     noise = ""
     if report.noise is not None:
         noise = (
@@ -111,7 +118,7 @@ def _repeated(report: ParetoReport) -> str:
         )
     return (
         f"{len(report.counted)} finalists, baselines among them, were retrained with {_range(counts)} new"
-        f" seeds for {_range(epochs)} epochs, and the front was taken over their mean accuracies.{noise}"
+        f" seeds for {_range(epochs)} epochs, and the front was taken over their mean accuracies.{adaptive}{noise}"
     )
 
 

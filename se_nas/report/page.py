@@ -13,7 +13,7 @@ from typing import Any
 from se_nas import __version__
 from se_nas.report.differences import accuracy_gain, latency_gain
 from se_nas.report.methods import methods_paragraph
-from se_nas.report.page_tables import candidate_rows, effect_rows, front_rows, importance_rows
+from se_nas.report.page_tables import candidate_rows, effect_rows, finalist_rows, front_rows, importance_rows
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import describe
 from se_nas.report.tables import candidates_csv, indistinguishable, plus_minus
@@ -52,14 +52,16 @@ def render(report: ParetoReport) -> str:
     """The page as text."""
     drawn = view(report)
     data = report.manifest.get("data") or {}
-    sections = {
+    sections: dict[str, Any] = {
         "has_effects": any(effect["accuracy"] or effect["latency"] for effect in drawn["effects"]),
         "has_history": bool(drawn["history"]),
         "has_latency": bool(drawn["latency"]),
         "bias": selection_bias(report),
     }
-    shown = {"sites": bool(report.front), "effects": bool(report.front), "selection": sections["bias"]}
-    shown |= {"latency": sections["has_latency"]}
+    chosen = finalist_rows(report)
+    shown = {"sites": bool(report.front), "effects": bool(report.front)}
+    shown["selection"] = bool(sections["bias"] or chosen)
+    shown["latency"] = bool(drawn["latency"])
     return render_template(
         "page.html",
         scripts=("charts.js", "page.js"),
@@ -79,6 +81,7 @@ def render(report: ParetoReport) -> str:
         picks=pick_cards(report) if report.front else [],
         front=front_rows(report) if report.front else None,
         all=candidate_rows(report),
+        finalists=chosen,
         importance=importance_rows(report.manifest.get("importance") or {}),
         sampler_effects=effect_rows(report.manifest.get("effects") or []),
         num_searched=sum(bool(candidate.searched) for candidate in report.candidates),

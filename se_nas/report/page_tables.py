@@ -8,6 +8,7 @@ from typing import Any
 
 from se_nas.report.candidates import BASELINE_NAMES, Candidate
 from se_nas.report.pareto_report import ParetoReport
+from se_nas.report.selection import finalists
 from se_nas.report.tables import cost_text, front_table, plus_minus
 
 
@@ -88,6 +89,34 @@ def candidate_rows(report: ParetoReport) -> Table:
             _value_cell(candidate.num_params, f"{(candidate.num_params or 0) / 1e6:.3f}"),
         ]
         rows.append(Row(cells=cells[: len(columns)], kind=_kind(candidate)))
+    return Table(columns=columns, rows=rows)
+
+
+def finalist_rows(report: ParetoReport) -> Table | None:
+    """Who was retrained and why with so many seeds; None where the run does not say."""
+    chosen = finalists(report)
+    if not chosen:
+        return None
+    columns = [
+        Column(title="trial", numeric=True),
+        Column(title="SE"),
+        Column(title="retrained as"),
+        Column(title="seeds", numeric=True),
+        Column(title="why so many"),
+    ]
+    rows = [
+        Row(
+            cells=[
+                _trial_cell(item.candidate),
+                Cell(text=item.candidate.name, kind="se"),
+                Cell(text=item.reason),
+                Cell(text=str(item.seeds), sort=item.seeds, kind="num"),
+                Cell(text=item.why),
+            ],
+            kind=_kind(item.candidate),
+        )
+        for item in chosen
+    ]
     return Table(columns=columns, rows=rows)
 
 

@@ -73,10 +73,6 @@ class Proposals:
         own = self._plan.config.seed
         return next(seed for seed in chain([own], count(own + REPEAT_SEEDS)) if seed not in used)
 
-    def ask(self) -> Trial:
-        """A trial: the oldest queued one, else a new one."""
-        return self._store.ask()
-
     def architecture(self, row: Mapping[str, Any]) -> Architecture:
         """The architecture of a row of this run."""
         position = row["position"]
@@ -103,7 +99,7 @@ class Proposals:
         return seen
 
     def _propose(self, seen: Mapping[str, list[float] | None]) -> tuple[Trial, Architecture] | None:
-        trial = self.ask()
+        trial = self._store.ask()
         fixed = trial.user_attrs.get(FIXED)
         architecture = Architecture.from_dict(fixed) if fixed else self._plan.space.suggest(trial)
         if not self._plan.limits.allow(self._plan, architecture):

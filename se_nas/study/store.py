@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
@@ -71,6 +72,28 @@ class StudyStore:
         """Queue an architecture; ``params`` is None where the space cannot express it."""
         fixed = {} if params is not None else {FIXED: architecture.to_dict()}
         self.study.enqueue_trial(dict(params or {}), user_attrs={**fields, **fixed})
+
+    def begin(
+        self,
+        params: Mapping[str, Any] | None,
+        choices: Mapping[str, Sequence[Any]],
+        architecture: Architecture,
+        **fields: Any,
+    ) -> int:
+        """Begin a trial of a given architecture at once, past queue and sampler; returns its number.
+
+        ``params`` is None where the space, whose parameters are ``choices``, cannot express it.
+        """
+        fixed = {} if params is not None else {FIXED: architecture.to_dict()}
+        given = dict(params or {})
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=given,
+            distributions={name: CategoricalDistribution(choices[name]) for name in given},
+            user_attrs={**fields, **fixed},
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        return self._storage.get_trial_number_from_id(trial_id)
 
     def record(self, number: int, **fields: Any) -> None:
         """Store fields of a trial's row."""

@@ -15,7 +15,7 @@ from se_nas.run import RunFolder
 from se_nas.study.clock import Clock
 from se_nas.study.evaluate import Evaluator
 from se_nas.study.events import Progress
-from se_nas.study.finals import next_final, settled
+from se_nas.study.finals import BY_USER, TOO_LATE, Finals
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.plan import Plan
 from se_nas.study.proposals import Proposals
@@ -63,12 +63,12 @@ class Worker:
             self._take_up(trial)
         self._progress.phase(SEARCH, self._clock.search_left(self._has_finals))
         reason = self._search()
-        if self._has_finals and not self._interrupts.requested:
-            self._progress.phase(FINAL, self._clock.left)
-            self._finals()
+        if self._has_finals:
+            finals = Finals(self._store.rows(), self._plan)
+            self._train_finalists(finals)
+            self.provisional = not finals.settled(self._store.rows())
         if self._stopping.active:
             self._folder.update_manifest(early_stopping=self._stopping.report())
-        self.provisional = not settled(self._store.rows(), self._plan)
         return reason
 
     @property
@@ -168,18 +168,28 @@ class Worker:
         if self._failures >= MAX_FAILURES:
             raise RunError(f"{MAX_FAILURES} candidates in a row failed, the last with: {fields.get('error')}")
 
-    def _finals(self) -> None:
-        while not self._stop() and self._expected() <= self._clock.left:
-            chosen = next_final(self._store.rows(), self._plan, self._clock.left, self._expected())
-            if chosen is None:
-                return
-            row, seed = chosen
-            architecture = self._proposals.architecture(row)
-            self._store.enqueue(row["params"] or None, architecture, phase=FINAL, seed=seed)
-            trial = self._proposals.ask()
-            if FIXED not in trial.user_attrs:
-                self._plan.space.suggest(trial)
-            self._evaluate(trial.number, architecture, seed, FINAL, row["baseline"])
+    def _train_finalists(self, finals: Finals) -> None:
+        if not self._interrupts.requested:
+            self._progress.phase(FINAL, self._clock.left)
+        cut = None
+        while cut is None:
+            if self._interrupts.requested:
+                cut = BY_USER
+            elif self._stop() or self._expected() > self._clock.left:
+                cut = TOO_LATE
+            else:
+                chosen = finals.next(self._store.rows(), self._clock.left, self._expected())
+                if chosen is None:
+                    break
+                self._train_final(*chosen)
+        self._folder.update_manifest(finals=finals.report(cut))
+
+    def _train_final(self, row: Mapping[str, Any], seed: int) -> None:
+        architecture = self._proposals.architecture(row)
+        number = self._store.begin(
+            row["params"] or None, self._plan.space.choices, architecture, phase=FINAL, seed=seed
+        )
+        self._evaluate(number, architecture, seed, FINAL, row["baseline"])
 
 
 def has_settled(suggestions: Sequence[Mapping[str, Any]]) -> bool:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from se_nas.run import CONFIG, ROW_FIELDS, RunFolder, write_json
 from se_nas.study import evaluate, open_run, resume, search
 from se_nas.study.events import Progress
 from se_nas.study.plan import resolve
+from se_nas.study.store import StudyStore
 
 SMALL = {
     "backbone": "test_resnet",
@@ -85,7 +87,11 @@ def test_finalists_are_trained_with_fresh_seeds(finished):
     rows = RunFolder.open(finished.path).rows()
     finals = [row for row in rows if row["phase"] == "final"]
     assert finals
-    assert {row["seed"] for row in finals} == {1, 2}
+    assert {row["seed"] for row in finals} >= {1, 2}
+    assert {row["seed"] for row in finals} <= {1, 2, 3, 4}
+    manifest = RunFolder.open(finished.path).manifest
+    assert {entry["key"] for entry in manifest["finals"]["chosen"]} == {row["key"] for row in finals}
+    assert (manifest["finals"]["base_seeds"], manifest["finals"]["most_seeds"]) == (2, 4)
     assert {row["key"] for row in finals} >= {row["key"] for row in rows if row["baseline"]}
     assert all(row["test_accuracy"] is not None for row in finals)
     assert not RunFolder.open(finished.path).manifest["provisional"]
@@ -161,16 +167,28 @@ class Stop(Progress):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_stops_cleanly_and_resume_ends_with_the_same_results(small, finished):
-    run = search(small(trials=5, final_seeds=2, epochs=1), Stop(trial=2))
+@pytest.mark.parametrize("trial", [2, 7])
+def test_ctrl_c_stops_cleanly_and_resume_ends_with_the_same_results(small, finished, trial):
+    run = search(small(trials=5, final_seeds=2, epochs=1), Stop(trial=trial))
     assert run.interrupted
     manifest = RunFolder.open(run.path).manifest
-    assert (manifest["status"], manifest["stop_reason"]) == ("interrupted", "stopped by the user")
-    assert len(results(run.path)) == 3
+    assert manifest["status"] == "interrupted"
+    assert manifest["provisional"]
+    assert manifest["finals"]["ended"] == "stopped"
+    assert len(results(run.path)) == trial + 1
     assert (run.path / "report.html").exists()
     resumed = resume(run.path)
     assert not resumed.interrupted
     assert results(run.path) == results(finished.path)
+
+
+def test_a_final_training_that_was_begun_but_not_described_is_given_up(finished, tmp_path):
+    before = results(finished.path)
+    folder = RunFolder.open(shutil.copytree(finished.path, tmp_path / "killed"))
+    architecture = se_nas.Architecture.uniform("test_resnet", reduction=16)
+    StudyStore.open(folder).begin(None, {}, architecture, phase="final", seed=9)
+    resume(folder.path)
+    assert results(folder.path) == before
 
 
 def test_kill_in_mid_training_and_resume(tmp_path, small):
@@ -181,6 +199,7 @@ def test_kill_in_mid_training_and_resume(tmp_path, small):
         torch.set_num_threads(1)
         from se_nas.study import SearchConfig, search
         from se_nas.study.events import Progress
+from se_nas.study.store import StudyStore
 
         class Tell(Progress):
             def epoch(self, row, metrics):
