@@ -103,7 +103,7 @@ def insert(
             new = removed(module) if width == ABSENT else resized(module, width)
             if width == ABSENT and hasattr(parent, "attn_gain"):
                 # timm's NFNets double what a gate returns, since it halves it on average.
-                parent.attn_gain = 1.0
+                vars(parent)["attn_gain"] = 1.0
         elif width == ABSENT:
             continue
         else:

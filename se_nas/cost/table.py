@@ -1,10 +1,10 @@
 """A latency table: what SE costs on this device at every site and width, fitted to networks that ran here.
 
 Random architectures are measured in turn with the unmodified backbone, and their added latency is fitted as
-a sum over gates: an overhead for each gate, a time for each element of its map, by stage, and a time for each
-of its weights, none below zero. Measuring networks with half of the sites gated finds each site's share with
-far less noise than one site at a time would (a weighing design), and in the place where it will run. Networks
-that took no part in the fit are then measured to check the sum.
+a sum over gates (``additive.fit``). Measuring networks with half of the sites gated finds each site's share
+with far less noise than one site at a time would (a weighing design), and in the place where it will run.
+Networks that took no part in the fit are then measured to check the sum, each for longer than those, since the
+check can be no finer than they are known.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from se_nas.architecture import ABSENT, Architecture, native_width
-from se_nas.cost.closed_form import COST_NAMES, CostModel, checked_widths
+from se_nas.cost.additive import added, fit
+from se_nas.cost.closed_form import CostModel, checked_widths
 from se_nas.cost.latency import LatencyMeter
 from se_nas.cost.settings import cache_folder, conditions_key
 from se_nas.errors import ConfigError, DeviceError, RunError
@@ -33,8 +34,8 @@ MAX_ADDED_ERROR = 0.15
 _DESIGNS_PER_UNKNOWN = 4
 _HELD_OUT = 8
 _WIDTH = 0.005
-_MAP = COST_NAMES.index("se_elementwise_ops")
-_WEIGHTS = COST_NAMES.index("macs")
+_HELD_OUT_SHARE = 0.4
+"""Of the time, for the networks held out."""
 
 Sampler = Callable[[np.random.Generator], Architecture]
 
@@ -152,15 +153,19 @@ class LatencyTable:
                 f"a latency table of {meter.plain.backbone} needs {unknowns + _HELD_OUT} different"
                 f" architectures, and {len(designs)} were found; measure the candidates themselves instead."
             )
+        held = np.arange(len(designs)) >= len(designs) - _HELD_OUT
+        each = {
+            True: max_seconds * _HELD_OUT_SHARE / _HELD_OUT,
+            False: max_seconds * (1 - _HELD_OUT_SHARE) / (len(designs) - _HELD_OUT),
+        }
         rows = []
-        for number, arch in enumerate(designs, 1):
+        for number, (arch, is_held) in enumerate(zip(designs, held.tolist(), strict=True), 1):
             progress(f"latency of network {number} of {len(designs)}")
-            rows.append(meter.measure(arch, width=_WIDTH, max_seconds=max_seconds / len(designs)))
+            rows.append(meter.measure(arch, width=_WIDTH, max_seconds=each[is_held]))
         ratios = np.array([row.ratio for row in rows])
         spreads = np.array([row.interval[1] - row.interval[0] for row in rows])
         widths = np.array([arch.widths for arch in designs])
-        held = np.arange(len(designs)) >= len(designs) - _HELD_OUT
-        fixed, slope = fit(model, plain, widths[~held], ratios[~held], spreads[~held])
+        fixed, slope = fit(model, plain, widths[~held], ratios[~held], np.maximum(spreads[~held], _WIDTH))
         predicted = 1 + added(widths[held], plain, fixed, slope)
         check = TableCheck(
             held_out=tuple(
@@ -267,42 +272,6 @@ def table_key(arch: Architecture, conditions: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def fit(
-    model: CostModel, plain: np.ndarray, widths: np.ndarray, ratios: np.ndarray, spreads: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of the baseline that gates add: (fixed, slope), each of shape (number of sites,).
-
-    Args:
-        model: gives map sizes and weights of every site.
-        plain: widths of the unmodified backbone, shape (sites,).
-        widths: of the measured networks, shape (n, sites).
-        ratios: measured, shape (n,).
-        spreads: widths of their intervals, shape (n,).
-    """
-    from scipy.optimize import nnls
-
-    maps = np.array([fixed[_MAP] for fixed in model.fixed], dtype=float)
-    weights = np.array([slope[_WEIGHTS] for slope in model.slope], dtype=float)
-    stages = np.array([site.stage for site in model.sites])
-    gates, hidden = _changes(widths, plain)
-    kinds = sorted(set(stages.tolist()))
-    columns = [gates.sum(axis=1), *((gates * maps * (stages == stage)).sum(axis=1) for stage in kinds)]
-    design = np.stack([*columns, hidden @ weights], axis=1)
-    scale = np.abs(design).max(axis=0)
-    scale[scale == 0] = 1.0
-    sure = 1 / np.maximum(spreads, _WIDTH)
-    shares = nnls(design / scale * sure[:, None], (ratios - 1) * sure)[0] / scale
-    by_stage = dict(zip(kinds, shares[1:-1], strict=True))
-    fixed = shares[0] + np.array([by_stage[stage] for stage in stages.tolist()]) * maps
-    return fixed, shares[-1] * weights
-
-
-def added(widths: np.ndarray, plain: np.ndarray, fixed: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """What gates add to the unmodified backbone, as a share of its latency, shape (n,)."""
-    gates, hidden = _changes(widths, plain)
-    return gates @ fixed + hidden @ slope
-
-
 def random_sampler(arch: Architecture) -> Sampler:
     """Draws architectures of ``arch``'s position: a gate at each site with chance one half, γ from 2 to 32."""
 
@@ -318,11 +287,6 @@ def random_sampler(arch: Architecture) -> Sampler:
         return replace(arch, widths=tuple(widths))
 
     return sample
-
-
-def _changes(widths: np.ndarray, plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    gates = (widths != ABSENT).astype(float) - (plain != ABSENT)
-    return gates, np.maximum(widths, 0).astype(float) - np.maximum(plain, 0)
 
 
 def _distinct(

@@ -12,7 +12,8 @@ import pytest
 from se_nas import Architecture, SearchSpace
 from se_nas.architecture import native_width
 from se_nas.cost import CostModel, Latency, LatencySettings, LatencyTable, latency_table, profile, profiling
-from se_nas.cost.table import added, random_sampler, table_key
+from se_nas.cost.additive import added
+from se_nas.cost.table import random_sampler, table_key
 from se_nas.errors import ConfigError, DeviceError, RunError
 
 SETTINGS = LatencySettings(input_size=(3, 64, 64))
