@@ -153,7 +153,8 @@ class LatencyTable:
                 f"a latency table of {meter.plain.backbone} needs {unknowns + _HELD_OUT} different"
                 f" architectures, and {len(designs)} were found; measure the candidates themselves instead."
             )
-        held = np.arange(len(designs)) >= len(designs) - _HELD_OUT
+        # Spread over the whole time, so that a drift of the device is in the fit and in the check alike.
+        held = np.isin(np.arange(len(designs)), np.linspace(0, len(designs) - 1, _HELD_OUT).round())
         each = {
             True: max_seconds * _HELD_OUT_SHARE / _HELD_OUT,
             False: max_seconds * (1 - _HELD_OUT_SHARE) / (len(designs) - _HELD_OUT),
@@ -169,8 +170,13 @@ class LatencyTable:
         predicted = 1 + added(widths[held], plain, fixed, slope)
         check = TableCheck(
             held_out=tuple(
-                HeldOut(widths=arch.widths, measured=row.ratio, interval=row.interval, predicted=float(ratio))
-                for arch, row, ratio in zip(designs[-_HELD_OUT:], rows[-_HELD_OUT:], predicted, strict=True)
+                HeldOut(
+                    widths=designs[i].widths,
+                    measured=rows[i].ratio,
+                    interval=rows[i].interval,
+                    predicted=float(ratio),
+                )
+                for i, ratio in zip(np.flatnonzero(held).tolist(), predicted, strict=True)
             )
         )
         return cls(

@@ -12,7 +12,7 @@ import pytest
 from se_nas import Architecture, SearchSpace
 from se_nas.architecture import native_width
 from se_nas.cost import CostModel, Latency, LatencySettings, LatencyTable, latency_table, profile, profiling
-from se_nas.cost.additive import added
+from se_nas.cost.additive import added, fit
 from se_nas.cost.table import random_sampler, table_key
 from se_nas.errors import ConfigError, DeviceError, RunError
 
@@ -93,7 +93,19 @@ def test_held_out_networks_take_no_part_in_the_fit() -> None:
     table = LatencyTable.measure(meter, random_sampler(PLAIN))
     keys = [arch.key for arch in meter.measured]
     assert len(set(keys)) == len(keys)
-    assert [row.widths for row in table.check.held_out] == [arch.widths for arch in meter.measured[-8:]]
+    held = {row.widths for row in table.check.held_out}
+    fitted = [arch for arch in meter.measured if arch.widths not in held]
+    assert len(held) == 8
+    assert len(fitted) == len(keys) - 8
+    fixed, slope = fit(
+        CostModel.for_architecture(PLAIN, SETTINGS.input_size),
+        np.array(PLAIN.widths),
+        np.array([arch.widths for arch in fitted]),
+        np.array([meter.truth(arch) for arch in fitted]),
+        np.ones(len(fitted)),
+    )
+    assert table.fixed == pytest.approx(fixed.tolist())
+    assert table.slope == pytest.approx(slope.tolist())
 
 
 def test_a_table_that_fails_is_not_used_silently() -> None:
