@@ -1,4 +1,4 @@
-"""Commands that read runs: show, report, export, compare."""
+"""Commands that read runs: show, report, export, compare, dashboard."""
 
 from __future__ import annotations
 
@@ -106,3 +106,19 @@ def compare(
     tables.print_json(comparison.to_dict()) if json else tables.print_comparison(comparison)
     if fail_if_worse and comparison.worse:
         raise typer.Exit(WORSE)
+
+
+@app.command()
+def dashboard(
+    run: RunPath,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 for any free one.")] = 8080,
+) -> None:
+    """Open the run's study in optuna-dashboard, read-only; a search in progress is shown as it goes.
+
+    Example:  se-nas dashboard runs/resnet50-digits-1
+    """
+    from se_nas.study.dashboard import Dashboard
+
+    server = Dashboard(run, port)
+    typer.echo(f"{server.url}  (Ctrl-C ends it)")
+    server.serve()

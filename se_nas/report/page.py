@@ -83,6 +83,7 @@ def render(report: ParetoReport) -> str:
         all=candidate_rows(report),
         finalists=chosen,
         importance=importance_rows(report.manifest.get("importance") or {}),
+        importance_best=(report.manifest.get("importance") or {}).get("best", 0.1),
         sampler_effects=effect_rows(report.manifest.get("effects") or []),
         num_searched=sum(bool(candidate.searched) for candidate in report.candidates),
         history_caption=_history_caption(report),
@@ -260,7 +261,7 @@ def _setup(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
     other = [
         (_words(name), _value(value))
         for name, value in manifest.items()
-        if name not in (*heads, "sites", "command", "warnings", "schema", "name")
+        if name not in (*heads, "sites", "effects", "command", "warnings", "schema", "name")
         and not isinstance(value, dict)
     ]
     return [("Run", other), *blocks]

@@ -144,7 +144,7 @@ def _kind(candidate: Candidate) -> str:
 
 
 def importance_rows(importance: Mapping[str, Any]) -> Table | None:
-    """Share of each parameter in reaching the best tenth and the front; None where the study could not tell."""
+    """Share of each parameter in reaching the best readings and the front; None where the study could not tell."""
     names = {"objective": "share for accuracy %", "trade_off": "share for the front %"}
     known = {key: importance[key] for key in names if importance.get(key)}
     if not known:

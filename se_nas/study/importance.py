@@ -17,13 +17,15 @@ from se_nas.study._candidates import choices_of
 from se_nas.study.sampler import ParetoSampler
 
 LEAST_TRIALS = 10
-"""Below, PED-ANOVA's best tenth is a single trial and its answer is noise."""
+"""Below, PED-ANOVA has too few trials to set the best against the others."""
+BEST_TRIALS, BEST_SHARE = 5, 0.1
+"""The best tenth, but so many trials at least, as Optuna advises."""
 BACKGROUND = 96
 """Random architectures over which an effect is averaged."""
 
 
 def importance(study: optuna.Study, *, objective: int = 0) -> dict[str, Any]:
-    """Share of each parameter in reaching the best tenth, from 0 to 1; the shares sum to 1.
+    """Share of each parameter in reaching the best trials, from 0 to 1; the shares sum to 1.
 
     PED-ANOVA (Watanabe et al., IJCAI 2023) as in Optuna: descriptive, without intervals, and only over
     parameters that all complete trials have.
@@ -32,17 +34,19 @@ def importance(study: optuna.Study, *, objective: int = 0) -> dict[str, Any]:
         objective: what ``"objective"`` in the result is about; accuracy in se-nas's own studies.
 
     Returns:
-        ``{"objective": {name: share} | None, "trade_off": {name: share} | None, "reason": str | None}``;
-        None with the reason where the study cannot tell. ``trade_off`` is about reaching the front.
+        ``{"objective": {name: share} | None, "trade_off": {name: share} | None, "best": float,
+        "reason": str | None}``; None with the reason where the study cannot tell. ``trade_off`` is about
+        reaching the front; ``best`` is the share of trials that counts as best: a tenth, more with few trials.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    best = max(BEST_SHARE, BEST_TRIALS / max(len(complete), LEAST_TRIALS))
+    nothing = {"objective": None, "trade_off": None, "best": best}
     if len(complete) < LEAST_TRIALS:
-        reason = f"{len(complete)} complete trials; {LEAST_TRIALS} are needed"
-        return {"objective": None, "trade_off": None, "reason": reason}
+        return nothing | {"reason": f"{len(complete)} complete trials; {LEAST_TRIALS} are needed"}
     sign = -1.0 if study.directions[objective] == StudyDirection.MAXIMIZE else 1.0
     values = np.array([trial.values[objective] for trial in complete])
     if np.ptp(values) == 0:
-        return {"objective": None, "trade_off": None, "reason": "all complete trials have the same value"}
+        return nothing | {"reason": "all complete trials have the same value"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # Optuna reminds that targets are minimised whenever one is given; the sign below sees to that.
@@ -51,11 +55,11 @@ def importance(study: optuna.Study, *, objective: int = 0) -> dict[str, Any]:
         )
         single = get_param_importances(
             study,
-            evaluator=PedAnovaImportanceEvaluator(),
+            evaluator=PedAnovaImportanceEvaluator(target_quantile=best),
             target=lambda trial: sign * trial.values[objective],
         )
-        front = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
-    return {"objective": _plain(single), "trade_off": _plain(front), "reason": None}
+        front = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=best))
+    return {"objective": _plain(single), "trade_off": _plain(front), "best": best, "reason": None}
 
 
 def _plain(shares: Mapping[str, float]) -> dict[str, float]:
@@ -81,7 +85,8 @@ def effects(
     Args:
         sampler: a `ParetoSampler` with the study's known objectives; it need not have run the study.
         objective: number of the modelled objective.
-        cost: number of a known objective; None for effects without a cost.
+        cost: number of the objective that is paid; the sampler's model of it where it is not known. None for
+            effects without a cost.
         groups: name (a stage) to its parameters; default: every parameter by itself.
         seed: of the architectures that are averaged over.
 
@@ -89,7 +94,7 @@ def effects(
         Rows ``{"group", "choice" (None for a group), "effect", "interval" (95 %, of the model),
         "cost_percent" (mean change of the cost relative to the reference), "per_percent",
         "per_percent_interval"}``. Effects are in the objective's unit. ``per_percent`` is None where the
-        cost does not change.
+        cost does not change, or where it is not known exactly and its change cannot be told from none.
 
     Raises:
         ConfigError: the study has no finished trial, or a name in ``groups`` is no parameter.
@@ -101,10 +106,17 @@ def effects(
         {name: values[int(rng.integers(len(values)))] for name, values in choices.items()}
         for _ in range(BACKGROUND)
     ]
-    function = None if cost is None else sampler.known.get(cost)
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        return []
 
     def price(rows: Sequence[Mapping[str, Any]]) -> float:
-        return float(np.mean([function(dict(row)) for row in rows])) if function is not None else 0.0
+        if cost is None:
+            return 0.0
+        function = sampler.known.get(cost)
+        if function is None:
+            return float(sampler.predict(study, rows)[0][:, cost].mean())
+        batch = getattr(function, "batch", None)
+        return float(np.mean(batch(rows) if batch is not None else [function(dict(row)) for row in rows]))
 
     reference = {
         name: values[int(np.argmin([price([{**p, name: v} for p in points[:16]]) for v in values]))]
@@ -121,25 +133,33 @@ def effects(
                 f"group {group!r} has {unknown!r}, no parameter of the study.{nearest(unknown, choices)}"
             )
         jobs.append((group, None, points, [{**p, **{n: reference[n] for n in names}} for p in points]))
-    return [_effect(study, sampler, objective, job, price) for job in jobs]
+    exact = cost is None or cost in sampler.known
+    return [_effect(study, sampler, objective, job, price, None if exact else cost) for job in jobs]
 
 
 def _effect(
-    study: optuna.Study, sampler: ParetoSampler, objective: int, job: Any, price: Any
+    study: optuna.Study, sampler: ParetoSampler, objective: int, job: Any, price: Any, modelled: int | None
 ) -> dict[str, Any]:
     group, choice, plus, minus = job
     mean, sd = sampler.contrast(study, plus, minus, objective)
     low, high = mean - 1.96 * sd, mean + 1.96 * sd
     before = price(minus)
     percent = 100 * (price(plus) - before) / before if before else 0.0
-    known = abs(percent) > 1e-9
-    ends = sorted((low / percent, high / percent)) if known else None
+    ends, told = None, abs(percent) > 1e-9
+    if modelled is not None:
+        unsure = 100 * sampler.contrast(study, plus, minus, modelled)[1] / abs(before) if before else np.inf
+        told = abs(percent) > 1.96 * unsure
+    if told:
+        ratio, relative = mean / percent, unsure / percent if modelled is not None else 0.0
+        # The delta method, for a quotient of two independent estimates.
+        half = 1.96 * float(np.hypot(sd / percent, ratio * relative))
+        ends = [ratio - half, ratio + half]
     return {
         "group": group,
         "choice": choice,
         "effect": mean,
         "interval": [low, high],
         "cost_percent": percent,
-        "per_percent": mean / percent if known else None,
+        "per_percent": mean / percent if told else None,
         "per_percent_interval": ends,
     }

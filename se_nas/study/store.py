@@ -49,7 +49,7 @@ class StudyStore:
         directions: list[StudyDirection] = [
             StudyDirection.MAXIMIZE if name == "accuracy" else StudyDirection.MINIMIZE for name in objectives
         ]
-        with _quiet_optuna():
+        with quiet_optuna():
             storage = _storage(folder)
             study = optuna.create_study(study_name=STUDY_NAME, storage=storage, directions=directions)
             study.set_metric_names(list(objectives))
@@ -60,7 +60,7 @@ class StudyStore:
         """The study of an existing run; RunError where the journal is missing or damaged."""
         if not folder.journal.exists():
             raise RunError(f"{folder.path} has no {folder.journal.name}: the search never began.")
-        with _quiet_optuna():
+        with quiet_optuna():
             try:
                 storage = _storage(folder)
                 study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
@@ -110,13 +110,13 @@ class StudyStore:
 
     def ask(self) -> Trial:
         """A trial: the oldest queued one, else a new one."""
-        with _quiet_optuna():
+        with quiet_optuna():
             return self.study.ask()
 
     def tell(self, number: int, values: Sequence[float] | None, *, stopped: bool = False) -> None:
         """Tell the sampler a trial's objective values; None: it was stopped early, or has failed."""
         without = TrialState.PRUNED if stopped else TrialState.FAIL
-        with _quiet_optuna():
+        with quiet_optuna():
             self.study.tell(number, values, state=None if values is not None else without)
 
     def spend(self, seconds: float) -> None:
@@ -181,7 +181,7 @@ def _storage(folder: RunFolder) -> JournalStorage:
 
 
 @contextmanager
-def _quiet_optuna() -> Iterator[None]:
+def quiet_optuna() -> Iterator[None]:
     """Keep Optuna's own log lines, and notices that its interfaces may change, out of ours."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -17,6 +17,7 @@ from se_nas.study.evaluate import Evaluator
 from se_nas.study.events import Progress
 from se_nas.study.finals import BY_USER, TOO_LATE, Finals
 from se_nas.study.interrupts import Interrupts
+from se_nas.study.mattered import what_mattered
 from se_nas.study.plan import Plan
 from se_nas.study.proposals import Proposals
 from se_nas.study.stopping import Stopping
@@ -69,6 +70,7 @@ class Worker:
             self.provisional = not finals.settled(self._store.rows())
         if self._stopping.active:
             self._folder.update_manifest(early_stopping=self._stopping.report())
+        self._folder.update_manifest(**what_mattered(self._plan, self._store))
         return reason
 
     @property

@@ -96,3 +96,15 @@ def test_wrong_uses_are_explained() -> None:
         effects(study_of(12), sampler, objective=1)
     empty = optuna.create_study(directions=["maximize", "minimize"])
     assert effects(empty, sampler) == []
+
+
+def test_a_cost_that_is_only_measured_is_modelled_and_its_doubt_enters() -> None:
+    study = study_of(40)
+    exact = effects(study, ParetoSampler(known={1: cost}, seed=0), groups={"s0": ["s0"]})[0]
+    measured = effects(study, ParetoSampler(seed=0), groups={"s0": ["s0"]})[0]
+    assert measured["cost_percent"] == pytest.approx(exact["cost_percent"], abs=0.1)
+    assert measured["per_percent"] == pytest.approx(exact["per_percent"], rel=0.1)
+    assert np.ptp(measured["per_percent_interval"]) > np.ptp(exact["per_percent_interval"])
+    free = effects(study, ParetoSampler(seed=0), groups={"s2": ["s2"]})[0]
+    assert free["per_percent"] is None
+    assert free["per_percent_interval"] is None
