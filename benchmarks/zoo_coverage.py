@@ -25,7 +25,7 @@ import timm
 import torch
 
 from se_nas.backbones.creation import create_on_meta, input_size_of
-from se_nas.backbones.graph import ATTENTION, is_map, is_spatial
+from se_nas.backbones.graph import ATTENTION, is_spatial
 from se_nas.backbones.tracing import Trace, trace
 from se_nas.errors import SeNasError
 from se_nas.testing import CHECKS, META_CHECKS, examine
@@ -111,7 +111,7 @@ def _row(name: str) -> dict[str, Any]:
     except Exception as error:
         row |= {"nature": "unknown", "error": f"no trace: {_line(error)}"}
         return row | {"seconds": round(time.perf_counter() - start, 1)}
-    spatial = sum(is_spatial(node) and is_map(node) for node in traced.nodes)
+    spatial = sum(is_spatial(node) and len(node.shape) == 4 for node in traced.nodes)
     num_params = sum(parameter.numel() for parameter in model.parameters())
     row |= {"params": num_params, "spatial_convs": spatial, "nature": _nature(traced, spatial)}
     if row["nature"] != "other":

@@ -67,7 +67,9 @@ class BackboneConformance:
     def test_sites(self) -> None:
         """Every site has a path of its own, an existing module, and the width of its tensor."""
         arch, found = self.subject.arch, self.subject.survey
-        modules = dict(self.subject.meta_plain.named_modules())
+        # Empty slots are modules in the built model alone, modules inside gated ones in the plain one alone.
+        models = (self.subject.meta_plain, self.subject.meta)
+        modules = {path for model in models for path, _ in model.named_modules()}
         assert arch.sites, "no site"
         assert all(site.slot in modules or site.path in modules for site in arch.sites), (
             "a site has no module"

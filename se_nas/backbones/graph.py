@@ -37,8 +37,12 @@ ATTENTION = frozenset(
 
 
 def is_map(node: Node) -> bool:
-    """Whether the tensor is a batch of feature maps, channels first or last."""
-    return len(node.shape) == 4 and node.axis in (1, 3)
+    """Whether the tensor is the feature map of a whole image, channels first or last.
+
+    Traces are of one image: where heads of attention or windows take the place of the batch, a gate would see
+    a part of the image or of the channels alone.
+    """
+    return len(node.shape) == 4 and node.shape[0] == 1 and node.axis in (1, 3)
 
 
 def channels(node: Node) -> int:

@@ -248,7 +248,7 @@ def _chains(graph: Graph) -> list[Unit]:
     """Spatial convolutions, each with the norm and the activation that follow it."""
     found: list[Unit] = []
     for node in graph.nodes:
-        if not is_spatial(node) or resolution(node) == (1, 1):
+        if not is_spatial(node) or not is_map(node) or resolution(node) == (1, 1):
             continue
         end = end_of_chain(graph, node.index)
         start = node.parents[0]
