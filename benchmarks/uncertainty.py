@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
@@ -160,6 +161,36 @@ def allocation(rounds: int) -> None:
         print(f"  {name:24} {count}")
 
 
+def beyond_images(rounds: int, images: int = 400, population: int = 20_000) -> None:
+    """Each image's logit is shared difficulty, a part of the candidate's own, and a part of the seed's (0.7)."""
+    rng = np.random.default_rng(0)
+    grid = np.linspace(-12, 12, 4001)
+    chance = 100 * np.vectorize(NormalDist().cdf)(grid / 0.7)
+    names = ("seeds alone", "seeds and images")
+    held, widths = np.zeros((2, 2)), np.zeros((2, 2))
+    for _ in range(rounds):
+        own = rng.normal(2, 0.15, (COUNT, 1)) + rng.normal(0, 0.6, (COUNT, population))
+        logits = own - rng.normal(0, 1.5, population)
+        truth = np.interp(logits, grid, chance).mean(axis=1)
+        seen = logits[:, rng.choice(population, images, replace=False)]
+        bits = np.stack([seen + rng.normal(0, 0.7, seen.shape) > 0 for _ in range(SEEDS)])
+        alone = SeedModel.fit([dict(enumerate(row)) for row in 100 * bits.mean(axis=2).T])
+        assert alone is not None
+        for place, model in enumerate((alone, alone.with_images(bits.mean(axis=0), [SEEDS] * COUNT))):
+            value, half_width = model.difference(0, 1)
+            held[place] += (
+                abs(value - truth[0] + truth[1]) <= half_width,
+                abs(model.mean[0] - truth[0]) <= model.half_width[0],
+            )
+            widths[place] += half_width, model.half_width[0]
+    print(f"\nAccuracy on all images from {images} of them, 95 % intervals ({rounds} rounds)")
+    for name, own_held, own_widths in zip(names, held / rounds, widths / rounds, strict=True):
+        print(
+            f"  {name:24} a difference {own_held[0]:.1%} (half width {own_widths[0]:.2f}),"
+            f" a level {own_held[1]:.1%} ({own_widths[1]:.2f})"
+        )
+
+
 def real_noise(folder: Path) -> None:
     path = folder / "accel-nasbench" / "multiseed.csv"
     if not path.is_file():
@@ -205,6 +236,7 @@ def main() -> None:
     differences(arguments.rounds)
     membership(arguments.rounds)
     allocation(arguments.rounds)
+    beyond_images(arguments.rounds)
     real_noise(arguments.data)
     print(f"\n{time.perf_counter() - started:.0f} s")
 

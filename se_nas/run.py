@@ -7,16 +7,22 @@ what was run on what. Every file is written to a temporary name and renamed, so 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from se_nas.errors import RunError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -26,6 +32,7 @@ JOURNAL = "study.journal"
 REPORT = "report.json"
 HTML = "report.html"
 CHECKPOINTS = "checkpoints"
+CORRECT = "correct"
 FIGURES = "figures"
 LOCK = "run.lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
@@ -132,6 +139,39 @@ class RunFolder:
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         write_json(self.path / TRIALS, [{name: row.get(name) for name in ROW_FIELDS} for row in rows])
 
+    def write_correct(self, number: int, correct: NDArray[np.bool_]) -> None:
+        """Store of a trial which validation images it classified right, a bit each, shape (images,)."""
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, bits=np.packbits(correct), num_images=len(correct))
+        try:
+            (self.path / CORRECT).mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path / CORRECT} cannot be written: {error.strerror or error}.") from error
+        write_bytes(self._correct(number), buffer.getvalue())
+
+    def read_correct(self, number: int) -> NDArray[np.bool_] | None:
+        """Which validation images a trial classified right, shape (images,); None where that was not kept.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        import numpy as np
+
+        path = self._correct(number)
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                bits, count = stored["bits"], int(stored["num_images"])
+                return np.unpackbits(bits, count=count).astype(np.bool_)
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path} is damaged: {error}.") from error
+
+    def _correct(self, number: int) -> Path:
+        return self.path / CORRECT / f"{number}.npz"
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; the operating system frees it however the process ends.
@@ -170,18 +210,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: temporary file in the same folder, flushed, renamed.
+    """Write a text file whole or not at all; errors as for ``write_bytes``."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: temporary file in the same folder, flushed, renamed.
 
     Raises:
         RunError: the disk is full or the folder cannot be written; the file is as it was before.
     """
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as stream:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
             temporary = Path(stream.name)
-            stream.write(text)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(0o644)

@@ -77,7 +77,8 @@ def _usage(files: Sequence[str]) -> str:
 
 def _results(facts: Mapping[str, Any], row: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     interval = facts.get("accuracy_interval")
-    spread = f" (95 % interval over seeds {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    basis = f" {facts['interval_basis']}" if facts.get("interval_basis") else ""
+    spread = f" (95 % interval{basis} {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
     objectives = [
         ("top-1 on validation data", _number(row.get("accuracy"), "{:.2f} %") + spread),
         ("top-1 on test data", _number(row.get("test_accuracy"), "{:.2f} %")),

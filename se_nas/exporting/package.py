@@ -28,7 +28,7 @@ ARCHITECTURE, CONFIG, WEIGHTS, CARD = "architecture.json", "config.json", "model
 FORMATS = ("timm", "safetensors", "onnx", "pt2", "standalone")
 METADATA = (
     *("num_classes", "input_size", "mean", "std", "interpolation", "crop_pct", "class_names"),
-    *("name", "reason", "run", "manifest", "row", "accuracy_interval", "seeds"),
+    *("name", "reason", "run", "manifest", "row", "accuracy_interval", "interval_basis", "seeds"),
 )
 """Names that ``metadata`` may have."""
 

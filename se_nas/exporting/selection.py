@@ -65,6 +65,7 @@ def export(
         "manifest": manifest,
         "row": row,
         "accuracy_interval": candidate.accuracy_interval,
+        "interval_basis": report.basis,
         "seeds": sorted({r.seed for r in candidate.readings if r.complete and r.seed is not None}),
     }
     return export_model(

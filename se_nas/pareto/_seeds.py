@@ -52,6 +52,7 @@ class SeedModel:
         mean: estimated levels, shape (n,), in the readings' unit; NaN for a candidate without a reading.
         noise_covariance: what noise adds to the estimates' covariance, shape (n, n); 0 without a reading.
         seed_covariance: what seed levels add, shape (n, n); candidates with the same seeds share all of it.
+        image_covariance: what the choice of validation images adds, shape (n, n); 0 unless ``with_images``.
         sd: standard deviation of one reading around candidate plus seed level.
         seed_sd: standard deviation of the seed levels.
         dof: degrees of freedom behind ``sd``; inf where it was given.
@@ -61,6 +62,7 @@ class SeedModel:
     mean: Floats
     noise_covariance: Floats
     seed_covariance: Floats
+    image_covariance: Floats
     sd: float
     seed_sd: float
     dof: float
@@ -106,6 +108,7 @@ class SeedModel:
             mean=mean,
             noise_covariance=noise_covariance,
             seed_covariance=seed_covariance,
+            image_covariance=np.zeros_like(noise_covariance),
             sd=math.sqrt(variance),
             seed_sd=math.sqrt(seed_variance),
             dof=dof,
@@ -115,47 +118,69 @@ class SeedModel:
     @property
     def covariance(self) -> Floats:
         """Of the estimates, shape (n, n)."""
-        return self.noise_covariance + self.seed_covariance
+        return self.noise_covariance + self.seed_covariance + self.image_covariance
 
     @property
     def half_width(self) -> Floats:
         """Half of the 95 % interval of each level, shape (n,); NaN for a candidate without a reading."""
-        parts = zip(np.diag(self.noise_covariance), np.diag(self.seed_covariance), strict=True)
-        widths = np.array([self._half_width(noise, seed) for noise, seed in parts])
+        parts = zip(*(np.diag(part) for part in self._parts), strict=True)
+        widths = np.array([self._half_width(*own) for own in parts])
         return np.where(np.isfinite(self.mean), widths, np.nan)
 
-    def _half_width(self, noise: float, seed: float) -> float:
-        """From two parts of a variance; degrees of freedom as Satterthwaite combines them."""
-        total = noise + seed
+    @property
+    def _parts(self) -> tuple[Floats, Floats, Floats]:
+        return self.noise_covariance, self.seed_covariance, self.image_covariance
+
+    def _half_width(self, noise: float, seed: float, image: float) -> float:
+        """From three parts of a variance; degrees of freedom as Satterthwaite combines them."""
+        total = noise + seed + image
         if total <= 0:
             return 0.0
+        # Images are so many that their part is known well.
         inverse = (noise / total) ** 2 / self.dof + (seed / total) ** 2 / self.seed_dof
         return t_quantile_975(max(1 / inverse, 1.0) if inverse else math.inf) * math.sqrt(total)
 
     def difference(self, i: int, j: int) -> tuple[float, float]:
-        """Level of i minus level of j, with half of its 95 % interval; shared seeds cancel."""
+        """Level of i minus level of j, with half of its 95 % interval; shared seeds and images cancel."""
         contrast = np.zeros(len(self.mean))
         contrast[i] += 1
         contrast[j] -= 1
-        noise = float(contrast @ self.noise_covariance @ contrast)
-        seed = max(float(contrast @ self.seed_covariance @ contrast), 0.0)
-        return float(self.mean[i] - self.mean[j]), self._half_width(noise, seed)
+        parts = [max(float(contrast @ part @ contrast), 0.0) for part in self._parts]
+        return float(self.mean[i] - self.mean[j]), self._half_width(*parts)
 
-    def with_images(self, correct: ArrayLike) -> SeedModel:
+    def with_images(self, correct: ArrayLike, counts: ArrayLike) -> SeedModel:
         """Adds what the choice of validation images contributes, for statements beyond these images.
+
+        The covariance of the candidates' shares over images, divided by their number: the bootstrap over
+        images in closed form. What scatters from seed to seed on one image is in the noise already, and is
+        taken off.
 
         Args:
             correct: share of a candidate's seeds that get an image right, from 0 to 1, shape (n, n_images):
                 the same images for all candidates, so that what is hard for all cancels in differences.
+            counts: seeds behind each share, shape (n,).
+
+        Raises:
+            ConfigError: the shapes do not fit the model.
         """
-        shares = 100 * np.asarray(correct, dtype=np.float64)
+        shares = np.asarray(correct, dtype=np.float64)
+        seeds = np.asarray(counts, dtype=np.float64)
         if shares.ndim != 2 or len(shares) != len(self.mean) or shares.shape[1] < 2:
             raise ConfigError(
                 f"correct has shape {shares.shape}; it must be ({len(self.mean)}, number of images),"
                 " at least 2 images."
             )
-        added = np.cov(shares).reshape(len(shares), len(shares)) / shares.shape[1]
-        return replace(self, noise_covariance=self.noise_covariance + added)
+        if seeds.shape != (len(shares),):
+            raise ConfigError(f"counts has shape {seeds.shape}; it must be ({len(shares)},).")
+        added = np.cov(shares).reshape(len(shares), len(shares))
+        repeated = seeds > 1
+        if repeated.any():
+            # Unbiased for the variance of one seed's hit or miss, mean over images.
+            flips = (shares * (1 - shares)).mean(axis=1)[repeated] * seeds[repeated] / (seeds[repeated] - 1)
+            own = np.full(len(shares), flips.mean())
+            own[repeated] = flips
+            added[np.diag_indices_from(added)] -= np.minimum(own / seeds, np.diag(added))
+        return replace(self, image_covariance=100**2 * added / shares.shape[1])
 
     def shrunk(self) -> SeedModel:
         """Levels drawn together by how much they really differ: the winner's curse taken off.
@@ -192,12 +217,18 @@ class SeedModel:
         full[np.ix_(present, present)] = covariance
         common = np.zeros_like(full)
         common[np.ix_(present, present)] = noise.mean()
-        return replace(self, mean=mean, noise_covariance=full, seed_covariance=common)
+        return replace(
+            self,
+            mean=mean,
+            noise_covariance=full,
+            seed_covariance=common,
+            image_covariance=np.zeros_like(full),
+        )
 
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
         """Joint draws of the levels, shape (count, n): a parametric bootstrap with Student's t."""
         drawn = np.tile(self.mean, (count, 1))
-        for part, dof in ((self.noise_covariance, self.dof), (self.seed_covariance, self.seed_dof)):
+        for part, dof in zip(self._parts, (self.dof, self.seed_dof, math.inf), strict=True):
             values, vectors = np.linalg.eigh(part)
             kept = values > 1e-12 * max(values.max(initial=0.0), 1e-300)
             root = vectors[:, kept] * np.sqrt(values[kept])

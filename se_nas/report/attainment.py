@@ -10,6 +10,7 @@ import numpy as np
 
 from se_nas.pareto import SeedModel, attained, hypervolume, ranks, t_quantile_975
 from se_nas.report.candidates import Candidate
+from se_nas.report.image_bits import shares
 from se_nas.report.pareto_report import ParetoReport
 
 _DRAWS = 1000
@@ -86,7 +87,8 @@ def budgets_of(first: Sequence[Entry], second: Sequence[Entry]) -> np.ndarray:
 def difference(first: Sequence[Entry], second: Sequence[Entry], reference: Sequence[float]) -> Difference:
     """Second against first, each one run or the repeats of one configuration (then means over runs).
 
-    Parametric bootstrap of both sides together: accuracies over seeds (equal seeds pair candidates),
+    Parametric bootstrap of both sides together: accuracies over seeds (equal seeds pair candidates)
+    and, where these were kept, validation images (equal images pair them too),
     latencies over their measured intervals and, where a side has repeats, runs with replacement (paired
     where both have the same seeds), widened as Student's t with so few runs asks. The bias that a best of
     several noisy values has is taken off. The band holds for all budgets at once: its width is set by the
@@ -158,7 +160,10 @@ def _model(entries: Sequence[Entry]) -> tuple[SeedModel | None, str]:
     readings = [member.by_seed for entry in entries for member in entry.members]
     model = SeedModel.fit(readings)
     if model is not None:
-        return model, "95 % over seeds, for all costs at once"
+        found = _shares(entries)
+        if found is None:
+            return model, "95 % over seeds, for all costs at once"
+        return model.with_images(*found), "95 % over seeds and validation images, for all costs at once"
     images = min((entry.report.manifest.get("data") or {}).get("num_val") or 0 for entry in entries)
     if not images:
         return None, "nothing was read twice, so nothing can be said about chance"
@@ -171,6 +176,21 @@ def _model(entries: Sequence[Entry]) -> tuple[SeedModel | None, str]:
     # Every reading gets a seed of its own: none of this scatter is known to be shared.
     apart = [dict(zip([index], own.values(), strict=True)) for index, own in enumerate(readings)]
     return SeedModel.fit(apart, sd=sd), basis
+
+
+def _shares(entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of all members, share of their trainings that get each image right, and how many these are.
+
+    None unless all runs judged all of them on the same images.
+    """
+    data = [entry.report.manifest.get("data") or {} for entry in entries]
+    if len({(str(one.get("fingerprint")), str(one.get("split_seed"))) for one in data}) > 1:
+        return None
+    found = [shares(entry.members, entry.report.correct) for entry in entries]
+    known = [one for one in found if one is not None]
+    if len(known) < len(found) or len({rows.shape[1] for rows, _ in known}) > 1:
+        return None
+    return np.concatenate([rows for rows, _ in known]), np.concatenate([counts for _, counts in known])
 
 
 def _resampled(

@@ -112,8 +112,8 @@ class Candidate:
     """An architecture in a study with everything that was read about it.
 
     ``accuracy`` is the mean over the readings that count for the front, in percent (None where none counts),
-    ``accuracy_interval`` its 95 % interval over seeds. ``latency_interval`` is that of the ratio to the plain
-    backbone. ``probability`` is the bootstrap probability of being non-dominated.
+    ``accuracy_interval`` its 95 % interval (over what, ``ParetoReport.basis`` says). ``latency_interval`` is
+    that of the ratio to the plain backbone. ``probability`` is the bootstrap probability of being non-dominated.
     """
 
     number: int

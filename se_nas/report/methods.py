@@ -112,9 +112,10 @@ def _repeated(report: ParetoReport) -> str:
     noise = ""
     if report.noise is not None:
         noise = (
-            " Intervals are 95 % over seeds, from a seed deviation of"
+            f" Intervals are 95 % {report.basis}, with a seed deviation of"
             f" {report.seed_deviation:.2f} points pooled over candidates"
-            f" ({report.noise.dof:g} degrees of freedom); differences are paired by seed."
+            f" ({report.noise.dof:g} degrees of freedom); differences are paired by seed"
+            f"{' and image' if report.over_images else ''}."
         )
     return (
         f"{len(report.counted)} finalists, baselines among them, were retrained with {_range(counts)} new"

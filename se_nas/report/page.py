@@ -173,7 +173,7 @@ def _front_caption(report: ParetoReport) -> str:
     parts = []
     if report.noise is not None:
         parts.append(
-            "Vertical bars: 95 % intervals over seeds"
+            f"Vertical bars: 95 % intervals {report.basis}"
             f" (seed deviation {report.seed_deviation:.2f} points, pooled,"
             f" {report.noise.dof:g} degrees of freedom)."
         )

@@ -22,6 +22,7 @@ from se_nas.pareto import (
     reference_point,
 )
 from se_nas.report.candidates import OBJECTIVES, Candidate, Objective, group
+from se_nas.report.image_bits import Bits, from_text, read_bits, shares, to_text
 from se_nas.run import CONFIG, MANIFEST, REPORT, TRIALS, RunFolder, read_json, write_json
 
 SCHEMA = 1
@@ -45,12 +46,15 @@ class ParetoReport:
         rows: ``trials.json`` of the run, one dictionary a trial.
         source: the run folder as it was given, for the commands that a report prints.
         config: ``config.json`` of the run; empty where there is none.
+        correct: by trial number, which validation images its final training classified right, shape (images,),
+            as far as that was kept.
     """
 
     manifest: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...]
     source: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    correct: Mapping[int, Bits] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> ParetoReport:
@@ -67,8 +71,13 @@ class ParetoReport:
         """From a run folder; errors as for ``load``."""
         folder = RunFolder.open(path)
         config = folder.config if (folder.path / CONFIG).is_file() else {}
+        rows = _checked_rows(folder.rows())
         report = cls(
-            manifest=folder.manifest, rows=_checked_rows(folder.rows()), source=str(path), config=config
+            manifest=folder.manifest,
+            rows=rows,
+            source=str(path),
+            config=config,
+            correct=read_bits(folder, rows),
         )
         report._check(str(path))
         return report
@@ -97,6 +106,7 @@ class ParetoReport:
             rows=_checked_rows(data["trials"]),
             source=data.get("source"),
             config=data.get("config") or {},
+            correct=from_text(data.get("correct")),
         )
         report._check(str(path))
         return report
@@ -183,11 +193,33 @@ class ParetoReport:
         return {candidate.key: place for place, candidate in enumerate(members)}
 
     @cached_property
-    def noise(self) -> SeedModel | None:
+    def _fitted(self) -> list[Candidate]:
+        return [candidate for candidate in self._grouped if candidate.key in self._read]
+
+    @cached_property
+    def seed_noise(self) -> SeedModel | None:
         """Mean accuracies with their joint uncertainty over seeds; None where nothing was read twice."""
-        return SeedModel.fit(
-            [candidate.by_seed for candidate in self._grouped if candidate.key in self._read]
+        return SeedModel.fit([candidate.by_seed for candidate in self._fitted])
+
+    @cached_property
+    def noise(self) -> SeedModel | None:
+        """``seed_noise``, and what the choice of validation images adds, where ``over_images``."""
+        found = shares(self._fitted, self.correct) if self.seed_noise is not None else None
+        return (
+            self.seed_noise
+            if self.seed_noise is None or found is None
+            else self.seed_noise.with_images(*found)
         )
+
+    @property
+    def over_images(self) -> bool:
+        """Whether intervals cover the choice of validation images beside that of seeds."""
+        return self.noise is not self.seed_noise
+
+    @property
+    def basis(self) -> str:
+        """What intervals are over, in words."""
+        return "over seeds and validation images" if self.over_images else "over seeds"
 
     @property
     def seed_deviation(self) -> float | None:
@@ -197,9 +229,9 @@ class ParetoReport:
     def standard_error(self, candidate: Candidate) -> float | None:
         """Of a mean accuracy over seeds, in points; None where nothing was read twice."""
         place = self._read.get(candidate.key)
-        if self.noise is None or place is None:
+        if self.seed_noise is None or place is None:
             return None
-        return math.sqrt(self.noise.covariance[place, place])
+        return math.sqrt(self.seed_noise.covariance[place, place])
 
     def deviation(self, candidate: Candidate, other: Candidate | None = None) -> float | None:
         """Half of the 95 % interval of a mean accuracy, or of its difference to another's, by shared seeds.
@@ -301,7 +333,7 @@ class ParetoReport:
 
     @cached_property
     def hypervolume_interval(self) -> tuple[float, float] | None:
-        """95 % interval of the hypervolume over seeds; None without final readings that repeat."""
+        """95 % interval of the hypervolume, of the same ``basis``; None without final readings that repeat."""
         if self.noise is None or not self.final or not self.front:
             return None
         values, draws = self.values(self.counted), self._draws(self.noise, self.counted, count=1000)
@@ -324,11 +356,13 @@ class ParetoReport:
             "hypervolume": self.hypervolume(),
             "hypervolume_interval": self.hypervolume_interval and list(self.hypervolume_interval),
             "seed_deviation": self.seed_deviation,
+            "basis": self.basis if self.noise is not None else None,
             "front": [candidate.key for candidate in self.front],
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "config": dict(self.config),
             "manifest": dict(self.manifest),
             "trials": [dict(row) for row in self.rows],
+            "correct": to_text(self.correct),
         }
 
 

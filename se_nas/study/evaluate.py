@@ -147,6 +147,8 @@ class Evaluator:
         )
         result = self._trainer(model, context)
         fields = _fields(result)
+        if result.state == "complete" and result.correct is not None:
+            self._store.folder.write_correct(number, result.correct)
         if judged and result.state == "complete":
             self._stopping.finished(number, architecture, {**costs, **fields})
         if judged and result.state == "stopped":

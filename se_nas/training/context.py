@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from se_nas.data import ImageData
 from se_nas.training.recipe import Recipe
 from se_nas.training.runtime import Runtime
@@ -105,6 +108,7 @@ class TrainResult:
         loss: cross-entropy on the validation images (natural logarithm).
         ece: expected calibration error, 15 equal bins (Guo et al. 2017), in [0, 1].
         per_class: accuracy of each class, percent; None for a class without validation images.
+        correct: of each validation image, in their order, whether it was classified right; None where unknown.
         train_loss: mean training loss of the last epoch, with its smoothing and mixing.
         curve: one dictionary an epoch: epoch, accuracy, loss, train_loss, lr, seconds.
         epochs, epochs_planned: trained and planned.
@@ -122,6 +126,7 @@ class TrainResult:
     loss: float | None = None
     ece: float | None = None
     per_class: tuple[float | None, ...] = ()
+    correct: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     train_loss: float | None = None
     curve: tuple[dict[str, Any], ...] = ()
     epochs: int = 0
@@ -134,5 +139,7 @@ class TrainResult:
     weights: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**asdict(self), "weights": None if self.weights is None else str(self.weights)}
+        """JSON-ready, without ``correct``."""
+        values = {**asdict(self), "weights": None if self.weights is None else str(self.weights)}
+        del values["correct"]
+        return values

@@ -309,6 +309,7 @@ class _Training:
             loss=best[0].loss if best else None,
             ece=best[0].ece if best else None,
             per_class=best[0].per_class if best else (),
+            correct=best[0].correct if best else None,
             train_loss=best[1]["train_loss"] if best else None,
             curve=curve,
             epochs=len(curve),

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 ECE_BINS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Percentages for accuracies, natural logarithm for the loss, [0, 1] for ``ece``; see ``TrainResult``."""
+    """Percentages for accuracies, natural logarithm for the loss, [0, 1] for ``ece``; see ``TrainResult``.
+
+    ``correct`` says of each image, in their order, whether it was classified right; None where unknown.
+    """
 
     accuracy: float
     top5: float
     loss: float
     ece: float
     per_class: tuple[float | None, ...]
+    correct: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("accuracy", "top5", "loss", "ece")}
@@ -47,4 +53,5 @@ def score(logits: torch.Tensor, labels: torch.Tensor, num_classes: int) -> Metri
         loss=loss.item(),
         ece=(gap.abs().sum() / len(labels)).item(),
         per_class=tuple(100 * int(r) / int(t) if t else None for r, t in zip(right, total, strict=True)),
+        correct=hits.numpy(),
     )

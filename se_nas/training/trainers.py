@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from se_nas.errors import ConfigError, nearest
@@ -52,7 +53,9 @@ def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str
     """Make a user's function look like the built-in loop.
 
     It returns a mapping with ``accuracy`` (top-1 on ``context.data.val``, percent) and whatever it knows of
-    ``loss``, ``top5``, ``ece``, ``per_class``, ``train_loss`` and ``state``. It may let ``StopTraining`` of
+    ``loss``, ``top5``, ``ece``, ``per_class``, ``train_loss``, ``state`` and ``correct`` (for each image of
+    ``context.data.val``, in their order, whether it was right: then intervals cover the choice of images). It
+    may let ``StopTraining`` of
     ``context.report``
     pass: then the last report counts. Its other exceptions are its own and pass through.
 
@@ -70,7 +73,7 @@ def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str
             state = "unfinished" if cut_short else "complete"
         except StopTraining:
             returned, state = context.curve[-1], "stopped"
-        result = _checked(returned, name)
+        result = _checked(returned, name, len(context.data.val))
         return TrainResult(
             state=result.get("state", state),
             accuracy=result["accuracy"],
@@ -78,6 +81,7 @@ def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str
             loss=result.get("loss"),
             ece=result.get("ece"),
             per_class=tuple(result.get("per_class", ())),
+            correct=result.get("correct"),
             train_loss=result.get("train_loss"),
             curve=tuple(context.curve),
             epochs=len(context.curve),
@@ -90,9 +94,9 @@ def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str
     return run
 
 
-def _checked(returned: Any, name: str) -> dict[str, Any]:
+def _checked(returned: Any, name: str, num_val: int) -> dict[str, Any]:
     if isinstance(returned, TrainResult):
-        returned = returned.to_dict()
+        returned = {**returned.to_dict(), "correct": returned.correct}
     if not isinstance(returned, Mapping) or "accuracy" not in returned:
         got = sorted(returned) if isinstance(returned, Mapping) else type(returned).__name__
         raise ConfigError(f"{name} returned {got}; it must return a mapping with 'accuracy' in percent.")
@@ -104,6 +108,14 @@ def _checked(returned: Any, name: str) -> dict[str, Any]:
         value = result.get(field)
         if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
             raise ConfigError(f"{name} returned {field} {value!r}; it must be a finite number.")
+    if result.get("correct") is not None:
+        correct = np.asarray(result["correct"])
+        if correct.dtype != np.bool_ or correct.shape != (num_val,):
+            raise ConfigError(
+                f"{name} returned correct with type {correct.dtype} and shape {correct.shape}; it must hold a"
+                f" truth value for each of the {num_val} validation images."
+            )
+        result["correct"] = correct
     if result.get("state", "complete") not in STATES:
         raise ConfigError(f"{name} returned state {result['state']!r}; allowed: {', '.join(STATES)}.")
     return result

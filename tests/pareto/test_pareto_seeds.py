@@ -1,5 +1,7 @@
 """Levels from repeated trainings: by hand, against scipy, and on simulated truth."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -192,9 +194,33 @@ def test_images_that_are_hard_for_all_cancel_in_differences():
     correct = np.stack([~hard, ~hard ^ (rng.random(2000) < 0.02)]).astype(float)
     readings = table(100 * correct.mean(axis=1, keepdims=True) + [[0.0, 0.1]])
     model = SeedModel.fit(readings, sd=0.01)
-    wide = model.with_images(correct)
+    wide = model.with_images(correct, [1, 1])
     # One proportion of 70 % on 2000 images: 100 sqrt(.21 / 2000) = 1.02 points; 2 % of the images differ.
     assert wide.half_width[0] == pytest.approx(1.96 * 1.02, rel=0.05)
     assert wide.difference(0, 1)[1] == pytest.approx(1.96 * 100 * np.sqrt(0.02 / 2000), rel=0.2)
     with pytest.raises(ConfigError, match=r"correct has shape \(3, 5\); it must be \(2, number of images\)"):
-        model.with_images(np.ones((3, 5)))
+        model.with_images(np.ones((3, 5)), [1, 1, 1])
+    with pytest.raises(ConfigError, match=r"counts has shape \(3,\); it must be \(2,\)"):
+        model.with_images(correct, [1, 1, 1])
+
+
+def test_intervals_with_images_hold_the_truth_of_all_images():
+    """Each image's logit is shared difficulty, a part of the candidate's own, and a part of the seed's."""
+    rng = np.random.default_rng(0)
+    held = {"seeds": [0, 0], "images": [0, 0]}
+    for _ in range(120):
+        population = (
+            rng.normal(2, 0.15, (4, 1)) - rng.normal(0, 1.5, 10_000) + rng.normal(0, 0.6, (4, 10_000))
+        )
+        # The chance that noise of deviation 0.7 leaves the logit above 0.
+        truth = 100 * np.vectorize(NormalDist().cdf)(np.linspace(-9, 9, 2001))
+        truth = np.interp(population / 0.7, np.linspace(-9, 9, 2001), truth).mean(axis=1)
+        logits = population[:, rng.choice(10_000, 400, replace=False)]
+        bits = np.stack([logits + rng.normal(0, 0.7, logits.shape) > 0 for _ in range(3)])
+        model = SeedModel.fit(table(100 * bits.mean(axis=2).T))
+        for name, own in (("seeds", model), ("images", model.with_images(bits.mean(axis=0), [3] * 4))):
+            value, half_width = own.difference(0, 1)
+            held[name][0] += abs(value - (truth[0] - truth[1])) <= half_width
+            held[name][1] += abs(own.mean[0] - truth[0]) <= own.half_width[0]
+    assert max(held["seeds"]) < 0.93 * 120
+    assert min(held["images"]) > 0.9 * 120

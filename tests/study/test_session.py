@@ -96,6 +96,12 @@ def test_finalists_are_trained_with_fresh_seeds(finished):
     assert all(row["test_accuracy"] is not None for row in finals)
     assert not RunFolder.open(finished.path).manifest["provisional"]
     assert finished.report.final
+    assert finished.report.over_images
+    kept = {int(path.stem) for path in (finished.path / "correct").iterdir()}
+    assert kept == {row["number"] for row in rows}
+    for row in rows:
+        right = RunFolder.open(finished.path).read_correct(row["number"])
+        assert 100 * right.mean() == pytest.approx(row["accuracy"])
 
 
 def test_front_is_what_optuna_finds_among_the_search_readings(finished):

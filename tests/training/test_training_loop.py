@@ -47,6 +47,19 @@ def test_model_ends_with_the_weights_that_were_evaluated(small_net, make_context
     assert (again.accuracy, again.loss) == (result.accuracy, result.loss)
 
 
+def test_says_of_each_validation_image_whether_it_was_right(small_net, make_context):
+    context, model = make_context(epochs=1), small_net()
+    result = train(model, context)
+    assert 0 < result.accuracy < 100
+    with torch.no_grad():
+        pixels = context.data.val.pixels.float() / 255
+        mean, std = (torch.tensor(own).view(3, 1, 1) for own in (context.data.mean, context.data.std))
+        expected = model.eval()((pixels - mean) / std).argmax(1) == context.data.val.labels
+    assert result.correct.tolist() == expected.tolist()
+    assert 100 * result.correct.mean() == pytest.approx(result.accuracy)
+    assert "correct" not in result.to_dict()
+
+
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_is_deterministic_and_leaves_the_callers_generators_alone(small_net, make_context, ema):
     first, second = small_net(), small_net()
@@ -160,6 +173,7 @@ def test_resume_is_bit_identical(small_net, make_context, tmp_path, batches_befo
     assert result.state == "complete"
     assert_same(weights_of(straight), weights_of(resumed))
     assert (result.accuracy, result.loss, result.ece) == (expected.accuracy, expected.loss, expected.ece)
+    assert result.correct.tolist() == expected.correct.tolist()
     drop = {"seconds"}
     strip = lambda curve: [{k: v for k, v in row.items() if k not in drop} for row in curve]  # noqa: E731
     assert strip(result.curve) == strip(expected.curve)

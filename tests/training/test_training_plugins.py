@@ -79,12 +79,22 @@ def test_names_that_lead_nowhere(module, name, message):
         ({"accuracy": float("nan")}, "accuracy nan"),
         ({"accuracy": "good"}, "accuracy 'good'"),
         ({"accuracy": 5.0, "loss": float("inf")}, "loss inf"),
+        ({"accuracy": 5.0, "correct": [True, False]}, r"shape \(2,\); .* each of the 24 validation images"),
+        ({"accuracy": 5.0, "correct": [1] * 24}, "correct with type int64"),
         ({"accuracy": 5.0, "state": "done"}, "state 'done'; allowed: complete"),
     ],
 )
 def test_what_it_returns_is_checked(small_net, make_context, returned, message):
     with pytest.raises(ConfigError, match=message):
         adapt(lambda model, context: returned)(small_net(), make_context())
+
+
+def test_it_may_say_which_images_were_right(small_net, make_context):
+    correct = [index % 4 > 0 for index in range(24)]
+    trainer = adapt(lambda model, context: {"accuracy": 75.0, "correct": correct})
+    assert trainer(small_net(), make_context()).correct.tolist() == correct
+    assert adapt(lambda model, context: {"accuracy": 75.0})(small_net(), make_context()).correct is None
+    assert adapt(train)(small_net(), make_context()).correct.shape == (24,)
 
 
 def test_study_stops_it_early_without_its_help(small_net, make_context):
