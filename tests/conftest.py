@@ -11,3 +11,11 @@ def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and this machine has none"))
+
+
+@pytest.fixture
+def quiet_compiler(monkeypatch):
+    """torch.compile's trace of itself, which pytest would format for its report, takes fifty times its own time."""
+    import logging
+
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)

@@ -53,6 +53,9 @@ def search(
         int | None, typer.Option(help="Epochs a candidate; sized to the budget by default.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Training batch size.")] = None,
+    compile: Annotated[
+        str | None, typer.Option(help="auto (measured once whether it pays; default), off or on.")
+    ] = None,
     input_size: Annotated[int | None, typer.Option(help="Height and width of the images in pixels.")] = None,
     latency_batch: Annotated[
         int | None, typer.Option(help="Batch size at which latency is measured.")

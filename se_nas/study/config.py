@@ -70,6 +70,9 @@ class SearchConfig(BaseModel):
     )
     epochs: int | None = Field(None, ge=1, description="Epochs a candidate; by default sized to the budget.")
     batch_size: int | None = Field(None, ge=1, description="Training batch size.")
+    compile: Literal["auto", "off", "on"] | None = Field(
+        None, description="Compile candidates; auto (the recipe's default) measures once whether it pays."
+    )
     input_size: int | None = Field(None, ge=1, description="Height and width of the images in pixels.")
     latency_batch: int = Field(1, ge=1, description="Batch size at which latency is measured.")
     latency_backend: str = Field(

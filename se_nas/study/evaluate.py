@@ -145,7 +145,13 @@ class Evaluator:
             stop=self._stop,
             loggers=self._loggers,
         )
+        compiled = plan.runtime.compile
         result = self._trainer(model, context)
+        if compiled and not plan.runtime.compile:
+            self._progress.message(
+                f"{architecture.describe()} cannot be compiled ({plan.runtime.compile_error}); it and later"
+                " candidates are trained without compiling"
+            )
         fields = _fields(result)
         if result.state == "complete" and result.correct is not None:
             self._store.folder.write_correct(number, result.correct)

@@ -19,22 +19,22 @@ from se_nas.model import build_model
 from se_nas.run import RunFolder
 from se_nas.space import SearchSpace
 from se_nas.study.baselines import baselines
-from se_nas.study.clock import CANDIDATES, FINAL_SHARE, LATENCY_SHARE, SEARCH_SHARE, sized_epochs
+from se_nas.study.clock import CANDIDATES, FINAL_SHARE, LATENCY_SHARE, SEARCH_SHARE
 from se_nas.study.config import SearchConfig
 from se_nas.study.events import Progress
 from se_nas.study.inputs import smallest_input
 from se_nas.study.latency import LatencyAxis
 from se_nas.study.limits import Limits
 from se_nas.study.samplers import make_sampler
+from se_nas.study.schedule import schedule
 from se_nas.study.warm_start import check_source
 from se_nas.training import (
-    Context,
+    CompileChoice,
     Recipe,
     Runtime,
     initial_weights,
     load_trainer,
     make_logger,
-    measure_step_time,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from se_nas.study.known import WidthCost
 
 TEST_FRACTION = 0.1
-BUILD_SECONDS = 1.5
-"""Allowance for what a candidate costs besides its epochs: building, evaluation of costs, writing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +60,7 @@ class Plan:
         limits: hard limits on costs.
         axis: the latency axis; None where latency is neither objective nor limit.
         epoch_seconds: measured time of one epoch of the dearest baseline; None where the epochs were given.
+        compilation: whether blocks are compiled, with what was measured.
         notes: decisions and warnings that the user should see.
     """
 
@@ -75,6 +74,7 @@ class Plan:
     limits: Limits
     axis: LatencyAxis | None
     epoch_seconds: float | None
+    compilation: CompileChoice
     notes: tuple[str, ...]
 
     @cached_property
@@ -150,6 +150,7 @@ class Plan:
             ),
             ("objectives", ", ".join(config.objectives)),
             ("training", self._training()),
+            ("compile", self.compilation.reason),
             ("budget", self._budget()),
             ("sampler", config.sampler),
             ("folder", str(self.path)),
@@ -222,6 +223,9 @@ def resolve(
     if frozen is not None:
         recipe = Recipe.from_dict(frozen["recipe"])
         runtime, epoch_seconds = Runtime.from_dict(frozen["runtime"]), frozen["epoch_seconds"]
+        compilation = CompileChoice(
+            **frozen.get("compile", {"compile": runtime.compile, "reason": "as the run began"})
+        )
         data = data.with_statistics(frozen["data"]["mean"], frozen["data"]["std"])
     else:
         model = candidate_model(config, dearest, data, config.seed)
@@ -229,7 +233,9 @@ def resolve(
             own = resolve_model_data_config(model)
             data = data.with_statistics(own["mean"], own["std"])
         runtime = Runtime.decide(model, recipe, str(device))
-        recipe, epoch_seconds = _sized(config, recipe, runtime, model, data, progress)
+        recipe, runtime, epoch_seconds, compilation = schedule(
+            config, recipe, runtime, model, data, space, progress
+        )
     plan = Plan(
         config=config,
         path=path,
@@ -241,6 +247,7 @@ def resolve(
         limits=limits,
         axis=None,
         epoch_seconds=epoch_seconds,
+        compilation=compilation,
         notes=(),
     )
     notes = []
@@ -341,28 +348,8 @@ def _recipe(config: SearchConfig) -> Recipe:
     recipe = (
         Recipe.preset(config.recipe) if isinstance(config.recipe, str) else Recipe.from_dict(config.recipe)
     )
-    return recipe if config.batch_size is None else recipe.with_(batch_size=config.batch_size)
-
-
-def _sized(
-    config: SearchConfig,
-    recipe: Recipe,
-    runtime: Runtime,
-    model: nn.Module,
-    data: ImageData,
-    progress: Progress,
-) -> tuple[Recipe, float | None]:
-    if config.epochs is not None:
-        return recipe.with_(epochs=config.epochs), None
-    budget = config.budget_seconds
-    if budget is None:
-        return recipe, None
-    progress.message("timing a few training steps to size the schedule")
-    seconds = measure_step_time(model, Context(data=data, recipe=recipe, runtime=runtime)).epoch
-    epochs = sized_epochs(
-        seconds, BUILD_SECONDS, SEARCH_SHARE * budget, config.trials or CANDIDATES, most=recipe.epochs
-    )
-    return recipe.with_(epochs=epochs), seconds
+    asked = {"batch_size": config.batch_size, "compile": config.compile}
+    return recipe.with_(**{name: value for name, value in asked.items() if value is not None})
 
 
 def _default_name(config: SearchConfig) -> str:

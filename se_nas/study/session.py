@@ -172,6 +172,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "baseline_latency_ms": None if plan.axis is None else plan.axis.baseline_ms,
         "recipe": plan.recipe.to_dict(),
         "runtime": plan.runtime.to_dict(),
+        "compile": plan.compilation.to_dict(),
         "epoch_seconds": plan.epoch_seconds,
         "budget": {"seconds": config.budget_seconds, "trials": config.trials, "spent": 0.0},
         "seed": config.seed,

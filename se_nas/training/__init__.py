@@ -1,7 +1,8 @@
 """Training of candidates: the loop, its settings, its files, and the door for users' own trainers."""
 
 from se_nas.training.checkpoint import checkpoint_path, disk_used, prune, read_about
-from se_nas.training.compiling import compile_blocks
+from se_nas.training.compile_choice import CompileChoice, choose_compile
+from se_nas.training.compiling import block_structures, compile_blocks
 from se_nas.training.context import Context, Logger, StopTraining, TrainResult
 from se_nas.training.loggers import TensorBoardLogger, make_logger
 from se_nas.training.loop import evaluate, train
@@ -9,11 +10,13 @@ from se_nas.training.metrics import Metrics, score
 from se_nas.training.randomness import initial_weights
 from se_nas.training.recipe import PRESETS, Recipe
 from se_nas.training.runtime import Runtime
-from se_nas.training.timing import StepTime, measure_step_time, worth_compiling
-from se_nas.training.trainers import Trainer, adapt, load_trainer
+from se_nas.training.timing import StepTime, measure_step_time
+from se_nas.training.trainers import DEFAULT_TRAINER, Trainer, adapt, load_trainer
 
 __all__ = [
+    "DEFAULT_TRAINER",
     "PRESETS",
+    "CompileChoice",
     "Context",
     "Logger",
     "Metrics",
@@ -25,7 +28,9 @@ __all__ = [
     "TrainResult",
     "Trainer",
     "adapt",
+    "block_structures",
     "checkpoint_path",
+    "choose_compile",
     "compile_blocks",
     "disk_used",
     "evaluate",
@@ -37,5 +42,4 @@ __all__ = [
     "read_about",
     "score",
     "train",
-    "worth_compiling",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -16,12 +16,26 @@ from torch import nn
 from se_nas.compilation import compile_separately
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The outermost modules with children whose class occurs twice or more in one container."""
+    """The blocks that stages are made of, in order: where a class with two layers or more occurs again.
+
+    A class that holds several such blocks is a stage and is looked into.
+    """
+    counts = Counter(type(module) for module in model.modules() if _has_layers(module))
+    stages = {type(module) for module in model.modules() if _holds_blocks(module)}
     blocks: list[nn.Module] = []
-    _collect(model, blocks)
+
+    def collect(module: nn.Module) -> None:
+        for part in _parts(module):
+            if _has_layers(part) and counts[type(part)] > 1 and type(part) not in stages:
+                blocks.append(part)
+            else:
+                collect(part)
+
+    collect(model)
     return blocks
 
 
@@ -36,6 +50,18 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> nn.Module:
     return model
 
 
+def uncompile_blocks(model: nn.Module) -> nn.Module:
+    """Undo ``compile_blocks``."""
+    for block in repeated_blocks(model) or [model]:
+        block._compiled_call_impl = None
+    return model
+
+
+def block_structures(model: nn.Module) -> set[str]:
+    """What is compiled once: the different structures among the repeated blocks."""
+    return {_structure(block) for block in repeated_blocks(model) or [model]}
+
+
 @functools.cache
 def _compiled(structure: str, backend: str) -> Callable[..., Any]:
     def call(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -48,16 +74,23 @@ def _compiled(structure: str, backend: str) -> Callable[..., Any]:
 def _structure(block: nn.Module) -> str:
     """Equal for blocks that the same code can serve: modules with their settings, and shapes of weights."""
     tensors = {**dict(block.named_parameters()), **dict(block.named_buffers())}
-    return f"{block!r} { {name: (tuple(t.shape), t.dtype, t.device) for name, t in tensors.items()} }"
+    return f"{block!r} { {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()} }"
 
 
-def _collect(module: nn.Module, blocks: list[nn.Module]) -> None:
-    children = list(module.children())
-    counts = Counter(type(child) for child in children)
-    repeats = isinstance(module, _CONTAINERS)
-    for child in children:
-        holds_parts = next(child.children(), None) is not None and not isinstance(child, _CONTAINERS)
-        if repeats and holds_parts and counts[type(child)] > 1:
-            blocks.append(child)
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules that a module is made of, those in its containers instead of the containers."""
+    for child in module.children():
+        if isinstance(child, _CONTAINERS):
+            yield from _parts(child)
         else:
-            _collect(child, blocks)
+            yield child
+
+
+def _has_layers(module: nn.Module) -> bool:
+    layers = sum(isinstance(part, _LAYERS) for part in module.modules())
+    return layers > 1 and not isinstance(module, _CONTAINERS)
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    counts = Counter(type(part) for part in _parts(module) if _has_layers(part))
+    return any(count > 1 for count in counts.values())

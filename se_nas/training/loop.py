@@ -10,6 +10,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from se_nas.compilation import CompilationError, compilation_errors
 from se_nas.data import ImageData
 from se_nas.errors import CheckpointError, DataError, InfeasibleError
 from se_nas.training.augment import Augment
@@ -22,7 +23,7 @@ from se_nas.training.checkpoint import (
     load_state,
     save_weights,
 )
-from se_nas.training.compiling import compile_blocks
+from se_nas.training.compiling import compile_blocks, uncompile_blocks
 from se_nas.training.context import Context, Interrupted, StopTraining, TrainResult
 from se_nas.training.faults import DivergedError, OutOfMemoryError, check_loss, memory_limit
 from se_nas.training.loader import LoaderBatches, loader_eval_batches
@@ -103,6 +104,8 @@ class _Training:
                 return self._finish("unfinished")
             except OutOfMemoryError as error:
                 self._halve(error)
+            except CompilationError as error:
+                self._go_on_eagerly(error)
             except DivergedError:
                 self.writer.discard()
                 if self.restarts:
@@ -116,7 +119,7 @@ class _Training:
         for index in range(epoch, self.recipe.epochs):
             train_loss = self._epoch(index, step)
             step = 0
-            with memory_limit():
+            with compilation_errors(), memory_limit():
                 metrics = _evaluate(self.evaluated, self.context, self.batches.augment, "val")
             # Before the norms have settled, this loss may be huge where nothing is wrong.
             check_loss(metrics.loss, None)
@@ -163,7 +166,7 @@ class _Training:
         count = len(images)
         pieces = math.ceil(count / min(count, self.runtime.micro_batch or count))
         total = torch.zeros((), device=images.device)
-        with memory_limit():
+        with compilation_errors(), memory_limit():
             parts = zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True)
             for part, wanted in parts:
                 with self.runtime.autocast():
@@ -290,6 +293,11 @@ class _Training:
         self.runtime.micro_batch = max(1, micro // 2)
         if self.context.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+    def _go_on_eagerly(self, error: CompilationError) -> None:
+        """Train this candidate and all that follow without compiling."""
+        self.runtime.compile, self.runtime.compile_error = False, str(error)
+        uncompile_blocks(self.model)
 
     def _finish(self, state: str) -> TrainResult:
         context, best = self.context, self.best

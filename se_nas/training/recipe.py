@@ -45,7 +45,9 @@ class Recipe:
             evaluated.
         clip_grad: largest norm of the gradient, or None.
         precision: "auto" decides by device and network (see ``Runtime``).
-        channels_last, compile: "auto", "on" or "off".
+        channels_last: "auto", "on" or "off".
+        compile: whether blocks are compiled: "on", "off", or "auto", which a search measures once where so
+            much training lies ahead that it can pay (``choose_compile``).
     """
 
     epochs: int = 3
@@ -78,7 +80,7 @@ class Recipe:
     clip_grad: float | None = None
     precision: str = "auto"
     channels_last: str = "auto"
-    compile: str = "off"
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop_scale", tuple(self.crop_scale))

@@ -31,7 +31,8 @@ class Runtime:
         device: as in torch ("cpu", "cuda", "cuda:1", "mps").
         precision: "fp32", "bf16" or "fp16" (autocast; weights stay in fp32).
         channels_last: memory format of images and convolutions.
-        compile: whether the blocks of the network are compiled.
+        compile: whether the blocks of the network are compiled; given up for good where that fails.
+        compile_error: why it was given up, in one line.
         micro_batch: images of one pass, where a whole batch did not fit in memory.
         workers: processes that decode images of data that is not in memory; 0 decodes in this one.
     """
@@ -40,6 +41,7 @@ class Runtime:
     precision: str = "fp32"
     channels_last: bool = False
     compile: bool = False
+    compile_error: str | None = None
     micro_batch: int | None = None
     workers: int = 0
 
@@ -47,6 +49,7 @@ class Runtime:
     def decide(cls, model: nn.Module, recipe: Recipe, device: str = "cpu") -> Runtime:
         """What the recipe asks for; "auto" is decided by the device and the kind of network, never by a
         timing, so that the same run decides the same way twice (docs/training.md has the measurements).
+        Compiling is the exception, decided by ``choose_compile``; here "auto" is off.
 
         On a CPU bf16 pays where the processor has bf16 instructions and the network has no depthwise
         convolution, and channels-last pays in fp32. A GPU gets channels-last, and bf16 from compute

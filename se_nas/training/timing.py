@@ -15,7 +15,6 @@ from se_nas.training.context import Context
 from se_nas.training.loop import evaluate, make_batches
 from se_nas.training.optim import make_loss, make_optimizer
 from se_nas.training.randomness import isolated
-from se_nas.training.runtime import Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,30 +67,6 @@ def _measure(model: nn.Module, context: Context, steps: int, warmup: int) -> Ste
     return StepTime(
         step=statistics.median(seconds[warmup:]), validation=time.perf_counter() - before, steps=batches.steps
     )
-
-
-def worth_compiling(model: nn.Module, context: Context, *, candidates: int) -> bool:
-    """Whether compiled steps earn back the time of compiling, over ``candidates`` trainings of this recipe.
-
-    Measured with the model given: a few steps as they are, then compiled. Compiling is counted for the first
-    candidate and, since blocks are shared, not again. On a CPU the answer is no without measuring: there
-    compiling takes minutes (docs/training.md).
-    """
-    if context.runtime.device == "cpu":
-        return False
-    plain = Runtime.from_dict({**context.runtime.to_dict(), "compile": False})
-    compiled = Runtime.from_dict({**context.runtime.to_dict(), "compile": True})
-    first, context.runtime = context.runtime, plain
-    try:
-        eager = measure_step_time(model, context)
-        context.runtime = compiled
-        before = time.perf_counter()
-        fast = measure_step_time(model, context)
-        spent = time.perf_counter() - before
-    finally:
-        context.runtime = first
-    steps = candidates * context.epochs * fast.steps
-    return steps * (eager.step - fast.step) > spent
 
 
 def _wait(device: str) -> None:

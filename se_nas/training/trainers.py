@@ -19,7 +19,7 @@ from se_nas.training.context import STATES, Context, StopTraining, TrainResult
 from se_nas.training.loop import train
 
 ENTRY_POINTS = "se_nas.trainers"
-DEFAULT = "default"
+DEFAULT_TRAINER = "default"
 
 Trainer = Callable[[nn.Module, Context], TrainResult]
 """What the study calls: the built-in ``train``, or a user's function behind ``adapt``."""
@@ -31,7 +31,7 @@ def load_trainer(name: str) -> Trainer:
     Raises:
         ConfigError: there is no such trainer, or it cannot be imported.
     """
-    if name == DEFAULT:
+    if name == DEFAULT_TRAINER:
         return train
     plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     try:
@@ -39,7 +39,7 @@ def load_trainer(name: str) -> Trainer:
             return adapt(plugins[name].load(), name)
         module, colon, attribute = name.partition(":")
         if not colon or not module or not attribute:
-            known = [DEFAULT, *sorted(plugins)]
+            known = [DEFAULT_TRAINER, *sorted(plugins)]
             raise ConfigError(
                 f"trainer is {name!r}; allowed: {', '.join(known)} or package.module:function."
                 f"{nearest(name, known)}"
