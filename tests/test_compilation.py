@@ -13,9 +13,9 @@ def powers(exponent):
     return lambda x: x**exponent
 
 
-def test_variants_do_not_use_up_each_other(monkeypatch):
+@torch._dynamo.config.patch(recompile_limit=4)
+def test_variants_do_not_use_up_each_other():
     """torch alone would run variants of one function beyond its limit uncompiled."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 4)
     counters = torch._dynamo.utils.counters
     compiled = []
     torch._dynamo.reset()
