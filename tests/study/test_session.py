@@ -205,7 +205,6 @@ def test_kill_in_mid_training_and_resume(tmp_path, small):
         torch.set_num_threads(1)
         from se_nas.study import SearchConfig, search
         from se_nas.study.events import Progress
-from se_nas.study.store import StudyStore
 
         class Tell(Progress):
             def epoch(self, row, metrics):
