@@ -115,7 +115,9 @@ def table(shapes: list[str], *, device: str, compiled: bool, training: bool, sec
             with torch.inference_mode(not training):
                 expected = nets["timm SEModule"](x.clone())
                 errors = {
-                    key: float((net(x.clone()) - expected).abs().max() / expected.abs().max())
+                    key: float(
+                        (net(x.clone()) - expected).detach().abs().max() / expected.detach().abs().max()
+                    )
                     for key, net in nets.items()
                     if key != "with gate scale 2"  # another function
                 }
