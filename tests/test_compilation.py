@@ -5,7 +5,6 @@ from se_nas.compilation import CompilationError, compilation_errors, compile_sep
 from se_nas.cost import LatencySettings, torch_backend
 from se_nas.errors import ConfigError
 
-
 pytestmark = pytest.mark.usefixtures("quiet_compiler")
 
 

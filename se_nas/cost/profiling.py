@@ -91,6 +91,11 @@ class Profile:
         first = next(iter(self.tables_by_position.values()))
         found = first.conditions
         lines = [table.check.describe() for table in self.tables_by_position.values()]
+        lines += [
+            f"Besides what each gate adds at {position!r}, having any adds {table.gates.any_gate:.2%}."
+            for position, table in self.tables_by_position.items()
+            if table.gates.any_gate > 0
+        ]
         if not self.passed:
             lines.append(
                 "A table that fails is not used: measure on an idle device, or give it more seconds."
@@ -227,7 +232,7 @@ def _column(model: CostModel, name: str) -> WidthCost:
 
 def _site_costs(sites: tuple[Site, ...], table: LatencyTable) -> tuple[SiteCost, ...]:
     found = []
-    for site, fixed, slope in zip(sites, table.fixed, table.slope, strict=True):
+    for site, fixed, slope in zip(sites, table.gates.fixed, table.gates.slope, strict=True):
         if site.native:
             widths = {0: max(native_width(site), ABSENT)}
         else:

@@ -13,20 +13,19 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from se_nas.architecture import ABSENT, Architecture, native_width
-from se_nas.cost.additive import added, fit
+from se_nas.cost.additive import AddedLatency, fit
 from se_nas.cost.closed_form import CostModel, checked_widths
 from se_nas.cost.latency import LatencyMeter
 from se_nas.cost.settings import cache_folder, conditions_key
 from se_nas.errors import ConfigError, DeviceError, RunError
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_TOTAL_ERROR = 0.01
 """Largest median error of a held-out prediction that passes, as a share of the latency."""
 MAX_ADDED_ERROR = 0.15
@@ -105,8 +104,7 @@ class LatencyTable:
         key: what the table is for: backbone, position, sites, block and conditions.
         plain: the widths of the unmodified backbone.
         baseline_ms: its latency in milliseconds.
-        fixed: for every site what a gate adds whatever its width, as a share of the baseline.
-        slope: for every site what each hidden channel adds, as a share of the baseline.
+        gates: what gates add.
         conditions: under which everything was measured.
         check: how well it predicts.
     """
@@ -114,8 +112,7 @@ class LatencyTable:
     key: str
     plain: tuple[int, ...]
     baseline_ms: float
-    fixed: tuple[float, ...]
-    slope: tuple[float, ...]
+    gates: AddedLatency
     conditions: Mapping[str, Any]
     check: TableCheck
 
@@ -166,8 +163,8 @@ class LatencyTable:
         ratios = np.array([row.ratio for row in rows])
         spreads = np.array([row.interval[1] - row.interval[0] for row in rows])
         widths = np.array([arch.widths for arch in designs])
-        fixed, slope = fit(model, plain, widths[~held], ratios[~held], np.maximum(spreads[~held], _WIDTH))
-        predicted = 1 + added(widths[held], plain, fixed, slope)
+        gates = fit(model, plain, widths[~held], ratios[~held], np.maximum(spreads[~held], _WIDTH))
+        predicted = 1 + gates.added(widths[held], plain)
         check = TableCheck(
             held_out=tuple(
                 HeldOut(
@@ -183,8 +180,7 @@ class LatencyTable:
             key=table_key(first, meter.conditions),
             plain=tuple(plain.tolist()),
             baseline_ms=float(np.median([row.baseline_ms for row in rows])),
-            fixed=tuple(fixed.tolist()),
-            slope=tuple(slope.tolist()),
+            gates=gates,
             conditions=meter.conditions,
             check=check,
         )
@@ -213,15 +209,11 @@ class LatencyTable:
                 f"{self.check.describe()} Measure again on an idle device, or measure each candidate."
             )
         checked = checked_widths(widths, len(self.plain))
-        return 1 + added(checked, *self._arrays)
+        return 1 + self.gates.added(checked, np.array(self.plain))
 
     def predict(self, widths: np.ndarray, *, even_if_failed: bool = False) -> np.ndarray:
         """Predicted latency in milliseconds, float64 of shape (n,); arguments and errors as ``ratio``."""
         return self.baseline_ms * self.ratio(widths, even_if_failed=even_if_failed)
-
-    @cached_property
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return np.array(self.plain), np.array(self.fixed), np.array(self.slope)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; ``from_dict`` gives an equal table back."""
@@ -242,7 +234,10 @@ class LatencyTable:
                 HeldOut(**{**row, **_tuples(row, "widths", "interval")})
                 for row in fields["check"]["held_out"]
             ]
-            fields |= _tuples(fields, "plain", "fixed", "slope")
+            fields |= _tuples(fields, "plain")
+            fields["gates"] = AddedLatency(
+                **{**fields["gates"], **_tuples(fields["gates"], "fixed", "slope")}
+            )
             return cls(**{**fields, "check": TableCheck(held_out=tuple(rows))})
         except (KeyError, TypeError) as error:
             raise RunError(f"this is no latency table: {error}.") from error

@@ -12,7 +12,7 @@ import pytest
 from se_nas import Architecture, SearchSpace
 from se_nas.architecture import native_width
 from se_nas.cost import CostModel, Latency, LatencySettings, LatencyTable, latency_table, profile, profiling
-from se_nas.cost.additive import added, fit
+from se_nas.cost.additive import fit
 from se_nas.cost.table import random_sampler, table_key
 from se_nas.errors import ConfigError, DeviceError, RunError
 
@@ -30,9 +30,13 @@ class FakeMeter:
     """A device on which a gate costs 0.5 %, 2e-8 for each map element and 1e-7 for each weight, and noise."""
 
     def __init__(
-        self, arch: Architecture = PLAIN, settings: LatencySettings = SETTINGS, noise: float = 0.0
+        self,
+        arch: Architecture = PLAIN,
+        settings: LatencySettings = SETTINGS,
+        noise: float = 0.0,
+        any_gate: float = 0.0,
     ) -> None:
-        self.plain, self.settings, self.noise = arch, settings, noise
+        self.plain, self.settings, self.noise, self.any_gate = arch, settings, noise, any_gate
         self.conditions = {"device": "cpu", "device_name": "made up", "threads": 1, "batch_size": 1} | {
             "precision": "fp32", "mode": "eager", "backend": "torch", "versions": {"torch": "2"}, "noise": noise,
         }  # fmt: skip
@@ -42,9 +46,11 @@ class FakeMeter:
     def truth(self, arch: Architecture) -> float:
         model = CostModel.for_architecture(arch, self.settings.input_size)
         plain = np.array([native_width(site) for site in arch.sites])
-        fixed = 0.005 + 2e-8 * np.array([row[3] for row in model.fixed])
-        slope = 1e-7 * np.array([row[1] for row in model.slope])
-        return 1 + float(added(np.array([arch.widths]), plain, fixed, slope)[0])
+        ratio = 1.0 + (0.0 if arch.is_plain else self.any_gate)
+        for width, own, fixed, slope in zip(arch.widths, plain, model.fixed, model.slope, strict=True):
+            ratio += (0.005 + 2e-8 * fixed[3]) * ((width != 0) - int(own != 0))
+            ratio += 1e-7 * slope[1] * (max(width, 0) - max(own, 0))
+        return ratio
 
     def measure(self, arch: Architecture, **options: float) -> Latency:
         self.measured.append(arch)
@@ -65,9 +71,10 @@ class FakeMeter:
         )
 
 
+@pytest.mark.parametrize("any_gate", [0.0, 0.02])
 @pytest.mark.parametrize("arch", [PLAIN, NATIVE], ids=lambda arch: arch.backbone)
-def test_the_truth_is_found(arch: Architecture) -> None:
-    meter = FakeMeter(arch)
+def test_the_truth_is_found(arch: Architecture, any_gate: float) -> None:
+    meter = FakeMeter(arch, any_gate=any_gate)
     table = LatencyTable.measure(meter, random_sampler(arch))
     assert table.passed
     assert table.check.total_error < 1e-6
@@ -84,8 +91,8 @@ def test_noise_averages_out() -> None:
     table = LatencyTable.measure(meter, random_sampler(PLAIN))
     full = replace(PLAIN, widths=tuple(site.channels // 16 for site in PLAIN.sites))
     assert table.ratio(np.array([full.widths]))[0] == pytest.approx(meter.truth(full), abs=0.004)
-    assert (np.array(table.fixed) >= 0).all()
-    assert (np.array(table.slope) >= 0).all()
+    assert (np.array(table.gates.fixed) >= 0).all()
+    assert (np.array(table.gates.slope) >= 0).all()
 
 
 def test_held_out_networks_take_no_part_in_the_fit() -> None:
@@ -97,15 +104,14 @@ def test_held_out_networks_take_no_part_in_the_fit() -> None:
     fitted = [arch for arch in meter.measured if arch.widths not in held]
     assert len(held) == 8
     assert len(fitted) == len(keys) - 8
-    fixed, slope = fit(
+    expected = fit(
         CostModel.for_architecture(PLAIN, SETTINGS.input_size),
         np.array(PLAIN.widths),
         np.array([arch.widths for arch in fitted]),
         np.array([meter.truth(arch) for arch in fitted]),
-        np.ones(len(fitted)),
+        np.full(len(fitted), 0.005),
     )
-    assert table.fixed == pytest.approx(fixed.tolist())
-    assert table.slope == pytest.approx(slope.tolist())
+    assert table.gates == expected
 
 
 def test_a_table_that_fails_is_not_used_silently() -> None:
