@@ -25,6 +25,7 @@ _EXPORTS = {
     "ParetoSampler": "se_nas.study",
     "SearchConfig": "se_nas.study",
     "search": "se_nas.study",
+    "retrain": "se_nas.study",
     "open_run": "se_nas.study",
     "SeNasError": "se_nas.errors",
 }

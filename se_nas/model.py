@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,15 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     Raises:
         CheckpointError: the file cannot be read, or keys are missing, left over or of another shape.
     """
-    weights = read_weights(path)
+    load_weights(model, read_weights(path), str(path))
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load weights, strictly but for a classifier of another size, which keeps its fresh ones.
+
+    Raises:
+        CheckpointError: keys are missing, left over or of another shape; ``source`` names the weights.
+    """
     expected = model.state_dict()
     head = _classifier_keys(model)
     odd = [
@@ -93,7 +102,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     odd += [f"{key} is unknown to the model" for key in weights if key not in expected and key not in head]
     if odd:
         more = f", and {len(odd) - 5} more" if len(odd) > 5 else ""
-        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(odd[:5])}{more}.")
+        raise CheckpointError(f"{source} does not fit {type(model).__name__}: {'; '.join(odd[:5])}{more}.")
     fits = {k: v for k, v in weights.items() if k in expected and v.shape == expected[k].shape}
     # A head that fits in part (the weight, not the bias) would be neither old nor new.
     if not head <= fits.keys():

@@ -57,4 +57,4 @@ def main() -> None:
         raise SystemExit(INTERRUPTED) from None
 
 
-from se_nas.cli import models, results, runs  # noqa: E402, F401  (they register their commands)
+from se_nas.cli import models, results, retraining, runs  # noqa: E402, F401  (they register their commands)

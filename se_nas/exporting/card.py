@@ -36,7 +36,9 @@ def model_card(
         "## Use\n\n" + _usage(files),
         "## Results\n\n" + _results(facts, row, manifest),
         "## Architecture\n\n" + _stages(architecture) + _start(folded),
-        "## Data and training\n\n" + _training(facts, row, manifest),
+        "## Data and training\n\n"
+        + _training(facts, row, manifest)
+        + (f"\n\n{_text(facts['retrained'])}" if facts.get("retrained") else ""),
         "## How it was found\n\n" + _search(manifest, facts),
     ]
     if timm_line:

@@ -28,7 +28,17 @@ ARCHITECTURE, CONFIG, WEIGHTS, CARD = "architecture.json", "config.json", "model
 FORMATS = ("timm", "safetensors", "onnx", "pt2", "standalone")
 METADATA = (
     *("num_classes", "input_size", "mean", "std", "interpolation", "crop_pct", "class_names"),
-    *("name", "reason", "run", "manifest", "row", "accuracy_interval", "interval_basis", "seeds"),
+    *(
+        "name",
+        "reason",
+        "run",
+        "manifest",
+        "row",
+        "accuracy_interval",
+        "interval_basis",
+        "seeds",
+        "retrained",
+    ),
 )
 """Names that ``metadata`` may have."""
 
@@ -92,10 +102,9 @@ def export_model(
         RunError: the disk refuses the files.
     """
     facts = dict(metadata or {})
-    _check_names("format", formats, FORMATS)
-    _check_names("metadata", facts, METADATA)
     out = Path(out)
-    _check_free(out, force)
+    check_request(out, formats, force)
+    _check_names("metadata", facts, METADATA)
     network = _network(architecture, model, facts)
     input_size = tuple(facts.get("input_size") or network.pretrained_cfg["input_size"])
     folded = _fold(network, input_size)
@@ -131,6 +140,12 @@ def export_model(
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     return Exported(path=out, files=files, folded=folded, timm_line=line, differences=differences)
+
+
+def check_request(out: Path, formats: Sequence[str], force: bool) -> None:
+    """Raise ConfigError where an export to ``out`` in these formats would be refused."""
+    _check_names("format", formats, FORMATS)
+    _check_free(out, force)
 
 
 def _check_names(what: str, given: Any, allowed: Sequence[str]) -> None:

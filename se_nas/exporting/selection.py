@@ -45,7 +45,7 @@ def export(
     report = ParetoReport.from_run(folder)
     chosen = pick_from(report, pick)
     candidate = chosen.candidate
-    reading, weights = _weights(folder, report, candidate)
+    reading, weights = kept_weights(report, candidate)
     manifest = report.manifest
     formats = [format] if isinstance(format, str) else list(format)
     data = manifest.get("data") or {}
@@ -107,8 +107,16 @@ def architecture_of(candidate: Candidate | Mapping[str, Any], manifest: Mapping[
     return architecture
 
 
-def _weights(folder: Path, report: ParetoReport, candidate: Candidate) -> tuple[int, dict[str, Any]]:
-    """Trial number and weights of the candidate's best seed that was kept; final trainings first."""
+def kept_weights(report: ParetoReport, candidate: Candidate) -> tuple[int, dict[str, Any]]:
+    """Trial number and weights of the candidate's best seed that was kept; final trainings first.
+
+    Args:
+        report: of a run folder.
+
+    Raises:
+        RunError: none were kept (whose were is said), or they cannot be read.
+    """
+    folder = Path(report.source or "")
     counted = {reading.number for reading in candidate.counted}
     readings = sorted(
         (reading for reading in candidate.readings if reading.complete),

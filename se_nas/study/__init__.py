@@ -13,6 +13,7 @@ _EXPORTS = {
     "SearchConfig": "se_nas.study.config",
     "search": "se_nas.study.session",
     "resume": "se_nas.study.session",
+    "retrain": "se_nas.study.retraining",
     "open_run": "se_nas.study.result",
     "Run": "se_nas.study.result",
 }

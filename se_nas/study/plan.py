@@ -214,11 +214,11 @@ def resolve(
     if config.sampler != "pareto":
         make_sampler(config.sampler, seed=config.seed, choices=space.choices)
     found = baselines(space)
-    data = _data(config)
+    data = load_images(config)
     limits = Limits.parse(config)
     timed = _latency_settings(config, data, str(device))
     resolve_backend(timed.backend)
-    recipe = _recipe(config)
+    recipe = recipe_of(config)
     dearest = max(found.values(), key=lambda architecture: architecture.num_gated)
     if frozen is not None:
         recipe = Recipe.from_dict(frozen["recipe"])
@@ -321,14 +321,19 @@ def _space(config: SearchConfig, frozen: Mapping[str, Any] | None) -> SearchSpac
     )
 
 
-def _data(config: SearchConfig) -> ImageData:
+def load_images(config: SearchConfig, *, split_test: bool = True) -> ImageData:
+    """The images of a configuration, at the smallest size from theirs on that the backbone takes.
+
+    Without ``split_test`` there is a test split only where the data or the configuration has one.
+    """
+
     def load(size: int | None) -> ImageData:
         return load_data(
             config.data,
             val_data=config.val_data,
             test_data=config.test_data,
             input_size=size,
-            test_fraction=None if config.test_data else TEST_FRACTION,
+            test_fraction=None if config.test_data or not split_test else TEST_FRACTION,
             split_seed=config.split_seed,
             strict=config.strict,
         )
@@ -344,7 +349,8 @@ def _data(config: SearchConfig) -> ImageData:
     return load(smallest)
 
 
-def _recipe(config: SearchConfig) -> Recipe:
+def recipe_of(config: SearchConfig) -> Recipe:
+    """The recipe that a configuration names, with its batch size; epochs are decided elsewhere."""
     recipe = (
         Recipe.preset(config.recipe) if isinstance(config.recipe, str) else Recipe.from_dict(config.recipe)
     )

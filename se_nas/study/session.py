@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import se_nas
+from se_nas.data import ImageData
 from se_nas.errors import RunError, SeNasError
 from se_nas.run import CHECKPOINTS, RunFolder
 from se_nas.study.clock import Clock
@@ -152,19 +153,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
             "definition": definition,
         },
         "sites": definition["sites"],
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "num_classes": data.num_classes,
-            "class_names": list(data.class_names),
-            "num_train": len(data.train),
-            "num_val": len(data.val),
-            "num_test": 0 if data.test is None else len(data.test),
-            "split_seed": data.split_seed,
-            "skipped": list(data.skipped),
-            "mean": list(data.mean),
-            "std": list(data.std),
-        },
+        "data": data_facts(data),
         "input_size": list(data.input_size),
         "objectives": list(config.objectives),
         "device": _device(plan),
@@ -181,6 +170,23 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "provisional": True,
         "stop_reason": None,
         "warnings": list(plan.notes),
+    }
+
+
+def data_facts(data: ImageData) -> dict[str, Any]:
+    """What a manifest says of the data."""
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "num_classes": data.num_classes,
+        "class_names": list(data.class_names),
+        "num_train": len(data.train),
+        "num_val": len(data.val),
+        "num_test": 0 if data.test is None else len(data.test),
+        "split_seed": data.split_seed,
+        "skipped": list(data.skipped),
+        "mean": list(data.mean),
+        "std": list(data.std),
     }
 
 

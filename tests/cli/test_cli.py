@@ -107,6 +107,8 @@ MISTAKES = [
     (("report", "runs/none"), "no run folder runs/none"),
     (("resume", "runs/none"), "no run folder runs/none"),
     (("export", "runs/none", "--out", "x"), "no run folder runs/none"),
+    (("retrain", "runs/none", "--out", "x"), "no run folder runs/none"),
+    (("retrain", "runs/none", "--out", "x", "--format", "onx"), "format is 'onx'.*onnx"),
     (("compare", "runs/none", "runs/other"), "no run folder runs/none"),
 ]
 
@@ -347,3 +349,18 @@ def test_public_names_are_all_there():
     for name in se_nas.__all__:
         assert getattr(se_nas, name) is not None
     assert session_module.search is se_nas.search
+
+
+def test_retrain_writes_an_export_and_mends_nothing_by_itself(se, run_folder, tmp_path):
+    code, out, err = se(
+        "retrain", run_folder, "--epochs", 1, "--out", "net", "--device", "cpu", "--standalone"
+    )
+    assert code == 0, err
+    assert "net: README.md, architecture.json" in out
+    assert "epoch 1 of 1: " in err
+    assert {"README.md", "config.json", "model.safetensors", "model.py"} <= {
+        path.name for path in (tmp_path / "net").iterdir()
+    }
+    code, _, err = se("retrain", run_folder, "--out", "net")
+    assert code == 2
+    assert "holds an exported network already" in err

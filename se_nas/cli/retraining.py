@@ -1,0 +1,98 @@
+"""The command that trains a pick of a run on a full recipe: retrain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from se_nas.cli import app
+from se_nas.cli.options import Device, RunPath
+
+
+@app.command()
+def retrain(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
+    pick: Annotated[
+        str, typer.Option(help="best, knee, cheapest, under:BUDGET, or the number or key of a trial.")
+    ] = "best",
+    data: Annotated[
+        str | None, typer.Option(help="Data set, as in a search; the run's by default.", show_default=False)
+    ] = None,
+    val_data: Annotated[
+        str | None, typer.Option(help="Validation data; split off by default.", show_default=False)
+    ] = None,
+    test_data: Annotated[
+        str | None, typer.Option(help="Test data, looked at once, at the end.", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the training images; the recipe's by default.", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            "--preset",
+            help="Training preset: tiny, finetune, imagenet-a3; the run's recipe by default.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Training batch size; the recipe's by default.", show_default=False)
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Height and width of the images in pixels.", show_default=False)
+    ] = None,
+    from_weights: Annotated[
+        bool,
+        typer.Option(
+            "--from-weights", help="Start from the pick's weights instead of as the search's candidates did."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of first weights and data order.")] = 0,
+    device: Device = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    format: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="Further formats beside timm's folder: onnx, pt2. Repeatable."),
+    ] = None,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="Also write a model.py that needs torch and timm alone.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+) -> None:
+    """Train a network of the front on a full recipe and export it. The same command goes on after a stop.
+
+    Example:  se-nas retrain runs/resnet50-digits-1 --pick knee --epochs 100 --out knee-100
+    """
+    from se_nas.cli.progress import make_progress
+    from se_nas.study.retraining import retrain as train_pick
+
+    progress = make_progress()
+    try:
+        exported = train_pick(
+            run,
+            pick,
+            out=out,
+            data=data,
+            val_data=val_data,
+            test_data=test_data,
+            epochs=epochs,
+            recipe=recipe,
+            batch_size=batch_size,
+            input_size=input_size,
+            from_weights=from_weights,
+            seed=seed,
+            device=device,
+            strict=strict,
+            format=["timm", *(format or ())],
+            standalone=standalone,
+            force=force,
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    typer.echo(exported)
