@@ -42,7 +42,13 @@ class Survey:
     @cached_property
     def positions(self) -> list[str]:
         """Positions that the backbone has."""
-        counts = {position: len(self.places(position)) for position in POSITIONS}
+        slots = len(self.places("slot"))
+        return [*self._named_positions, *available({"slot": slots}, self.units)]
+
+    @cached_property
+    def _named_positions(self) -> list[str]:
+        """Those of the paper, without slots that are at none of them."""
+        counts = {position: len(self.places(position)) for position in POSITIONS if position != "slot"}
         if self._nodes("conv3x3") <= self._nodes("standard"):
             counts["conv3x3"] = 0
         return available(counts, self.units)
@@ -100,7 +106,11 @@ class Survey:
     def _place(self, unit: Unit, position: str) -> Place | None:
         if position != "slot":
             return place_at(self.graph, unit, position)
-        others = [place_at(self.graph, unit, other) for other in ("standard", "conv3x3", "post", "pre")]
+        others = [
+            place_at(self.graph, unit, other)
+            for other in ("standard", "conv3x3", "post", "pre")
+            if other in self._named_positions
+        ]
         elsewhere = {place.node for place in others if place is not None}
         for node in self._own_nodes(unit):
             if node in elsewhere:
