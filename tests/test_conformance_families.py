@@ -10,9 +10,6 @@ import timm
 
 from se_nas.testing import CHECKS, META_CHECKS, examine
 
-# Its time over all families has not been measured yet, and one network (lcnetv2_small) is known to fail.
-pytestmark = pytest.mark.slow
-
 REAL = [
     *(
         "test_byobnet",
