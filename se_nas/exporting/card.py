@@ -6,14 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from se_nas.architecture import ABSENT, Architecture
+from se_nas.exporting.citation import references
 from se_nas.inference import Folded
 
 _UNKNOWN = "not recorded"
-_CITATION = """\
-- Hu et al.: *Squeeze-and-Excitation Networks*, [arXiv:1709.01507](https://arxiv.org/abs/1709.01507)
-- Wightman: *PyTorch Image Models*, [doi:10.5281/zenodo.4414861](https://doi.org/10.5281/zenodo.4414861)
-- Akiba et al.: *Optuna*, [arXiv:1907.10902](https://arxiv.org/abs/1907.10902)
-- se-nas, the program that searched"""
 
 
 def model_card(
@@ -47,9 +43,13 @@ def model_card(
     parts += [
         "## License\n\nTo be filled in: the license of the weights, which depends on the data and on the"
         " weights that training started from.",
-        f"## Citation\n\n{_CITATION}",
+        "## Citation\n\nIn `CITATION.cff`:\n\n" + _citation(architecture),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _citation(architecture: Architecture) -> str:
+    return "\n".join(f"- {reference.to_markdown()}" for reference in references(architecture))
 
 
 def _front_matter() -> str:

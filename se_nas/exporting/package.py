@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from se_nas.architecture import Architecture
 from se_nas.errors import CheckpointError, ConfigError, RunError, nearest
 from se_nas.exporting.card import model_card
+from se_nas.exporting.citation import citation_file
 from se_nas.exporting.equivalent import equivalent_in_timm
 from se_nas.exporting.hub_config import hub_config
 from se_nas.inference import Folded, fold_gate_scale
@@ -25,6 +26,7 @@ from se_nas.model import build_model
 from se_nas.run import write_json, write_text
 
 ARCHITECTURE, CONFIG, WEIGHTS, CARD = "architecture.json", "config.json", "model.safetensors", "README.md"
+CITATION = "CITATION.cff"
 FORMATS = ("timm", "safetensors", "onnx", "pt2", "standalone")
 METADATA = (
     *("num_classes", "input_size", "mean", "std", "interpolation", "crop_pct", "class_names"),
@@ -91,7 +93,7 @@ def export_model(
         out: a folder that does not exist or is empty.
         metadata: facts for configuration and card; ``METADATA`` has the names. Without ``num_classes`` it is
             the network's, or 1000 for a state dict; without ``input_size``, ``mean`` and ``std``, timm's.
-        formats: the folder always holds architecture.json, config.json, model.safetensors and README.md,
+        formats: the folder always holds architecture.json, config.json, model.safetensors, CITATION.cff and README.md,
             which is what "timm" and "safetensors" ask for; "onnx" adds model.onnx, "pt2" model.pt2
             (torch.export) and "standalone" model.py, a network that needs torch and timm alone.
         force: replace an earlier export in that folder.
@@ -118,6 +120,8 @@ def export_model(
         write_json(temporary / ARCHITECTURE, architecture.to_dict())
         write_json(temporary / CONFIG, hub_config(architecture, network, facts))
         save_file(_plain_tensors(network), temporary / WEIGHTS, {"format": "pt"})
+        title = facts.get("name") or f"{architecture.backbone} with SE, {architecture.key}"
+        write_text(temporary / CITATION, citation_file(architecture, title))
         if "onnx" in formats:
             from se_nas.exporting.onnx_file import write_onnx
 

@@ -356,7 +356,7 @@ def test_retrain_writes_an_export_and_mends_nothing_by_itself(se, run_folder, tm
         "retrain", run_folder, "--epochs", 1, "--out", "net", "--device", "cpu", "--standalone"
     )
     assert code == 0, err
-    assert "net: README.md, architecture.json" in out
+    assert "net: CITATION.cff, README.md, architecture.json" in out
     assert "epoch 1 of 1: " in err
     assert {"README.md", "config.json", "model.safetensors", "model.py"} <= {
         path.name for path in (tmp_path / "net").iterdir()

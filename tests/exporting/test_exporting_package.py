@@ -72,7 +72,8 @@ def test_a_folder_comes_back_with_equal_bits(arch: Architecture, tmp_path: Path)
     model = trained(arch)
     expected = model(images())
     exported = export_model(arch, model, tmp_path / "net", metadata=METADATA)
-    assert exported.files == ("README.md", "architecture.json", "config.json", "model.safetensors")
+    files = ("CITATION.cff", "README.md", "architecture.json", "config.json", "model.safetensors")
+    assert exported.files == files
     assert sorted(path.name for path in (tmp_path / "net").iterdir()) == list(exported.files)
     again = load_exported(tmp_path / "net")
     assert not again.training
@@ -209,6 +210,7 @@ def test_the_card_says_what_is_known_and_what_is_not(arch: Architecture, tmp_pat
     row = {"accuracy": 91.234, "num_params": 1234567, "macs": 42, "epochs": 7, "seed": 3}
     manifest = {"data": {"name": "a|b <script>", "num_train": 10, "num_val": 5}, "se_nas_version": "0.1"}
     facts = {**METADATA, "row": row, "manifest": manifest, "accuracy_interval": (90.0, 92.5), "seeds": [1, 3]}
+    facts["interval_basis"] = "over seeds"
     export_model(arch, trained(arch), tmp_path / "net", metadata=facts)
     card = (tmp_path / "net/README.md").read_text()
     assert "91.23 % (95 % interval over seeds 90.00 to 92.50)" in card
