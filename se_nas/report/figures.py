@@ -80,13 +80,38 @@ def _shown(candidate: Mapping[str, Any]) -> float | None:
 
 
 def _front(figure: Figure, data: Mapping[str, Any]) -> bool:
-    axes, axis = figure.subplots(), data["axes"][0]
-    rows = [item for item in data["candidates"] if _shown(item) is not None and item["costs"][axis["name"]]]
+    """One picture a cost among the objectives; with two, colour says the cost that a picture leaves out."""
     if not data["front"]:
         return False
+    costs = [axis for axis in data["axes"] if axis["objective"]]
+    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    for place, (axes, axis) in enumerate(zip(panels, costs, strict=True)):
+        other = costs[1 - place] if len(costs) == 2 else None
+        _front_panel(figure, axes, data, axis, other)
+        if place == 0:
+            axes.set_ylabel(f"validation top-1 accuracy, %{' (mean over seeds)' if data['final'] else ''}")
+            axes.plot([], [], "o", color=BLUE, label="on the front")
+            axes.plot([], [], "s", color=VERMILLION, label="baselines (hollow: dominated)")
+            axes.legend(loc="lower right", fontsize=8)
+            if not data["final"]:
+                axes.set_title(
+                    "provisional: single readings of the search", loc="left", fontsize=8, color=VERMILLION
+                )
+    return True
+
+
+def _front_panel(
+    figure: Figure,
+    axes: Axes,
+    data: Mapping[str, Any],
+    axis: Mapping[str, Any],
+    other: Mapping[str, Any] | None,
+) -> None:
+    name = axis["name"]
+    rows = [item for item in data["candidates"] if _shown(item) is not None and item["costs"][name]]
     others = [item for item in rows if not item["front"] and not item["role"]]
     axes.plot(
-        [item["costs"][axis["name"]] for item in others],
+        [item["costs"][name] for item in others],
         [_shown(item) or 0.0 for item in others],
         "o",
         mfc="white",
@@ -96,26 +121,57 @@ def _front(figure: Figure, data: Mapping[str, Any]) -> bool:
         label="other candidates",
     )
     members = [item for number in data["front"] for item in rows if item["number"] == number]
-    if sum(item["objective"] for item in data["axes"]) == 1:
-        points = [(item["costs"][axis["name"]], item["accuracy"]) for item in members]
-        axes.step(*zip(*points, strict=True), where="post", color=BLUE, lw=1.4, zorder=2)
-    costs = [item["costs"][axis["name"]] for item in rows]
+    _stairs(axes, members, name, projected=other is not None)
+    shades = None if other is None else _shades(figure, axes, members, other)
+    costs = [item["costs"][name] for item in rows]
     right = min(costs) + 0.6 * (max(costs) - min(costs))
     for item in sorted(rows, key=lambda item: bool(item["role"])):
         if item["front"] or item["role"]:
-            _mark(axes, item, axis["name"], label_left=item["costs"][axis["name"]] > right)
+            _mark(
+                axes,
+                item,
+                name,
+                label_left=item["costs"][name] > right,
+                shades=shades,
+                named=len(members) <= 8,
+            )
     axes.set_xlabel(axis["title"])
-    axes.set_ylabel(f"validation top-1 accuracy, %{' (mean over seeds)' if data['final'] else ''}")
-    axes.plot([], [], "o", color=BLUE, label="on the front")
-    axes.plot([], [], "s", color=VERMILLION, label="baselines (hollow: dominated)")
-    axes.legend(loc="lower right", fontsize=8)
     _clip_to_core(axes, rows)
-    if not data["final"]:
-        axes.set_title("provisional: single readings of the search", loc="left", fontsize=8, color=VERMILLION)
-    return True
 
 
-def _mark(axes: Axes, item: Mapping[str, Any], cost: str, *, label_left: bool) -> None:
+def _stairs(axes: Axes, members: list[dict[str, Any]], cost: str, *, projected: bool) -> None:
+    """The front's line; where it is a surface, the best accuracy at each cost, dashed."""
+    points: list[tuple[float, float]] = []
+    for item in sorted(members, key=lambda item: (item["costs"][cost], -item["accuracy"])):
+        if not projected or not points or item["accuracy"] > points[-1][1]:
+            points.append((item["costs"][cost], item["accuracy"]))
+    style: dict[str, Any] = {"lw": 1.0, "ls": "--", "alpha": 0.7} if projected else {"lw": 1.4}
+    axes.step(*zip(*points, strict=True), where="post", color=BLUE, zorder=2, **style)
+
+
+def _shades(
+    figure: Figure, axes: Axes, members: list[dict[str, Any]], other: Mapping[str, Any]
+) -> Callable[[Mapping[str, Any]], Any]:
+    """Colour of a mark by its other cost, with its scale beside the picture. Cividis is safe for the colour-blind."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    values = [item["costs"][other["name"]] for item in members if item["costs"][other["name"]] is not None]
+    scale = ScalarMappable(Normalize(min(values), max(values)), colormaps["cividis_r"])
+    figure.colorbar(scale, ax=axes, label=other["title"], fraction=0.05, pad=0.02)
+    return lambda item: scale.to_rgba(item["costs"][other["name"]])
+
+
+def _mark(
+    axes: Axes,
+    item: Mapping[str, Any],
+    cost: str,
+    *,
+    label_left: bool,
+    shades: Callable[[Mapping[str, Any]], Any] | None = None,
+    named: bool = True,
+) -> None:
     color = VERMILLION if item["role"] else BLUE
     x, y = item["costs"][cost], _shown(item)
     assert y is not None
@@ -127,13 +183,15 @@ def _mark(axes: Axes, item: Mapping[str, Any], cost: str, *, label_left: bool) -
         xerr=[[max(x - spread[0], 0)], [max(spread[1] - x, 0)]] if spread else None,
         fmt=MARKERS.get(item["role"] or "", "o"),
         color=color,
-        mfc=color if item["front"] else "white",
+        mfc="white" if not item["front"] else color if shades is None else shades(item),
         ms=6,
         elinewidth=1,
         zorder=3,
     )
     if len(item["seeds"]) > 1:
         axes.plot([x] * len(item["seeds"]), item["seeds"], ".", color=color, ms=3, alpha=0.5)
+    if not named and not item["role"] and not item["picks"]:
+        return
     label = " · ".join([_name(item), *item["picks"]])
     axes.annotate(
         label,
@@ -317,7 +375,10 @@ _FIGURES: dict[
     str,
     tuple[Callable[[Any, Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], tuple[float, float]]],
 ] = {
-    "front": (_front, lambda data: (6.4, 4.0)),
+    "front": (
+        _front,
+        lambda data: (6.4, 4.0) if sum(a["objective"] for a in data["axes"]) == 1 else (10.4, 4.2),
+    ),
     "sites": (_sites, lambda data: (7.2, 0.7 + 0.26 * max(1, len(_map_rows(data))))),
     "effects": (_effects, lambda data: (6.4, 0.9 + 0.36 * len(data["effects"]))),
     "hypervolume": (_hypervolume, lambda data: (5.2, 3.0)),

@@ -76,6 +76,7 @@ def render(report: ParetoReport) -> str:
         tiles=_tiles(report),
         contents=[(name, text) for name, text in _CONTENTS if shown.get(name, True)],
         axes=drawn["axes"],
+        surface=len(report.costs) > 1,
         has_repeats=report.noise is not None,
         front_caption=_front_caption(report),
         picks=pick_cards(report) if report.front else [],
@@ -171,6 +172,12 @@ def _duration(seconds: float) -> str:
 
 def _front_caption(report: ParetoReport) -> str:
     parts = []
+    if len(report.costs) > 1:
+        parts.append(
+            "Two costs and accuracy are traded, so a candidate that looks dominated in one picture may be on"
+            " the front for its other cost, which the fill of its mark says (fuller is more); the dashed line is"
+            " the best accuracy at each cost. The candidate under the pointer is marked in both pictures."
+        )
     if report.noise is not None:
         parts.append(
             f"Vertical bars: 95 % intervals {report.basis}"

@@ -179,6 +179,60 @@ def test_choosing_another_cost_redraws_the_front(opened, report):
     assert "parameters, M" in find(opened, "#front-chart").text
 
 
+@pytest.fixture
+def surface(page, tmp_path):
+    """A run with two costs."""
+    run = write_run(tmp_path / "surface", objectives=["accuracy", "latency", "params"])
+    report = ParetoReport.load(run)
+    return page(write_html(report, tmp_path / "surface.html")), report
+
+
+def test_two_costs_are_two_pictures_of_one_front(surface):
+    opened, report = surface
+    titles = [find(opened, f"#{name}").text for name in ("front-chart", "front-chart-2")]
+    assert ["latency, ms" in titles[0], "parameters, M" in titles[1]] == [True, True]
+    for chart in ("front-chart", "front-chart-2"):
+        fronts = all_of(opened, f"#{chart} .point.shaded")
+        assert {int(mark.get_attribute("data-number")) for mark in fronts} == {c.number for c in report.front}
+    # Fuller where the cost that the picture leaves out is higher.
+    fills = {
+        int(mark.get_attribute("data-number")): float(mark.get_attribute("fill-opacity"))
+        for mark in all_of(opened, "#front-chart .point.shaded")
+    }
+    by_params = sorted(report.front, key=lambda c: c.num_params)
+    assert [fills[c.number] for c in by_params] == sorted(fills.values())
+    assert "Fill by parameters, M" in find(opened, "#front-shade").text
+
+
+def test_a_candidate_is_marked_in_both_pictures(surface):
+    opened, report = surface
+    number = report.front[-1].number
+    hover(opened, find(opened, f"#front-chart-2 [data-number='{number}']"))
+    linked = all_of(opened, ".point.linked")
+    assert {mark.get_attribute("data-number") for mark in linked} == {str(number)}
+    for chart in ("front-chart", "front-chart-2"):
+        assert len(all_of(opened, f"#{chart} .point.linked")) == 1
+    assert find(opened, "#tip").is_displayed()
+
+
+def test_choosing_the_first_cost_swaps_the_pictures(surface):
+    opened, _ = surface
+    script(opened, "document.querySelector('#front-axis option[value=params]').selected = true")
+    script(opened, "document.getElementById('front-axis').dispatchEvent(new Event('change'))")
+    assert "parameters, M" in find(opened, "#front-chart").text
+    assert "latency, ms" in find(opened, "#front-chart-2").text
+    assert "Fill by latency, ms" in find(opened, "#front-shade").text
+
+
+def test_two_pictures_fit_a_phone(surface):
+    opened, _ = surface
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    time.sleep(0.3)
+    assert script(opened, "return document.documentElement.scrollWidth") <= 390
+    tops = [find(opened, f"#{name}").location["y"] for name in ("front-chart", "front-chart-2")]
+    assert tops[1] > tops[0] + 300
+
+
 def test_controls_and_marks_have_accessible_names(opened):
     nameless = script(
         opened,

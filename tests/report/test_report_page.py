@@ -176,6 +176,18 @@ def test_figures_are_pictures(make_run, tmp_path):
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
 
+def test_two_costs_are_two_panels_with_the_scale_of_the_other_cost(make_run, tmp_path):
+    report = ParetoReport.load(make_run(objectives=["accuracy", "latency", "params"]))
+    write_figures(report, tmp_path / "figures")
+    drawn = (tmp_path / "figures" / "front.svg").read_text()
+    # Each is an axis of one panel and the scale of the other's colours.
+    assert drawn.count("<!-- latency, ms -->") == drawn.count("<!-- parameters, M -->") == 2
+    assert "looks dominated in one picture" in render(report)
+    one = ParetoReport.load(make_run("one"))
+    assert "looks dominated in one picture" not in render(one)
+    assert 'id="front-chart-2"' not in render(one)
+
+
 def test_figures_without_numbers_are_left_out(make_run, tmp_path):
     written = write_figures(ParetoReport.load(make_run(trials=3, seeds=0)), tmp_path / "figures")
     names = {path.stem for path in written}

@@ -62,8 +62,20 @@ const hideTip = tooltip((mark) => {
 // ---- the front
 const state = { axis: data.cost, seeds: true, outliers: false };
 
-function drawFront(width) {
-  const axis = axisOf(state.axis), height = width < 560 ? 380 : 460;
+// With two costs as objectives the front is a surface: two pictures of it side by side, in which the fill of
+// a mark says the cost that the picture leaves out.
+const trade = data.axes.filter((axis) => axis.objective);
+const surface = trade.length > 1;
+const otherAxis = (name) => (surface ? trade.find((axis) => axis.name !== name) : null);
+const shade = (other) => {
+  const known = data.candidates.filter((c) => c.front || c.role).map((c) => c.costs[other.name]).filter((value) => value !== null);
+  const low = Math.min(...known), high = Math.max(...known);
+  return { low, high, of: (value) => (value === null || low === high ? 1 : 0.12 + 0.88 * Math.min(1, Math.max(0, (value - low) / (high - low)))) };
+};
+
+function drawFront(name, width) {
+  const axis = axisOf(name), other = otherAxis(name), dark = other ? shade(other) : null;
+  const height = width < 560 ? 380 : 460;
   const rows = data.candidates.filter((c) => c.shown !== null && c.costs[axis.name] !== null);
   const cost = (c) => c.costs[axis.name];
   const side = (c) => (axis.name === "latency" && c.latency_interval ? c.latency_interval : [cost(c), cost(c)]);
@@ -81,8 +93,14 @@ function drawFront(width) {
   });
   const hidden = rows.length - inside.length;
   document.getElementById("outside").textContent = hidden ? `${hidden} weaker candidate${hidden > 1 ? "s lie" : " lies"} below the picture.` : "";
-  const single = axis.name === data.cost && data.axes.filter((a) => a.objective).length === 1;
+  const single = axis.name === data.cost && !surface;
   if (single) plot.path(onFront.map((c) => [cost(c), c.accuracy]), "stair", true);
+  if (surface && axis.objective) {
+    let best = -Infinity;
+    const edge = onFront.filter((c) => cost(c) !== null).sort((a, b) => cost(a) - cost(b) || b.accuracy - a.accuracy)
+      .filter((c) => c.accuracy > best && ((best = c.accuracy), true));
+    plot.path(edge.map((c) => [cost(c), c.accuracy]), "stair projected", true);
+  }
   const kind = (c) => (c.role ? `base${c.front ? "" : " off"}` : c.front ? "front" : c.counted && data.final ? "other" : "search");
   const order = ["search", "other", "front", "base off", "base"];
   const drawn = [...inside].sort((a, b) => order.indexOf(kind(a)) - order.indexOf(kind(b)));
@@ -98,8 +116,9 @@ function drawFront(width) {
   for (const c of drawn) {
     const focus = c.front || c.role;
     plot.add(glyph(plot.px(cost(c)), plot.py(c.shown), c.shape, focus ? 6 : 4, {
-      class: `point ${kind(c)}`, "data-number": c.number, role: "button", tabindex: focus ? 0 : -1,
-      "aria-label": `${describeMark(c)}, ${fixed(cost(c), 3)} ${axis.unit}`,
+      class: `point ${kind(c)}${dark && c.front ? " shaded" : ""}`, "data-number": c.number, role: "button", tabindex: focus ? 0 : -1,
+      "fill-opacity": dark && c.front ? dark.of(c.costs[other.name]).toFixed(2) : null,
+      "aria-label": `${describeMark(c)}, ${fixed(cost(c), 3)} ${axis.unit}${other && c.costs[other.name] !== null ? `, ${fixed(c.costs[other.name], 3)} ${other.unit}` : ""}`,
     }));
   }
   const at = (c) => [plot.px(cost(c)), plot.py(c.shown)];
@@ -110,7 +129,7 @@ function drawFront(width) {
       ...Array.from({ length: count(rise) }, (_, step) => [to, level - step * 6, 3])];
   });
   placeLabels(plot,
-    drawn.filter((c) => c.front || c.role).map((c) => ({ x: at(c)[0], y: at(c)[1], text: [short(c), ...c.picks].join(" · ") })),
+    drawn.filter((c) => c.role || c.picks.length || (c.front && onFront.length <= (surface ? 8 : 40))).map((c) => ({ x: at(c)[0], y: at(c)[1], text: [short(c), ...c.picks].join(" · ") })),
     [...stairs, ...drawn.map((c) => [...at(c), c.front || c.role ? 7 : 5]), ...drawn.filter((c) => c.front || c.role).flatMap((c) => [
       ...(c.interval ? [-1, -0.5, 0.5, 1].map((t) => [at(c)[0], plot.py(c.shown + t * (c.interval[1] - c.interval[0]) / 2), 4]) : [])])]);
   return plot.node;
@@ -313,11 +332,36 @@ function legends() {
   document.getElementById("curves-legend")?.append(legend([["line", "run front", "on the front"], ["line", "run", "ran to the end"], ["cross", "end", "stopped early"]]));
 }
 
+// What the fill of the marks stands for, under each of the two pictures.
+function shades() {
+  if (!surface) return;
+  for (const [id, name] of [["front-shade", state.axis], ["front-shade-2", otherAxis(state.axis).name]]) {
+    const other = otherAxis(name), { low, high, of } = shade(other);
+    const steps = low === high ? [low] : [low, (low + high) / 2, high];
+    document.getElementById(id).replaceChildren(html("span", {}, `Fill by ${other.title}:`), html("ul", { class: "legend" }, steps.map((value) =>
+      html("li", {}, svg("svg", { viewBox: "-9 -9 18 18", width: 16, height: 16, "aria-hidden": "true" },
+        glyph(0, 0, "circle", 5.5, { class: "point front shaded", "fill-opacity": of(value).toFixed(2) })), fixed(value, 3)))));
+  }
+}
+
+// A candidate under the pointer or the focus is marked in every picture that shows it.
+function link(event) {
+  for (const mark of document.querySelectorAll(".point.linked")) mark.classList.remove("linked");
+  const mark = event.target.closest ? event.target.closest("svg .point[data-number]") : null;
+  if (!mark) return;
+  for (const same of document.querySelectorAll(`svg .point[data-number="${mark.dataset.number}"]`)) same.classList.add("linked");
+}
+document.addEventListener("pointerover", link);
+document.addEventListener("focusin", link);
+
 // ---- wiring
 legends();
 const chart = (id, draw) => { const host = document.getElementById(id); return host ? responsive(host, draw) : () => {}; };
 if (data.candidates.some((c) => c.shown !== null)) {
-  const redraw = chart("front-chart", drawFront);
+  const first = chart("front-chart", (width) => drawFront(state.axis, width));
+  const second = surface ? chart("front-chart-2", (width) => drawFront(otherAxis(state.axis).name, width)) : () => {};
+  const redraw = () => { first(); second(); shades(); };
+  shades();
   const select = document.getElementById("front-axis");
   select.addEventListener("change", () => { state.axis = select.value; redraw(); });
   for (const name of ["seeds", "outliers"]) {
