@@ -35,8 +35,8 @@ _STYLE: dict[Any, Any] = {
 def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
     """Write each picture that the run has numbers for as PNG and SVG, and the table as ``candidates.csv``.
 
-    The pictures: front, sites, effects, hypervolume, curves, latency (measured against predicted) and
-    retraining.
+    The pictures: front, sites, usage (γ by stage), effects, hypervolume, curves, latency (measured against
+    predicted) and retraining.
 
     Raises:
         RunError: the folder cannot be written.
@@ -267,6 +267,33 @@ def _strength(ratio: float) -> float:
     return max(0.18, min(1.0, 1.12 - 0.17 * (int(ratio).bit_length() - 1)))
 
 
+def _usage(figure: Figure, data: Mapping[str, Any]) -> bool:
+    """Share of each stage's sites by γ, on the front and in everything that was tried."""
+    if not data["usage"]:
+        return False
+    axes = figure.subplots()
+    labels = []
+    for stage in data["usage"]:
+        for group in ("front", "all"):
+            counts, left, row = stage[group], 0.0, len(labels)
+            labels.append(f"stage {stage['stage']}, {'front' if group == 'front' else 'all tried'}")
+            for label in sorted(counts, key=lambda name: {"none": 1e9, "kept": 1e8}.get(name) or float(name)):
+                share = 100 * counts[label] / sum(counts.values())
+                plain = label in ("none", "kept")
+                alpha = 1.0 if plain else _strength(float(label))
+                color = "white" if label == "none" else PURPLE if label == "kept" else BLUE
+                axes.barh(row, share, left=left, color=color, alpha=alpha, ec="#d8dde3", lw=0.6, height=0.8)
+                if share > 5:
+                    ink = "white" if not plain and alpha > 0.55 else "black"
+                    axes.text(left + share / 2, row, label, ha="center", va="center", fontsize=7, color=ink)
+                left += share
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set(xlim=(0, 100), xlabel="share of the stage's sites, %, by nearest power of two of γ")
+    axes.grid(False)
+    return True
+
+
 def _effects(figure: Figure, data: Mapping[str, Any]) -> bool:
     if not any(effect["accuracy"] for effect in data["effects"]):
         return False
@@ -380,6 +407,7 @@ _FIGURES: dict[
         lambda data: (6.4, 4.0) if sum(a["objective"] for a in data["axes"]) == 1 else (10.4, 4.2),
     ),
     "sites": (_sites, lambda data: (7.2, 0.7 + 0.26 * max(1, len(_map_rows(data))))),
+    "usage": (_usage, lambda data: (6.4, 0.9 + 0.5 * len(data["usage"]))),
     "effects": (_effects, lambda data: (6.4, 0.9 + 0.36 * len(data["effects"]))),
     "hypervolume": (_hypervolume, lambda data: (5.2, 3.0)),
     "curves": (_curves, lambda data: (6.0, 3.4)),

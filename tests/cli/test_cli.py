@@ -282,6 +282,18 @@ def test_compare_a_run_with_itself(se, run_folder, tmp_path):
     assert json.loads(se("compare", run_folder, run_folder, "--json")[1])
 
 
+def test_a_worse_run_is_an_exit_code_for_ci(se, run_folder, tmp_path):
+    better = json.loads((run_folder / "report.json").read_text())
+    better["trials"] = [{**row, "accuracy": 99.5} for row in better["trials"]]
+    path = tmp_path / "better.json"
+    path.write_text(json.dumps(better))
+    code, out, _ = se("compare", path, run_folder, "--fail-if-worse", "--json")
+    assert code == 3
+    assert json.loads(out)["worse"] is True
+    assert se("compare", path, run_folder)[0] == 0
+    assert se("compare", run_folder, path, "--fail-if-worse")[0] == 0
+
+
 def test_inspect_lists_every_site_with_what_se_adds(se):
     code, out, _ = se("inspect", "resnet18", "--reduction", "16", "--json")
     assert code == 0

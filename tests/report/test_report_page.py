@@ -166,7 +166,7 @@ def test_thousand_trials_stay_a_small_file(tmp_path):
 def test_figures_are_pictures(make_run, tmp_path):
     written = write_figures(ParetoReport.load(make_run()), tmp_path / "figures")
     names = {path.name for path in written}
-    kinds = ("front", "sites", "effects", "hypervolume", "curves", "latency", "retraining")
+    kinds = ("front", "sites", "usage", "effects", "hypervolume", "curves", "latency", "retraining")
     assert names == {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")} | {"candidates.csv"}
     for path in written:
         if path.suffix == ".png":
