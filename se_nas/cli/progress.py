@@ -67,7 +67,7 @@ class LineProgress(Progress):
 
 
 class LiveProgress(LineProgress):
-    """A bar for the phase and one for the trial in progress; finished trials scroll above."""
+    """A bar for the phase and one for each trial in progress; finished trials scroll above."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -81,7 +81,7 @@ class LiveProgress(LineProgress):
             transient=True,
         )
         self._phase: TaskID | None = None
-        self._trial: TaskID | None = None
+        self._trials: dict[int, TaskID] = {}
         self._limit, self._began = math.inf, 0.0
 
     def plan(self, plan: Plan) -> None:
@@ -95,25 +95,27 @@ class LiveProgress(LineProgress):
         self._limit, self._began = seconds, time.monotonic()
         total = None if math.isinf(seconds) else seconds
         self._phase = self._bars.add_task(PHASES.get(name, name), total=total, info="")
-        self._trial = self._bars.add_task("", total=None, info="", visible=False)
+        self._trials = {}
 
     def trial_started(self, row: Mapping[str, Any]) -> None:
-        if self._trial is not None:
-            self._bars.reset(self._trial, description=_trial(row), total=None, info="", visible=True)
+        self._trials[row["number"]] = self._bars.add_task(_trial(row), total=None, info="")
 
     def epoch(self, row: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        if self._trial is not None:
+        task = self._trials.get(row["number"])
+        if task is not None:
             accuracy = metrics.get("accuracy")
             info = f"epoch {metrics.get('epoch')}" + (f", {accuracy:.2f} %" if accuracy is not None else "")
-            self._bars.update(self._trial, info=info)
+            self._bars.update(task, info=info)
         self._tick()
 
     def trial_finished(self, row: Mapping[str, Any], store: StudyStore) -> None:
         super().trial_finished(row, store)
-        if self._phase is not None and self._trial is not None:
+        task = self._trials.pop(row["number"], None)
+        if task is not None:
+            self._bars.remove_task(task)
+        if self._phase is not None:
             best = f"best {self._best:.2f} %" if self._best is not None else ""
             self._bars.update(self._phase, info=f"{best}, front of {len(store.study.best_trials)}")
-            self._bars.update(self._trial, visible=False)
         self._tick()
 
     def close(self) -> None:

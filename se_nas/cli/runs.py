@@ -89,6 +89,9 @@ def search(
     checkpoint: Annotated[str | None, typer.Option(help="Start from the weights in this file.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of initialisation, data order and sampler.")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1 or mps.")] = None,
+    per_gpu: Annotated[
+        int | None, typer.Option(help="Candidates trained at a time on the device, a process each (1).")
+    ] = None,
     keep: Annotated[str | None, typer.Option(help="Whose weights stay on disk: front, all or none.")] = None,
     strict: Annotated[bool | None, typer.Option("--strict", help="Stop at an unreadable image.")] = None,
     warm_start: Annotated[

@@ -103,6 +103,9 @@ class SearchConfig(BaseModel):
     init: Literal["identity", "default"] = Field("identity", description="How inserted blocks start.")
     seed: int = Field(0, ge=0, description="Seed of initialisation, data order and sampler.")
     device: str = Field("auto", description="auto (cuda, then mps, then cpu), cpu, cuda, cuda:1 or mps.")
+    per_gpu: int = Field(
+        1, ge=1, le=64, description="Candidates trained at a time on the device, each in its own process."
+    )
     warm_start: str | None = Field(None, description="A finished run whose trials the sampler learns from.")
     keep: Literal["front", "all", "none"] = Field("front", description="Whose weights stay on disk.")
     name: str | None = Field(None, description="Name of the run folder.")

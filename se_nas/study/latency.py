@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ class LatencyAxis:
         table: predicts, or None.
         max_seconds: time limit of one measurement.
         width: wanted width of the interval of a ratio.
+        quiet: entered while something is measured, to keep other work of this run off the device.
     """
 
     meter: LatencyMeter
@@ -44,6 +46,7 @@ class LatencyAxis:
     table: LatencyTable | None
     max_seconds: float
     width: float = 0.01
+    quiet: Callable[[], AbstractContextManager[None]] = nullcontext
     _known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -129,6 +132,7 @@ class LatencyAxis:
         return dict(zip(FIELDS, (ratio * self.baseline_ms, ratio, None, PREDICTED), strict=True))
 
     def _measure(self, architecture: Architecture) -> dict[str, Any]:
-        latency = self.meter.measure(architecture, width=self.width, max_seconds=self.max_seconds)
+        with self.quiet():
+            latency = self.meter.measure(architecture, width=self.width, max_seconds=self.max_seconds)
         values = (latency.ratio * self.baseline_ms, latency.ratio, list(latency.interval), MEASURED)
         return dict(zip(FIELDS, values, strict=True))

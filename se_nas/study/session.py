@@ -17,7 +17,9 @@ from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
 from se_nas.study.events import Progress
 from se_nas.study.interrupts import Interrupts
+from se_nas.study.parallel import ParallelWorker
 from se_nas.study.plan import Plan, resolve
+from se_nas.study.pool import wait_for_orphans
 from se_nas.study.result import Run
 from se_nas.study.store import StudyStore, now
 from se_nas.study.warm_start import import_readings
@@ -89,6 +91,7 @@ def resume(
             raise RunError(
                 f"the data {config.data!r} is not what {folder.path} was searched on: its fingerprint has changed."
             )
+        wait_for_orphans(folder.path)
         store = StudyStore.open(folder)
         progress.plan(plan)
         return _carry_out(plan, folder, store, progress)
@@ -99,7 +102,8 @@ def _carry_out(plan: Plan, folder: RunFolder, store: StudyStore, progress: Progr
     folder.update_manifest(status="running", stop_reason=None)
     try:
         with Interrupts(progress) as interrupts:
-            worker = Worker(plan, folder, store, progress, clock, interrupts)
+            kind = ParallelWorker if plan.config.per_gpu > 1 else Worker
+            worker = kind(plan, folder, store, progress, clock, interrupts)
             reason = worker.work()
             status = "interrupted" if interrupts.requested else "finished"
     except SeNasError as error:

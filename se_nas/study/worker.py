@@ -17,6 +17,7 @@ from se_nas.study.evaluate import Evaluator
 from se_nas.study.events import Progress
 from se_nas.study.finals import BY_USER, TOO_LATE, Finals
 from se_nas.study.interrupts import Interrupts
+from se_nas.study.jobs import Job
 from se_nas.study.mattered import what_mattered
 from se_nas.study.plan import Plan
 from se_nas.study.proposals import Proposals
@@ -49,6 +50,7 @@ class Worker:
         self._progress, self._clock, self._interrupts = progress, clock, interrupts
         self._failures = 0
         self.provisional = True
+        self.slots = 1
 
     def work(self) -> str:
         """Search, then train the finalists. Returns why it ended, in words."""
@@ -62,6 +64,7 @@ class Worker:
         self._proposals = Proposals(self._plan, self._store)
         for trial in self._store.open_trials():
             self._take_up(trial)
+            self._ready()
         self._progress.phase(SEARCH, self._clock.search_left(self._has_finals))
         reason = self._search()
         if self._has_finals:
@@ -83,6 +86,7 @@ class Worker:
 
     def _search(self) -> str:
         while True:
+            self._ready()
             reason = self._reason_to_stop()
             if reason is not None:
                 return reason
@@ -90,8 +94,13 @@ class Worker:
             if found is None:
                 return f"every architecture of the space that the limits allow has been evaluated ({self._done()})"
             trial, architecture = found
-            seed = self._proposals.seed(architecture)
-            self._evaluate(trial.number, architecture, seed, SEARCH, trial.user_attrs.get("baseline"))
+            job = Job(
+                number=trial.number,
+                architecture=architecture,
+                seed=self._proposals.seed(architecture),
+                phase=SEARCH,
+            )
+            self._begin(job, trial.user_attrs.get("baseline"))
 
     def _reason_to_stop(self) -> str | None:
         if self._interrupts.requested:
@@ -132,30 +141,42 @@ class Worker:
             architecture = Architecture.from_dict(trial.user_attrs[FIXED])
         else:
             architecture = self._plan.space.architecture(trial.params)
-        self._train(trial.number, architecture, trial.user_attrs["seed"], trial.user_attrs["phase"])
+        self._train(
+            Job(
+                number=trial.number,
+                architecture=architecture,
+                seed=trial.user_attrs["seed"],
+                phase=trial.user_attrs["phase"],
+            )
+        )
 
-    def _evaluate(
-        self, number: int, architecture: Architecture, seed: int, phase: str, baseline: str | None
-    ) -> None:
-        self._evaluator.begin(number, architecture, seed=seed, phase=phase, baseline=baseline)
-        self._train(number, architecture, seed, phase)
+    def _begin(self, job: Job, baseline: str | None) -> None:
+        self._evaluator.begin(job, baseline=baseline)
+        self._train(job)
 
-    def _train(self, number: int, architecture: Architecture, seed: int, phase: str) -> None:
-        row = {
-            "number": number,
-            "key": architecture.key,
-            "description": architecture.describe(),
-            "phase": phase,
-        }
-        self._progress.trial_started({**row, "seed": seed})
-        fields = self._evaluator.evaluate(number, architecture, seed=seed, phase=phase)
+    def _train(self, job: Job) -> None:
+        self._progress.trial_started({**job.row, "seed": job.seed})
+        self._conclude(job, self._evaluator.evaluate(job))
+
+    def _conclude(self, job: Job, fields: dict[str, Any]) -> None:
+        """Store what came of a candidate and tell the sampler and whoever watches."""
         if fields["state"] == "unfinished":
-            self._store.record(number, **fields)
+            self._store.record(job.number, **fields)
         else:
-            self._store.finish(number, self._values(fields), stopped=fields["state"] == STOPPED, **fields)
+            self._store.finish(job.number, self._values(fields), stopped=fields["state"] == STOPPED, **fields)
         self._store.write_table()
-        self._progress.trial_finished({**row, **fields}, self._store)
+        self._progress.trial_finished({**job.row, "seed": job.seed, **fields}, self._store)
         self._count_failures(fields)
+
+    def _ready(self) -> None:
+        """Return when a candidate can be trained; here always."""
+
+    def _wait_for_one(self) -> bool:
+        """Wait until one of the candidates in training has ended; False where there is none, as always here."""
+        return False
+
+    def _drain(self) -> None:
+        """Return when no candidate is in training; here always."""
 
     def _values(self, fields: dict[str, Any]) -> list[float] | None:
         if fields["state"] == STOPPED:
@@ -175,15 +196,18 @@ class Worker:
             self._progress.phase(FINAL, self._clock.left)
         cut = None
         while cut is None:
+            self._ready()
             if self._interrupts.requested:
                 cut = BY_USER
             elif self._stop() or self._expected() > self._clock.left:
                 cut = TOO_LATE
             else:
-                chosen = finals.next(self._store.rows(), self._clock.left, self._expected())
-                if chosen is None:
+                chosen = finals.next(self._store.rows(), self.slots * self._clock.left, self._expected())
+                if chosen is not None:
+                    self._train_final(*chosen)
+                elif not self._wait_for_one():
                     break
-                self._train_final(*chosen)
+        self._drain()
         self._folder.update_manifest(finals=finals.report(cut))
 
     def _train_final(self, row: Mapping[str, Any], seed: int) -> None:
@@ -191,7 +215,7 @@ class Worker:
         number = self._store.begin(
             row["params"] or None, self._plan.space.choices, architecture, phase=FINAL, seed=seed
         )
-        self._evaluate(number, architecture, seed, FINAL, row["baseline"])
+        self._begin(Job(number=number, architecture=architecture, seed=seed, phase=FINAL), row["baseline"])
 
 
 def has_settled(suggestions: Sequence[Mapping[str, Any]]) -> bool:

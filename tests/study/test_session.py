@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 import se_nas
 from se_nas.errors import RunError, SeNasError
 from se_nas.run import CONFIG, ROW_FIELDS, RunFolder, write_json
-from se_nas.study import evaluate, open_run, resume, search
+from se_nas.study import jobs, open_run, resume, search
 from se_nas.study.events import Progress
 from se_nas.study.plan import resolve
 from se_nas.study.store import StudyStore
@@ -250,7 +250,7 @@ def test_changed_data_is_refused(small, monkeypatch):
 
 
 def test_a_failing_candidate_does_not_end_the_search(small, monkeypatch):
-    train = evaluate.load_trainer("default")
+    train = jobs.load_trainer("default")
 
     def sometimes(model, context):
         if failing.pop():
@@ -258,7 +258,7 @@ def test_a_failing_candidate_does_not_end_the_search(small, monkeypatch):
         return train(model, context)
 
     failing = [False, False, True, False]
-    monkeypatch.setattr(evaluate, "load_trainer", lambda name: sometimes)
+    monkeypatch.setattr(jobs, "load_trainer", lambda name: sometimes)
     run = search(small(trials=4, final_seeds=0))
     states = [row["state"] for row in RunFolder.open(run.path).rows()]
     assert states == ["complete", "failed", "complete", "complete"]
@@ -269,7 +269,7 @@ def test_all_candidates_failing_is_explained(small, monkeypatch):
     def broken(model, context):
         raise RuntimeError("no space in the cache")
 
-    monkeypatch.setattr(evaluate, "load_trainer", lambda name: broken)
+    monkeypatch.setattr(jobs, "load_trainer", lambda name: broken)
     with pytest.raises(RunError, match=r"3 candidates in a row failed.*no space in the cache"):
         search(small(trials=8, name="failing"))
 
