@@ -272,7 +272,7 @@ def _usage(figure: Figure, data: Mapping[str, Any]) -> bool:
     if not data["usage"]:
         return False
     axes = figure.subplots()
-    labels = []
+    labels: list[str] = []
     for stage in data["usage"]:
         for group in ("front", "all"):
             counts, left, row = stage[group], 0.0, len(labels)
