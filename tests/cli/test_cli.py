@@ -333,15 +333,15 @@ def test_search_takes_every_key_of_the_configuration():
 def test_ctrl_c_says_how_to_go_on(se, monkeypatch):
     import signal
 
-    from se_nas.study import evaluate
+    from se_nas.study import jobs
 
-    train = evaluate.load_trainer("default")
+    train = jobs.load_trainer("default")
 
     def interrupted(model, context):
         os.kill(os.getpid(), signal.SIGINT)
         return train(model, context)
 
-    monkeypatch.setattr(evaluate, "load_trainer", lambda name: interrupted)
+    monkeypatch.setattr(jobs, "load_trainer", lambda name: interrupted)
     code, out, err = se(*SEARCH, "--trials", "4")
     assert code == 130
     assert "se-nas resume runs/test_resnet-digits-1" in out
