@@ -193,6 +193,35 @@ with torch.no_grad():
     assert without_se_nas(code, out, tmp_path / "expected.safetensors").split() == ["True", "True"]
 
 
+def test_onnx_and_the_timm_line_run_where_se_nas_is_not(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    arch = Architecture.uniform("resnet18", reduction=16)
+    model, out = trained(arch), tmp_path / "net"
+    exported = export_model(arch, model, out, metadata=METADATA, formats=["onnx"])
+    assert exported.timm_line is not None
+    (tmp_path / "line.py").write_text(
+        exported.timm_line.replace("timm.create_model", "model = timm.create_model")
+    )
+    x = images(3)
+    with torch.no_grad():
+        save_file({"x": x, "y": model(x)}, tmp_path / "expected.safetensors")
+    code = """
+import onnxruntime, torch
+from safetensors.torch import load_file
+folder, expected = sys.argv[1], load_file(sys.argv[2])
+session = onnxruntime.InferenceSession(folder + "/model.onnx", providers=["CPUExecutionProvider"])
+(got,) = session.run(None, {"images": expected['x'].numpy()})
+print(torch.allclose(torch.from_numpy(got), expected['y'], rtol=1e-4, atol=1e-5))
+exec(open(sys.argv[3]).read())
+model.load_state_dict(load_file(folder + "/model.safetensors"))
+with torch.no_grad():
+    print(torch.equal(model.eval()(expected['x']), expected['y']))
+"""
+    told = without_se_nas(code, out, tmp_path / "expected.safetensors", tmp_path / "line.py")
+    assert told.split() == ["True", "True"]
+
+
 def test_onnx_runs_with_any_batch(arch: Architecture, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
