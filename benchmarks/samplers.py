@@ -22,24 +22,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sampler_tasks import NAMES, Array, Task, load
 
 EVALUATIONS = 100
+MOASHA_EPOCHS = 9
 LEVELS = (0.95, 0.98, 0.99)
 BUDGETS = (10, 20, 30, 40, 60, 80, 100)
 Evaluate = Callable[[dict[str, Any]], tuple[float, float]]
 
 
 class Recorder:
-    """Hands out noisy readings and keeps what was evaluated, in order; the first `limit` of them."""
+    """Hands out noisy readings and keeps what was evaluated, in order.
+
+    Attributes:
+        rows: numbers of the choices of every point.
+        spent: how many evaluations each row has taken: one, unless a sampler stops trainings early.
+    """
 
     def __init__(self, task: Task, seed: int) -> None:
-        self.task, self.rows = task, []  # type: ignore[var-annotated]
+        self.task = task
+        self.rows: list[list[int]] = []
+        self.spent: list[float] = []
         self._rng = np.random.default_rng([seed, 77])
 
     def __call__(self, params: dict[str, Any]) -> tuple[float, float]:
         index = self.task.index(params)
         self.rows.append(index[0].tolist())
+        self.spent.append(1.0)
         noise = self.task.noise * self._rng.standard_normal()
         return float(self.task.means(index)[0] + noise), float(self.task.costs(index)[0])
 
@@ -89,6 +99,42 @@ def pymoo_run(task: Task, seed: int, evaluate: Evaluate) -> None:
     minimize(Problem(), algorithm, ("n_eval", EVALUATIONS), seed=seed, verbose=False)
 
 
+def moasha_run(task: Task, seed: int, record: Recorder) -> None:
+    """MOASHA of syne-tune: random points, stopped by non-dominated rank at rungs.
+
+    It needs trainings that show something before they end. After epoch e of 9 a candidate shows its reading
+    less 30 / 2^e points, the same for all: ranks at every rung are as good as at the end, which is the kindest
+    case. Nine epochs are one evaluation; only what was trained to the end counts as found.
+    """
+    from datetime import datetime
+
+    from syne_tune.backend.trial_status import Trial
+    from syne_tune.config_space import choice
+    from syne_tune.optimizer.scheduler import SchedulerDecision
+    from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
+
+    # Its points and brackets come from numpy's global generator.
+    np.random.seed(seed)
+    scheduler = MOASHA(
+        {name: choice(list(values)) for name, values in task.choices.items()},
+        metrics=["error", "cost"],
+        time_attr="epoch",
+        max_t=MOASHA_EPOCHS,
+        random_seed=seed,
+    )
+    while sum(record.spent) < EVALUATIONS:
+        config = scheduler.suggest().config
+        trial = Trial(trial_id=len(record.rows), config=config, creation_time=datetime.now())
+        scheduler.on_trial_add(trial)
+        accuracy, cost = record(config)
+        for epoch in range(1, MOASHA_EPOCHS + 1):
+            shown = accuracy - (30 / 2**epoch if epoch < MOASHA_EPOCHS else 0.0)
+            result = {"epoch": epoch, "error": -shown, "cost": cost}
+            if scheduler.on_trial_result(trial, result) == SchedulerDecision.STOP:
+                break
+        record.spent[-1] = epoch / MOASHA_EPOCHS
+
+
 def optuna_samplers() -> dict[str, Callable[[Task, int], Any]]:
     from optuna import samplers
 
@@ -107,7 +153,7 @@ def optuna_samplers() -> dict[str, Callable[[Task, int], Any]]:
     }
 
 
-SAMPLERS = ("random", "tpe", "tpe-multivariate", "nsga2", "pymoo-nsga2", "gp", "pareto")
+SAMPLERS = ("random", "tpe", "tpe-multivariate", "nsga2", "pymoo-nsga2", "moasha", "gp", "pareto")
 
 
 def run(out: Path, tasks: list[str], names: list[str], repetitions: int) -> None:
@@ -124,12 +170,12 @@ def run(out: Path, tasks: list[str], names: list[str], repetitions: int) -> None
             recorder, start = Recorder(task, seed), time.perf_counter()
             if sampler == "pymoo-nsga2":
                 pymoo_run(task, seed, recorder)
+            elif sampler == "moasha":
+                moasha_run(task, seed, recorder)
             else:
                 optuna_run(known[sampler], task, seed, recorder)
             seconds = time.perf_counter() - start
-            index = np.array(recorder.rows[:EVALUATIONS])
-            values = np.stack([task.means(index), task.costs(index)], axis=1)
-            shares = [round(task.share(values[:n]), 6) for n in range(1, len(values) + 1)]
+            index, shares = progress(task, recorder)
             row = {
                 "task": name,
                 "sampler": sampler,
@@ -140,6 +186,18 @@ def run(out: Path, tasks: list[str], names: list[str], repetitions: int) -> None
             with open(out, "a") as file:
                 file.write(json.dumps(row | {"index": index.tolist()}) + "\n")
             print(f"{name} {sampler} seed {seed}: {shares[-1]:.4f} in {seconds:.1f} s", flush=True)
+
+
+def progress(task: Task, recorder: Recorder) -> tuple[NDArray[np.int64], list[float]]:
+    """What was trained to its end, and the share of the hypervolume it has after 1 to `EVALUATIONS`."""
+    spent = np.array(recorder.spent)
+    ended = np.cumsum(spent) - 1e-9
+    whole = (spent >= 1.0) & (ended <= EVALUATIONS)
+    index, ended = np.array(recorder.rows)[whole], ended[whole]
+    values = np.stack([task.means(index), task.costs(index)], axis=1)
+    budgets = range(1, EVALUATIONS + 1)
+    shares = [round(task.share(values[ended <= n]), 6) if (ended <= n).any() else 0.0 for n in budgets]
+    return index, shares
 
 
 def read(out: Path) -> list[dict[str, Any]]:
