@@ -1,6 +1,7 @@
 """Training speed and accuracy of se-nas beside a bare loop and timm's own pieces, in one run.
 
     python benchmarks/training.py                     images a second, and the time around training
+    python benchmarks/training.py --around 60         only the time around training, in a trial of a minute
     python benchmarks/training.py --parity FOLDER     accuracy on Fashion-MNIST (IDX files), 3 seeds each
 
 Speed: "bare" is model, loss and optimiser on one batch that is already there; "timm" is its data set, loader
@@ -16,6 +17,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +31,26 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
-from se_nas import Architecture, build_model, measure_cost
 from se_nas.data import ImageData, load_data
 from se_nas.device import device_name
-from se_nas.training import Context, Recipe, Runtime, evaluate, initial_weights, score, train
-from se_nas.training.checkpoint import save_state, save_weights
+from se_nas.study import SearchConfig, jobs
+from se_nas.study.evaluate import Evaluator
+from se_nas.study.events import Progress
+from se_nas.study.plan import candidate_model, resolve
+from se_nas.study.proposals import Proposals
+from se_nas.study.session import start
+from se_nas.study.store import StudyStore
+from se_nas.study.worker import Worker
+from se_nas.training import (
+    Context,
+    Recipe,
+    Runtime,
+    initial_weights,
+    loop,
+    measure_step_time,
+    score,
+    train,
+)
 from se_nas.training.loop import make_batches
 from se_nas.training.optim import make_loss, make_optimizer
 
@@ -146,43 +163,54 @@ def speed(backbone: str, side: int, batch: int, rounds: int, steps: int) -> None
     )
 
 
-def around(backbone: str) -> None:
-    """Seconds of what is not training, as a share of a trial of a minute on digits."""
-    data = load_data("digits")
-    arch = Architecture.uniform(backbone, reduction=16)
-    recipe = Recipe.preset("tiny")
-    parts: dict[str, float] = {}
+def around(backbone: str, seconds: float) -> None:
+    """Where the time of a search's trial goes, measured in a real one of about so many seconds on digits."""
+    totals: Counter[str] = Counter()
 
-    def timed(name: str, action: Callable[[], object]) -> object:
-        before = time.perf_counter()
-        result = action()
-        parts[name] = time.perf_counter() - before
-        return result
+    def watch(owner: object, name: str, label: str) -> None:
+        original = getattr(owner, name)
 
-    measure_cost(arch, input_size=data.input_size, num_classes=data.num_classes)
-    timed("cost", lambda: measure_cost(arch, input_size=data.input_size, num_classes=data.num_classes))
-    model = timed("build", lambda: build_model(arch, init="identity", num_classes=data.num_classes))
-    assert isinstance(model, nn.Module)
-    context = Context(data=data, recipe=recipe, runtime=Runtime.decide(model, recipe))
-    step = step_of(context.runtime.place(model).train(), recipe, context.runtime, make_loss(recipe, False))
-    step(*next(make_batches(context).epoch(0)))
-    timed("evaluation", lambda: evaluate(model, context))
+        def watched(*arguments, **keywords):
+            before = time.perf_counter()
+            try:
+                return original(*arguments, **keywords)
+            finally:
+                totals[label] += time.perf_counter() - before
+
+        setattr(owner, name, watched)
+
+    config = {"backbone": backbone, "objectives": "accuracy,macs", "final_seeds": 0, "compile": "off"}
     with tempfile.TemporaryDirectory() as folder:
-        state = {"model": model.state_dict(), "twice": [dict(model.state_dict()), dict(model.state_dict())]}
-        timed("state, copied", lambda: {name: tensor.clone() for name, tensor in model.state_dict().items()})
-        parts["state, copied"] *= 3
-        timed("state, on a thread", lambda: save_state(Path(folder) / "a-s0.state", state))
-        timed("weights", lambda: save_weights(Path(folder) / "a-s0.safetensors", model, {}))
-    print(f"\naround the training of {backbone} with SE, seconds:", end=" ")
-    print(", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items()))
-    epochs = 6
-    waits = (
-        parts["cost"]
-        + parts["build"]
-        + epochs * (parts["evaluation"] + parts["state, copied"])
-        + parts["weights"]
+        plan = resolve(SearchConfig(**config, epochs=1, trials=1, runs=folder))
+        arch = plan.baselines["all_se_16"]
+        model = candidate_model(plan.config, arch, plan.data, 0)
+        context = Context(data=plan.data, recipe=plan.recipe, runtime=plan.runtime)
+        epochs = max(1, round(seconds / measure_step_time(model, context).epoch))
+        plan = replace(plan, recipe=plan.recipe.with_(epochs=epochs), baselines={"all_se_16": arch})
+        watch(loop._Training, "_epoch", "training")
+        watch(loop, "_evaluate", "evaluation")
+        watch(loop._Training, "_save", "checkpoints, copied")
+        watch(loop, "save_weights", "weights")
+        watch(loop._Training, "_prepare", "optimiser")
+        watch(jobs, "candidate_model", "building")
+        watch(Evaluator, "costs", "costs")
+        watch(StudyStore, "record", "study")
+        watch(StudyStore, "write_table", "study")
+        watch(StudyStore, "tell", "study")
+        watch(StudyStore, "spend", "study")
+        watch(Proposals, "next", "proposal")
+        watch(Worker, "_search", "whole")
+        start(plan, Progress())
+    whole = totals.pop("whole")
+    rest = whole - sum(totals.values())
+    print(f"\none trial of {backbone} with SE everywhere, {epochs} epochs on digits: {whole:.1f} s")
+    for label, spent in [*totals.most_common(), ("all else", rest)]:
+        print(f"  {label:<20}{spent:>8.2f} s{100 * spent / whole:>8.2f} %")
+    outside = whole - totals["training"]
+    print(
+        f"  around training     {outside:>8.2f} s{100 * outside / whole:>8.2f} %, without evaluation"
+        f" {100 * (outside - totals['evaluation']) / whole:.2f} %"
     )
-    print(f"a trial of a minute with {epochs} epochs waits {waits:.1f} s for them, {waits / 0.6:.1f} %")
 
 
 def fashion(folder: Path, count: int) -> ImageData:
@@ -258,6 +286,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds (speed)")
     parser.add_argument("--steps", type=int, default=4, help="steps of each in a round (speed)")
+    parser.add_argument(
+        "--around", type=float, metavar="SECONDS", help="only the breakdown of a trial of about so long"
+    )
     parser.add_argument("--parity", type=Path, metavar="FOLDER", help="compare accuracies instead")
     parser.add_argument("--images", type=int, default=4000, help="training images (parity)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each (parity)")
@@ -267,6 +298,9 @@ def main() -> None:
         f"{device_name(device)}, {torch.get_num_threads()} threads; Python {platform.python_version()},"
         f" torch {torch.__version__}, timm {timm.__version__}"
     )
+    if options.around is not None:
+        around("resnet50", options.around)
+        return
     if options.parity:
         parity(options.parity, options.images, options.seeds)
         return
@@ -277,7 +311,7 @@ def main() -> None:
     )
     for case in CASES:
         speed(*case, rounds=options.rounds, steps=options.steps)
-    around("resnet50")
+    around("resnet50", options.around or 60.0)
 
 
 if __name__ == "__main__":
