@@ -38,6 +38,7 @@ class LatencyAxis:
         table: predicts, or None.
         max_seconds: time limit of one measurement.
         width: wanted width of the interval of a ratio.
+        say: told once where an interval does not get as narrow as asked.
         quiet: entered while something is measured, to keep other work of this run off the device.
     """
 
@@ -47,6 +48,8 @@ class LatencyAxis:
     max_seconds: float
     width: float = 0.01
     quiet: Callable[[], AbstractContextManager[None]] = nullcontext
+    say: Callable[[str], object] = lambda text: None
+    _said: bool = False
     _known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -102,7 +105,9 @@ class LatencyAxis:
             say(table.check.describe())
             if not table.passed:
                 table = None
-        return cls(meter=meter, baseline_ms=baseline_ms, table=table, max_seconds=max_seconds, width=width)
+        return cls(
+            meter=meter, baseline_ms=baseline_ms, table=table, max_seconds=max_seconds, width=width, say=say
+        )
 
     def predictions(self) -> Callable[[np.ndarray], np.ndarray] | None:
         """Latency in milliseconds as a function of widths; None without a table."""
@@ -134,5 +139,8 @@ class LatencyAxis:
     def _measure(self, architecture: Architecture) -> dict[str, Any]:
         with self.quiet():
             latency = self.meter.measure(architecture, width=self.width, max_seconds=self.max_seconds)
+        if latency.note is not None and not self._said:
+            self._said = True
+            self.say(f"latency of {architecture.describe()}: {latency.note} Later ones are not announced.")
         values = (latency.ratio * self.baseline_ms, latency.ratio, list(latency.interval), MEASURED)
         return dict(zip(FIELDS, values, strict=True))

@@ -38,9 +38,15 @@ class Limits:
         """Whether an architecture meets every limit. Latency is measured where no table predicts it."""
         cost = plan.cost_model(architecture).cost(architecture.widths)
         for budget in sorted(self.budgets, key=lambda budget: budget.cost == LATENCY):
-            value = (
-                self._latency(plan, architecture) if budget.cost == LATENCY else getattr(cost, budget.cost)
-            )
+            try:
+                value = (
+                    self._latency(plan, architecture)
+                    if budget.cost == LATENCY
+                    else getattr(cost, budget.cost)
+                )
+            except InfeasibleError:
+                # It cannot even be measured here; the others can.
+                return False
             if not budget.check(value, _baseline(plan, budget.cost)):
                 return False
         return True

@@ -166,6 +166,8 @@ class Plan:
             f"{recipe.epochs} epochs a candidate, batches of {recipe.batch_size}, {recipe.optimizer},"
             f" lr {recipe.lr:g}"
         )
+        if self.config.per_gpu > 1:
+            text += f", {self.config.per_gpu} candidates at a time"
         if self.epoch_seconds is not None:
             text += f" (an epoch takes {self.epoch_seconds:.1f} s here; sized so that {self._target()} candidates fit)"
         return text

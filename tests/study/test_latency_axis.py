@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,12 +33,15 @@ class Meter:
     def __init__(self, plain, settings):
         self.conditions = CONDITIONS
         self.measured = []
+        self.note = None
 
     def measure(self, arch, *, width, max_seconds):
         self.measured.append((arch, max_seconds))
         self.width = width
         ratio = 1 + 0.01 * arch.num_gated
-        return SimpleNamespace(ratio=ratio, median_ms=11.0 * ratio, interval=(ratio - 0.002, ratio + 0.002))
+        return SimpleNamespace(
+            ratio=ratio, median_ms=11.0 * ratio, interval=(ratio - 0.002, ratio + 0.002), note=self.note
+        )
 
 
 class Table:
@@ -109,6 +113,34 @@ def test_the_interval_is_as_wide_as_asked(prepare):
     axis.meter.width = None
     axis.fields(architecture(8, 0))
     assert axis.meter.width == 0.003
+
+
+def test_a_busy_device_is_said_once(prepare):
+    axis, said = prepare()
+    axis.meter.note = "the interval is 9.00% wide after 20 s, not 1.00%."
+    before = len(said)
+    for widths in ((8, 0), (0, 8), (8, 8)):
+        axis.fields(architecture(*widths))
+    assert len(said) == before + 1
+    assert "the interval is 9.00% wide" in said[-1]
+
+
+def test_nothing_else_runs_while_a_candidate_is_measured(prepare):
+    axis, _ = prepare()
+    order = []
+
+    @contextmanager
+    def quiet():
+        order.append("begin")
+        yield
+        order.append("end")
+
+    measure = axis.meter.measure
+    axis.meter.measure = lambda arch, **limits: order.append("measure") or measure(arch, **limits)
+    axis.quiet = quiet
+    axis.fields(architecture(8, 0))
+    axis.fields(architecture(8, 0))
+    assert order == ["begin", "measure", "end"]
 
 
 def test_time_is_a_tenth_of_the_budget(prepare):

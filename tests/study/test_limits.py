@@ -1,9 +1,15 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
+from se_nas.cost import Budget
 from se_nas.errors import ConfigError, InfeasibleError
 from se_nas.run import RunFolder
 from se_nas.study import search
 from se_nas.study.config import SearchConfig
+from se_nas.study.limits import Limits
+from se_nas.study.plan import resolve
 
 
 def config(tmp_path, **changes):
@@ -50,3 +56,18 @@ def test_a_limit_in_an_unknown_unit(tmp_path, text):
     with pytest.raises(ConfigError, match=f"{text}"):
         search(config(tmp_path, max_params=text, trials=1))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_candidate_too_large_to_be_measured_is_not_allowed(tmp_path):
+    """As any other that is over the limit; the search goes on."""
+
+    def fields(architecture):
+        if architecture.num_gated:
+            raise InfeasibleError("the network does not fit into the device's memory")
+        return {"latency_ms": 1.0}
+
+    plan = resolve(config(tmp_path, trials=1))
+    axis = SimpleNamespace(fields=fields, baseline_ms=1.0)
+    plan = replace(plan, axis=axis, limits=Limits(budgets=(Budget.parse("2x", "latency_ms"),)))
+    assert plan.limits.allow(plan, plan.baselines["plain"])
+    assert not plan.limits.allow(plan, plan.baselines["all_se_16"])
