@@ -162,7 +162,7 @@ def allocation(rounds: int) -> None:
 
 
 def beyond_images(rounds: int, images: int = 400, population: int = 20_000) -> None:
-    """Each image's logit is shared difficulty, a part of the candidate's own, and a part of the seed's (0.7)."""
+    """An image's logit is shared difficulty, the candidate's own part, and the seed's (0.7, half of it shared)."""
     rng = np.random.default_rng(0)
     grid = np.linspace(-12, 12, 4001)
     chance = 100 * np.vectorize(NormalDist().cdf)(grid / 0.7)
@@ -173,10 +173,12 @@ def beyond_images(rounds: int, images: int = 400, population: int = 20_000) -> N
         logits = own - rng.normal(0, 1.5, population)
         truth = np.interp(logits, grid, chance).mean(axis=1)
         seen = logits[:, rng.choice(population, images, replace=False)]
-        bits = np.stack([seen + rng.normal(0, 0.7, seen.shape) > 0 for _ in range(SEEDS)])
+        together = rng.normal(0, 0.495, (SEEDS, 1, images))
+        bits = seen + together + rng.normal(0, 0.495, (SEEDS, *seen.shape)) > 0
         alone = SeedModel.fit([dict(enumerate(row)) for row in 100 * bits.mean(axis=2).T])
         assert alone is not None
-        for place, model in enumerate((alone, alone.with_images(bits.mean(axis=0), [SEEDS] * COUNT))):
+        by_seed = [dict(enumerate(bits[:, i])) for i in range(COUNT)]
+        for place, model in enumerate((alone, alone.with_images(by_seed))):
             value, half_width = model.difference(0, 1)
             held[place] += (
                 abs(value - truth[0] + truth[1]) <= half_width,

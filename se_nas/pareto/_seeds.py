@@ -148,39 +148,37 @@ class SeedModel:
         parts = [max(float(contrast @ part @ contrast), 0.0) for part in self._parts]
         return float(self.mean[i] - self.mean[j]), self._half_width(*parts)
 
-    def with_images(self, correct: ArrayLike, counts: ArrayLike) -> SeedModel:
+    def with_images(self, correct: Sequence[Mapping[int, ArrayLike]]) -> SeedModel:
         """Adds what the choice of validation images contributes, for statements beyond these images.
 
-        The covariance of the candidates' shares over images, divided by their number: the bootstrap over
-        images in closed form. What scatters from seed to seed on one image is in the noise already, and is
-        taken off.
+        The covariance of the candidates' hits over images, divided by their number: the bootstrap over images
+        in closed form. What scatters from seed to seed on one image is in noise and seed levels already, and
+        is taken off; candidates that share a seed scatter together.
 
         Args:
-            correct: share of a candidate's seeds that get an image right, from 0 to 1, shape (n, n_images):
-                the same images for all candidates, so that what is hard for all cancels in differences.
-            counts: seeds behind each share, shape (n,).
+            correct: for each candidate, seed → whether it gets each image right, shape (n_images,): the same
+                images for all candidates, so that what is hard for all cancels in differences.
 
         Raises:
-            ConfigError: the shapes do not fit the model.
+            ConfigError: there are not as many candidates as in the model, one has no seed, or the images are
+                not the same number, at least 2.
         """
-        shares = np.asarray(correct, dtype=np.float64)
-        seeds = np.asarray(counts, dtype=np.float64)
-        if shares.ndim != 2 or len(shares) != len(self.mean) or shares.shape[1] < 2:
+        sizes = {np.shape(hits) for own in correct for hits in own.values()}
+        if len(correct) != len(self.mean) or not all(correct):
             raise ConfigError(
-                f"correct has shape {shares.shape}; it must be ({len(self.mean)}, number of images),"
-                " at least 2 images."
+                f"correct has {sum(map(bool, correct))} candidates with hits; it must have {len(self.mean)}."
             )
-        if seeds.shape != (len(shares),):
-            raise ConfigError(f"counts has shape {seeds.shape}; it must be ({len(shares)},).")
-        added = np.cov(shares).reshape(len(shares), len(shares))
-        repeated = seeds > 1
-        if repeated.any():
-            # Unbiased for the variance of one seed's hit or miss, mean over images.
-            flips = (shares * (1 - shares)).mean(axis=1)[repeated] * seeds[repeated] / (seeds[repeated] - 1)
-            own = np.full(len(shares), flips.mean())
-            own[repeated] = flips
-            added[np.diag_indices_from(added)] -= np.minimum(own / seeds, np.diag(added))
-        return replace(self, image_covariance=100**2 * added / shares.shape[1])
+        if len(sizes) > 1 or min(sizes) < (2,) or len(min(sizes)) != 1:
+            raise ConfigError(
+                f"correct has hits of shapes {sorted(sizes)}; all must be (number of images,), at least 2."
+            )
+        hits = [{seed: np.asarray(own[seed], dtype=np.float64) for seed in own} for own in correct]
+        shares = np.stack([np.mean(list(own.values()), axis=0) for own in hits])
+        images = np.cov(shares).reshape(len(shares), len(shares)) - _scatter(hits, shares)
+        # Two estimates were subtracted: what comes out below zero is zero.
+        values, vectors = np.linalg.eigh(images)
+        images = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        return replace(self, image_covariance=100**2 * images / shares.shape[1])
 
     def shrunk(self) -> SeedModel:
         """Levels drawn together by how much they really differ: the winner's curse taken off.
@@ -235,6 +233,22 @@ class SeedModel:
             scale = np.sqrt(dof / rng.chisquare(dof, size=(count, 1))) if math.isfinite(dof) else 1.0
             drawn += scale * (rng.standard_normal((count, root.shape[1])) @ root.T)
         return drawn
+
+
+def _scatter(hits: Sequence[Mapping[int, Floats]], shares: Floats) -> Floats:
+    """Covariance of the shares on one image over seeds, mean over images, shape (n, n); 0 for a single seed."""
+    seeds = sorted({seed for own in hits for seed in own})
+    counts = np.array([len(own) for own in hits])
+    total = np.zeros((len(hits), len(hits)))
+    for seed in seeds:
+        left = np.stack(
+            [own[seed] - share if seed in own else 0 * share for own, share in zip(hits, shares, strict=True)]
+        )
+        left -= left.mean(axis=1, keepdims=True)
+        total += left @ left.T / left.shape[1]
+    unbiased = np.sqrt(counts / np.maximum(counts - 1, 1))
+    scatter: Floats = total * np.outer(unbiased / counts, unbiased / counts)
+    return scatter
 
 
 def _noise(

@@ -10,7 +10,7 @@ import numpy as np
 
 from se_nas.pareto import SeedModel, attained, hypervolume, ranks, t_quantile_975
 from se_nas.report.candidates import Candidate
-from se_nas.report.image_bits import shares
+from se_nas.report.image_bits import hits_by_seed
 from se_nas.report.pareto_report import ParetoReport
 
 _DRAWS = 1000
@@ -160,10 +160,10 @@ def _model(entries: Sequence[Entry]) -> tuple[SeedModel | None, str]:
     readings = [member.by_seed for entry in entries for member in entry.members]
     model = SeedModel.fit(readings)
     if model is not None:
-        found = _shares(entries)
+        found = _hits(entries)
         if found is None:
             return model, "95 % over seeds, for all costs at once"
-        return model.with_images(*found), "95 % over seeds and validation images, for all costs at once"
+        return model.with_images(found), "95 % over seeds and validation images, for all costs at once"
     images = min((entry.report.manifest.get("data") or {}).get("num_val") or 0 for entry in entries)
     if not images:
         return None, "nothing was read twice, so nothing can be said about chance"
@@ -178,19 +178,15 @@ def _model(entries: Sequence[Entry]) -> tuple[SeedModel | None, str]:
     return SeedModel.fit(apart, sd=sd), basis
 
 
-def _shares(entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Of all members, share of their trainings that get each image right, and how many these are.
-
-    None unless all runs judged all of them on the same images.
-    """
+def _hits(entries: Sequence[Entry]) -> list[dict[int, np.ndarray]] | None:
+    """Of all members by seed, which images were right; None unless all runs judged them on the same images."""
     data = [entry.report.manifest.get("data") or {} for entry in entries]
     if len({(str(one.get("fingerprint")), str(one.get("split_seed"))) for one in data}) > 1:
         return None
-    found = [shares(entry.members, entry.report.correct) for entry in entries]
-    known = [one for one in found if one is not None]
-    if len(known) < len(found) or len({rows.shape[1] for rows, _ in known}) > 1:
-        return None
-    return np.concatenate([rows for rows, _ in known]), np.concatenate([counts for _, counts in known])
+    found = [hits_by_seed(entry.members, entry.report.correct) for entry in entries]
+    known = [own for one in found if one is not None for own in one]
+    sizes = {len(bits) for own in known for bits in own.values()}
+    return known if len(sizes) == 1 and all(one is not None for one in found) else None
 
 
 def _resampled(

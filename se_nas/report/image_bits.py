@@ -1,4 +1,4 @@
-"""Which validation images each training got right, compactly in a report file, and as shares."""
+"""Which validation images each training got right, compactly in a report file, and by candidate."""
 
 from __future__ import annotations
 
@@ -53,22 +53,18 @@ def from_text(data: Any) -> dict[int, Bits]:
     return found
 
 
-def shares(
-    candidates: Sequence[Candidate], bits: Mapping[int, Bits]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-    """Share of each candidate's counted trainings that get an image right, and how many trainings these are.
+def hits_by_seed(candidates: Sequence[Candidate], bits: Mapping[int, Bits]) -> list[dict[int, Bits]] | None:
+    """For each candidate, seed → which images its counted training with that seed got right.
 
-    Shapes (candidates, images) and (candidates,). None where a training of one was not kept, or not all were
-    judged on equally many images: statements about differences need the same images for all.
+    None where a training of one was not kept, or not all were judged on equally many images: statements about
+    differences need the same images for all.
     """
-    rows, counts = [], []
+    found: list[dict[int, Bits]] = []
     for candidate in candidates:
-        own = [bits.get(reading.number) for reading in candidate.counted]
-        known = [one for one in own if one is not None]
-        if not known or len(known) < len(own) or len({len(one) for one in known}) > 1:
+        own = {reading.seed: bits.get(reading.number) for reading in candidate.counted}
+        known = {seed: one for seed, one in own.items() if seed is not None and one is not None}
+        if not known or len(known) < len(own):
             return None
-        rows.append(np.mean(known, axis=0))
-        counts.append(len(known))
-    if not rows or len({len(row) for row in rows}) > 1 or len(rows[0]) < 2:
-        return None
-    return np.stack(rows), np.array(counts)
+        found.append(known)
+    sizes = {len(one) for own in found for one in own.values()}
+    return found if len(sizes) == 1 and min(sizes) > 1 else None

@@ -22,7 +22,7 @@ from se_nas.pareto import (
     reference_point,
 )
 from se_nas.report.candidates import OBJECTIVES, Candidate, Objective, group
-from se_nas.report.image_bits import Bits, from_text, read_bits, shares, to_text
+from se_nas.report.image_bits import Bits, from_text, hits_by_seed, read_bits, to_text
 from se_nas.run import CONFIG, MANIFEST, REPORT, TRIALS, RunFolder, read_json, write_json
 
 SCHEMA = 1
@@ -204,11 +204,11 @@ class ParetoReport:
     @cached_property
     def noise(self) -> SeedModel | None:
         """``seed_noise``, and what the choice of validation images adds, where ``over_images``."""
-        found = shares(self._fitted, self.correct) if self.seed_noise is not None else None
+        found = hits_by_seed(self._fitted, self.correct) if self.seed_noise is not None else None
         return (
             self.seed_noise
             if self.seed_noise is None or found is None
-            else self.seed_noise.with_images(*found)
+            else self.seed_noise.with_images(found)
         )
 
     @property

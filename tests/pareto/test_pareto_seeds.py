@@ -194,14 +194,33 @@ def test_images_that_are_hard_for_all_cancel_in_differences():
     correct = np.stack([~hard, ~hard ^ (rng.random(2000) < 0.02)]).astype(float)
     readings = table(100 * correct.mean(axis=1, keepdims=True) + [[0.0, 0.1]])
     model = SeedModel.fit(readings, sd=0.01)
-    wide = model.with_images(correct, [1, 1])
+    hits = [{0: own} for own in correct]
+    wide = model.with_images(hits)
     # One proportion of 70 % on 2000 images: 100 sqrt(.21 / 2000) = 1.02 points; 2 % of the images differ.
     assert wide.half_width[0] == pytest.approx(1.96 * 1.02, rel=0.05)
     assert wide.difference(0, 1)[1] == pytest.approx(1.96 * 100 * np.sqrt(0.02 / 2000), rel=0.2)
-    with pytest.raises(ConfigError, match=r"correct has shape \(3, 5\); it must be \(2, number of images\)"):
-        model.with_images(np.ones((3, 5)), [1, 1, 1])
-    with pytest.raises(ConfigError, match=r"counts has shape \(3,\); it must be \(2,\)"):
-        model.with_images(correct, [1, 1, 1])
+    with pytest.raises(ConfigError, match="correct has 3 candidates with hits; it must have 2"):
+        model.with_images([{0: np.ones(5)}] * 3)
+    with pytest.raises(ConfigError, match=r"hits of shapes \[\(5,\), \(6,\)\]"):
+        model.with_images([{0: np.ones(5)}, {0: np.ones(6)}])
+
+
+def test_images_never_make_anything_surer():
+    """Networks of a seed err together, so the scatter over seeds that is taken off is shared as well."""
+    rng = np.random.default_rng(3)
+    hard = rng.normal(0, 1.5, 250)
+    shared = rng.normal(0, 1, (3, 250))
+    hits = [
+        {seed: 0.2 * i - hard + shared[seed] + rng.normal(0, 0.2, 250) > 0 for seed in range(3)}
+        for i in range(4)
+    ]
+    model = SeedModel.fit([{seed: 100 * own[seed].mean() for seed in own} for own in hits])
+    wide = model.with_images(hits)
+    assert np.linalg.eigvalsh(wide.image_covariance).min() > -1e-9
+    assert (wide.half_width >= model.half_width).all()
+    for i in range(1, 4):
+        assert wide.difference(i, 0)[1] >= model.difference(i, 0)[1] - 1e-9
+        assert wide.shrunk().difference(i, 0)[1] > 0.3 * wide.difference(i, 0)[1]
 
 
 def test_intervals_with_images_hold_the_truth_of_all_images():
@@ -216,9 +235,12 @@ def test_intervals_with_images_hold_the_truth_of_all_images():
         truth = 100 * np.vectorize(NormalDist().cdf)(np.linspace(-9, 9, 2001))
         truth = np.interp(population / 0.7, np.linspace(-9, 9, 2001), truth).mean(axis=1)
         logits = population[:, rng.choice(10_000, 400, replace=False)]
-        bits = np.stack([logits + rng.normal(0, 0.7, logits.shape) > 0 for _ in range(3)])
+        # Half of the seed's part is shared by the candidates: 0.49 = 2 * 0.495².
+        together = rng.normal(0, 0.495, (3, 1, 400))
+        bits = logits + together + rng.normal(0, 0.495, (3, *logits.shape)) > 0
         model = SeedModel.fit(table(100 * bits.mean(axis=2).T))
-        for name, own in (("seeds", model), ("images", model.with_images(bits.mean(axis=0), [3] * 4))):
+        by_seed = [dict(enumerate(bits[:, i])) for i in range(4)]
+        for name, own in (("seeds", model), ("images", model.with_images(by_seed))):
             value, half_width = own.difference(0, 1)
             held[name][0] += abs(value - (truth[0] - truth[1])) <= half_width
             held[name][1] += abs(own.mean[0] - truth[0]) <= own.half_width[0]
