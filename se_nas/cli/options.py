@@ -16,3 +16,11 @@ Position = Annotated[
 Device = Annotated[str, typer.Option(help="auto (cuda, then mps, then cpu), cpu, cuda, cuda:1 or mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder, such as runs/NAME.", show_default=False)]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="Further formats beside timm's folder: onnx, pt2. Repeatable."),
+]
+Standalone = Annotated[
+    bool, typer.Option("--standalone", help="Also write a model.py that needs torch and timm alone.")
+]
+ReplaceExport = Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from se_nas.cli import app
-from se_nas.cli.options import Json, RunPath
+from se_nas.cli.options import Formats, Json, ReplaceExport, RunPath, Standalone
 
 WORSE = 3
 
@@ -57,14 +57,9 @@ def export(
     pick: Annotated[
         str, typer.Option(help="best, knee, cheapest, under:BUDGET, or the number or key of a trial.")
     ] = "best",
-    format: Annotated[
-        list[str] | None,
-        typer.Option("--format", help="Further formats beside timm's folder: onnx, pt2. Repeatable."),
-    ] = None,
-    standalone: Annotated[
-        bool, typer.Option("--standalone", help="Also write a model.py that needs torch and timm alone.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+    format: Formats = None,
+    standalone: Standalone = False,
+    force: ReplaceExport = False,
 ) -> None:
     """Export a network of the front with its weights, for timm and for use without se-nas.
 

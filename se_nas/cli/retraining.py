@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from se_nas.cli import app
-from se_nas.cli.options import Device, RunPath
+from se_nas.cli.options import Device, Formats, ReplaceExport, RunPath, Standalone
 
 
 @app.command()
@@ -55,14 +55,9 @@ def retrain(
     seed: Annotated[int, typer.Option(help="Seed of first weights and data order.")] = 0,
     device: Device = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
-    format: Annotated[
-        list[str] | None,
-        typer.Option("--format", help="Further formats beside timm's folder: onnx, pt2. Repeatable."),
-    ] = None,
-    standalone: Annotated[
-        bool, typer.Option("--standalone", help="Also write a model.py that needs torch and timm alone.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+    format: Formats = None,
+    standalone: Standalone = False,
+    force: ReplaceExport = False,
 ) -> None:
     """Train a network of the front on a full recipe and export it. The same command goes on after a stop.
 

@@ -7,18 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from se_nas.errors import RunError
+from se_nas.report.front_figure import (
+    BLUE,
+    GREY,
+    MARKERS,
+    PURPLE,
+    VERMILLION,
+    draw_front,
+    name_of,
+    shown_accuracy,
+)
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.tables import candidates_csv
 from se_nas.report.views import nominal, view
 from se_nas.run import write_text
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by all common kinds of colour vision.
-BLUE, VERMILLION, GREY, PURPLE = "#0072b2", "#d55e00", "#8c959e", "#cc79a7"
-MARKERS = {"plain": "s", "all_se_16": "^", "native": "D", "last_stage": "v"}
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -71,153 +77,6 @@ def _by_number(data: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     return {candidate["number"]: candidate for candidate in data["candidates"]}
 
 
-def _name(candidate: Mapping[str, Any]) -> str:
-    return candidate["baselines"][0] if candidate["baselines"] else f"#{candidate['number']}"
-
-
-def _shown(candidate: Mapping[str, Any]) -> float | None:
-    return candidate["search"] if candidate["accuracy"] is None else candidate["accuracy"]
-
-
-def _front(figure: Figure, data: Mapping[str, Any]) -> bool:
-    """One picture a cost among the objectives; with two, colour says the cost that a picture leaves out."""
-    if not data["front"]:
-        return False
-    costs = [axis for axis in data["axes"] if axis["objective"]]
-    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
-    for place, (axes, axis) in enumerate(zip(panels, costs, strict=True)):
-        other = costs[1 - place] if len(costs) == 2 else None
-        _front_panel(figure, axes, data, axis, other)
-        if place == 0:
-            axes.set_ylabel(f"validation top-1 accuracy, %{' (mean over seeds)' if data['final'] else ''}")
-            axes.plot([], [], "o", color=BLUE, label="on the front")
-            axes.plot([], [], "s", color=VERMILLION, label="baselines (hollow: dominated)")
-            axes.legend(loc="lower right", fontsize=8)
-            if not data["final"]:
-                axes.set_title(
-                    "provisional: single readings of the search", loc="left", fontsize=8, color=VERMILLION
-                )
-    return True
-
-
-def _front_panel(
-    figure: Figure,
-    axes: Axes,
-    data: Mapping[str, Any],
-    axis: Mapping[str, Any],
-    other: Mapping[str, Any] | None,
-) -> None:
-    name = axis["name"]
-    rows = [item for item in data["candidates"] if _shown(item) is not None and item["costs"][name]]
-    others = [item for item in rows if not item["front"] and not item["role"]]
-    axes.plot(
-        [item["costs"][name] for item in others],
-        [_shown(item) or 0.0 for item in others],
-        "o",
-        mfc="white",
-        mec=GREY,
-        ms=4,
-        mew=0.8,
-        label="other candidates",
-    )
-    members = [item for number in data["front"] for item in rows if item["number"] == number]
-    _stairs(axes, members, name, projected=other is not None)
-    shades = None if other is None else _shades(figure, axes, members, other)
-    costs = [item["costs"][name] for item in rows]
-    right = min(costs) + 0.6 * (max(costs) - min(costs))
-    for item in sorted(rows, key=lambda item: bool(item["role"])):
-        if item["front"] or item["role"]:
-            _mark(
-                axes,
-                item,
-                name,
-                label_left=item["costs"][name] > right,
-                shades=shades,
-                named=len(members) <= 8,
-            )
-    axes.set_xlabel(axis["title"])
-    _clip_to_core(axes, rows)
-
-
-def _stairs(axes: Axes, members: list[dict[str, Any]], cost: str, *, projected: bool) -> None:
-    """The front's line; where it is a surface, the best accuracy at each cost, dashed."""
-    points: list[tuple[float, float]] = []
-    for item in sorted(members, key=lambda item: (item["costs"][cost], -item["accuracy"])):
-        if not projected or not points or item["accuracy"] > points[-1][1]:
-            points.append((item["costs"][cost], item["accuracy"]))
-    style: dict[str, Any] = {"lw": 1.0, "ls": "--", "alpha": 0.7} if projected else {"lw": 1.4}
-    axes.step(*zip(*points, strict=True), where="post", color=BLUE, zorder=2, **style)
-
-
-def _shades(
-    figure: Figure, axes: Axes, members: list[dict[str, Any]], other: Mapping[str, Any]
-) -> Callable[[Mapping[str, Any]], Any]:
-    """Colour of a mark by its other cost, with its scale beside the picture. Cividis is safe for the colour-blind."""
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    values = [item["costs"][other["name"]] for item in members if item["costs"][other["name"]] is not None]
-    scale = ScalarMappable(Normalize(min(values), max(values)), colormaps["cividis_r"])
-    figure.colorbar(scale, ax=axes, label=other["title"], fraction=0.05, pad=0.02)
-    return lambda item: scale.to_rgba(item["costs"][other["name"]])
-
-
-def _mark(
-    axes: Axes,
-    item: Mapping[str, Any],
-    cost: str,
-    *,
-    label_left: bool,
-    shades: Callable[[Mapping[str, Any]], Any] | None = None,
-    named: bool = True,
-) -> None:
-    color = VERMILLION if item["role"] else BLUE
-    x, y = item["costs"][cost], _shown(item)
-    assert y is not None
-    spread = item["latency_interval"] if cost == "latency" else None
-    axes.errorbar(
-        x,
-        y,
-        yerr=[[y - item["interval"][0]], [item["interval"][1] - y]] if item["interval"] else None,
-        xerr=[[max(x - spread[0], 0)], [max(spread[1] - x, 0)]] if spread else None,
-        fmt=MARKERS.get(item["role"] or "", "o"),
-        color=color,
-        mfc="white" if not item["front"] else color if shades is None else shades(item),
-        ms=6,
-        elinewidth=1,
-        zorder=3,
-    )
-    if len(item["seeds"]) > 1:
-        axes.plot([x] * len(item["seeds"]), item["seeds"], ".", color=color, ms=3, alpha=0.5)
-    if not named and not item["role"] and not item["picks"]:
-        return
-    label = " · ".join([_name(item), *item["picks"]])
-    axes.annotate(
-        label,
-        (x, y),
-        (-5 if label_left else 5, 5),
-        textcoords="offset points",
-        ha="right" if label_left else "left",
-        fontsize=7.5,
-        parse_math=False,
-    )
-
-
-def _clip_to_core(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    """Leave candidates far below the front, the baselines and most others out of the picture, and say so."""
-    values = sorted(value for item in rows if (value := _shown(item)) is not None)
-    core = [(item["interval"] or [_shown(item)])[0] for item in rows if item["front"] or item["role"]]
-    floor = min([*core, values[len(values) // 20]])
-    hidden = sum(value < floor for value in values)
-    if hidden:
-        margin = 0.06 * (values[-1] - floor)
-        axes.set_ylim(bottom=floor - margin)
-        axes.set_title(
-            f"{hidden} weaker candidates lie below the picture", loc="right", fontsize=7.5, color=GREY
-        )
-
-
 def _sites(figure: Figure, data: Mapping[str, Any]) -> bool:
     from matplotlib.patches import Rectangle
 
@@ -242,7 +101,7 @@ def _sites(figure: Figure, data: Mapping[str, Any]) -> bool:
         first = next(x for x, site in zip(xs, sites, strict=True) if site[0] == stage)
         axes.text(first, -0.25, f"stage {stage}", fontsize=7.5, color="#58626d")
     axes.set(xlim=(-0.2, xs[-1] + 1.2), ylim=(len(rows), -0.9), xticks=[], aspect="auto")
-    labels = [f"{_name(item)} · {_shown(item):.2f} %" for item in rows]
+    labels = [f"{name_of(item)} · {shown_accuracy(item):.2f} %" for item in rows]
     axes.set_yticks([row + 0.5 for row in range(len(rows))], labels, parse_math=False)
     axes.tick_params(length=0)
     axes.grid(False)
@@ -254,7 +113,9 @@ def _sites(figure: Figure, data: Mapping[str, Any]) -> bool:
 
 def _map_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = [
-        item for item in data["candidates"] if (item["front"] or item["role"]) and _shown(item) is not None
+        item
+        for item in data["candidates"]
+        if (item["front"] or item["role"]) and shown_accuracy(item) is not None
     ]
     rows.sort(key=lambda item: item["costs"][data["cost"]] or 0)
     position = rows[0]["position"] if rows else None
@@ -389,7 +250,7 @@ def _retraining(figure: Figure, data: Mapping[str, Any]) -> bool:
         axes.errorbar(
             row["final"], y, xerr=errors, fmt=MARKERS.get(item["role"] or "", "o"), color=color, ms=5
         )
-    axes.set_yticks(range(len(rows)), [_name(items[row["number"]]) for row in rows], parse_math=False)
+    axes.set_yticks(range(len(rows)), [name_of(items[row["number"]]) for row in rows], parse_math=False)
     axes.set_xlabel("validation top-1 accuracy, %")
     axes.set_title(
         "hollow: at selection; filled: retrained, 95 % interval", loc="right", fontsize=7.5, color=GREY
@@ -403,7 +264,7 @@ _FIGURES: dict[
     tuple[Callable[[Any, Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], tuple[float, float]]],
 ] = {
     "front": (
-        _front,
+        draw_front,
         lambda data: (6.4, 4.0) if sum(a["objective"] for a in data["axes"]) == 1 else (10.4, 4.2),
     ),
     "sites": (_sites, lambda data: (7.2, 0.7 + 0.26 * max(1, len(_map_rows(data))))),

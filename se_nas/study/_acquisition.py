@@ -105,3 +105,17 @@ def contenders(means: Array, deviations: Array, limit: int) -> NDArray[np.int64]
     certain = front_of(means)
     gap = (certain[None] - lucky[rows][:, None]).min(axis=2).max(axis=1)
     return rows[np.argsort(gap, kind="stable")[:limit]]
+
+
+def front_rows(means: Array) -> NDArray[np.int64]:
+    """Rows of ``means`` on their front."""
+    front = {tuple(row) for row in front_of(means)}
+    return np.array([i for i, row in enumerate(means) if tuple(row) in front], dtype=np.int64)
+
+
+def volume(front: Array, reference: Array) -> float:
+    """Hypervolume of a front, as the improvement over nothing, point by point."""
+    total = 0.0
+    for i, row in enumerate(front):
+        total += float(improvement(row[None], np.zeros((1, len(row))), *free_boxes(front[:i], reference))[0])
+    return total

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from se_nas.errors import InfeasibleError
-from se_nas.study._acquisition import contenders, free_boxes, front_of, improvement
+from se_nas.study._acquisition import contenders, free_boxes, front_of, front_rows, improvement, volume
 from se_nas.study._candidates import Array, Grid, Index
 from se_nas.study._history import History
 from se_nas.study._surrogate import Points, Surrogate
@@ -223,14 +223,14 @@ class Proposer:
         means, deviations = self._predict(models, evaluated_points)
         reference = self._reference(means)
         front = front_of(means)
-        boxes, total = free_boxes(front, reference), _volume(front, reference)
+        boxes, total = free_boxes(front, reference), volume(front, reference)
 
         def weigh(points: Points) -> Array:
             return improvement(*self._predict(models, points), *boxes)
 
         points = self._sieve(models, boxes, rng)
         if points is None:
-            points, scores = self._search(evaluated[_front_rows(means)], weigh, rng)
+            points, scores = self._search(evaluated[front_rows(means)], weigh, rng)
         else:
             scores = weigh(points)
         picked = self._best_unasked(points, scores, history)
@@ -387,12 +387,6 @@ class Proposer:
         return rows, weigh(self._points(rows))
 
 
-def _front_rows(means: Array) -> NDArray[np.int64]:
-    """Rows of ``means`` on their front."""
-    front = {tuple(row) for row in front_of(means)}
-    return np.array([i for i, row in enumerate(means) if tuple(row) in front], dtype=np.int64)
-
-
 def _thin(rows: Index, cap: int) -> Index:
     """At most ``cap`` of the readings: the latest, which lie near the front, and as many of the others."""
     if len(rows) <= cap:
@@ -400,11 +394,3 @@ def _thin(rows: Index, cap: int) -> Index:
     latest = cap // 2
     early = rows[:-latest]
     return np.concatenate([early[np.linspace(0, len(early) - 1, cap - latest).astype(int)], rows[-latest:]])
-
-
-def _volume(front: Array, reference: Array) -> float:
-    """Hypervolume of a front, as the improvement over nothing, point by point."""
-    total = 0.0
-    for i, row in enumerate(front):
-        total += float(improvement(row[None], np.zeros((1, len(row))), *free_boxes(front[:i], reference))[0])
-    return total
