@@ -293,7 +293,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         panel.set(title=task, xlabel="evaluations", yscale="log", ylim=(1e-3, 1))
         panel.axhline(0.02, color="grey", linewidth=0.6, linestyle=":")
     panels[0][0].set_ylabel("share of the true hypervolume missing")
-    panels[0][-1].legend(fontsize=8)
+    lines = {
+        label: line
+        for axes in panels[0]
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    panels[0][-1].legend(lines.values(), lines.keys(), fontsize=8)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
