@@ -20,6 +20,8 @@ LEAST_TRIALS = 10
 """Below, PED-ANOVA has too few trials to set the best against the others."""
 BEST_TRIALS, BEST_SHARE = 5, 0.1
 """The best tenth, but so many trials at least, as Optuna advises."""
+_TIED = "Target and region quantiles select the same set"
+"""How Optuna's warning begins where no trials are left to set the best against."""
 BACKGROUND = 96
 """Random architectures over which an effect is averaged."""
 
@@ -53,12 +55,18 @@ def importance(study: optuna.Study, *, objective: int = 0) -> dict[str, Any]:
         warnings.filterwarnings(
             "ignore", message="PedAnovaImportanceEvaluator computes", category=UserWarning
         )
-        single = get_param_importances(
-            study,
-            evaluator=PedAnovaImportanceEvaluator(target_quantile=best),
-            target=lambda trial: sign * trial.values[objective],
-        )
-        front = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=best))
+        warnings.filterwarnings("error", message=_TIED, category=UserWarning)
+        try:
+            single = get_param_importances(
+                study,
+                evaluator=PedAnovaImportanceEvaluator(target_quantile=best),
+                target=lambda trial: sign * trial.values[objective],
+            )
+            front = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=best))
+        except UserWarning:
+            return nothing | {
+                "reason": "all trials count as best: their values are tied, or all are on the front"
+            }
     return {"objective": _plain(single), "trade_off": _plain(front), "best": best, "reason": None}
 
 

@@ -53,6 +53,18 @@ def test_too_few_trials_and_constant_values_are_explained() -> None:
     assert importance(study)["reason"] == "all complete trials have the same value"
 
 
+def test_trials_that_are_all_on_the_front_are_explained() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for number in range(12):
+        trial = study.ask()
+        for name in "ab":
+            trial.suggest_categorical(name, (0, 1))
+        study.tell(trial, (float(number), float(number)))
+    found = importance(study)
+    assert found["trade_off"] is None
+    assert "all are on the front" in found["reason"]
+
+
 def test_effects_of_choices_cover_the_truth() -> None:
     rows = effects(study_of(40), ParetoSampler(known={1: cost}, seed=0))
     truth = {("s0", 16): 2.0, ("s1", 16): 0.5, ("s1", 4): 1.0, ("s2", 4): 0.2, ("idle", "y"): 0.0}
