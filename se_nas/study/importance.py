@@ -64,9 +64,7 @@ def importance(study: optuna.Study, *, objective: int = 0) -> dict[str, Any]:
             )
             front = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=best))
         except UserWarning:
-            return nothing | {
-                "reason": "all trials count as best: their values are tied, or all are on the front"
-            }
+            return nothing | {"reason": "too many equal values to tell the best trials from the others"}
     return {"objective": _plain(single), "trade_off": _plain(front), "best": best, "reason": None}
 
 
