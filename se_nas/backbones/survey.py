@@ -65,7 +65,7 @@ class Survey:
             owned = self._owned(unit)
             if owned is not None:
                 votes[owned] += 1
-        widest = max(map(self._num_blocks, self.positions))
+        widest = max(map(self._num_blocks, self.positions)) if votes else 0
         for position, _ in votes.most_common():
             if position in self.positions and 3 * self._num_blocks(position) > 2 * widest:
                 return position

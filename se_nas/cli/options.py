@@ -24,3 +24,7 @@ Standalone = Annotated[
     bool, typer.Option("--standalone", help="Also write a model.py that needs torch and timm alone.")
 ]
 ReplaceExport = Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")]
+OutFolder = Annotated[Path, typer.Option(help="Folder to write.", show_default=False)]
+Pick = Annotated[
+    str, typer.Option(help="best, knee, cheapest, under:BUDGET, or the number or key of a trial.")
+]

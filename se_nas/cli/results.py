@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from se_nas.cli import app
-from se_nas.cli.options import Formats, Json, ReplaceExport, RunPath, Standalone
+from se_nas.cli.options import Formats, Json, OutFolder, Pick, ReplaceExport, RunPath, Standalone
 
 WORSE = 3
 
@@ -53,10 +53,8 @@ def report(
 @app.command()
 def export(
     run: RunPath,
-    out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
-    pick: Annotated[
-        str, typer.Option(help="best, knee, cheapest, under:BUDGET, or the number or key of a trial.")
-    ] = "best",
+    out: OutFolder,
+    pick: Pick = "best",
     format: Formats = None,
     standalone: Standalone = False,
     force: ReplaceExport = False,

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from se_nas.cli import app
-from se_nas.cli.options import Device, Formats, ReplaceExport, RunPath, Standalone
+from se_nas.cli.options import Device, Formats, OutFolder, Pick, ReplaceExport, RunPath, Standalone
 
 
 @app.command()
 def retrain(
     run: RunPath,
-    out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
-    pick: Annotated[
-        str, typer.Option(help="best, knee, cheapest, under:BUDGET, or the number or key of a trial.")
-    ] = "best",
+    out: OutFolder,
+    pick: Pick = "best",
     data: Annotated[
         str | None, typer.Option(help="Data set, as in a search; the run's by default.", show_default=False)
     ] = None,

@@ -70,8 +70,7 @@ class StudyStore:
 
     def enqueue(self, params: Mapping[str, Any] | None, architecture: Architecture, **fields: Any) -> None:
         """Queue an architecture; ``params`` is None where the space cannot express it."""
-        fixed = {} if params is not None else {FIXED: architecture.to_dict()}
-        self.study.enqueue_trial(dict(params or {}), user_attrs={**fields, **fixed})
+        self.study.enqueue_trial(dict(params or {}), user_attrs=fields | _fixed(params, architecture))
 
     def begin(
         self,
@@ -84,13 +83,12 @@ class StudyStore:
 
         ``params`` is None where the space, whose parameters are ``choices``, cannot express it.
         """
-        fixed = {} if params is not None else {FIXED: architecture.to_dict()}
         given = dict(params or {})
         template = create_trial(
             state=TrialState.RUNNING,
             params=given,
             distributions={name: CategoricalDistribution(choices[name]) for name in given},
-            user_attrs={**fields, **fixed},
+            user_attrs=fields | _fixed(params, architecture),
         )
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
         return self._storage.get_trial_number_from_id(trial_id)
@@ -191,3 +189,8 @@ def quiet_optuna() -> Iterator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def _fixed(params: Mapping[str, Any] | None, architecture: Architecture) -> dict[str, Any]:
+    """What says which architecture a trial is of, where its parameters cannot."""
+    return {} if params is not None else {FIXED: architecture.to_dict()}

@@ -3,23 +3,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from small_cases import SITES
 
-from se_nas.architecture import Architecture, Site
+from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.study import latency as module
 from se_nas.study.latency import LatencyAxis
 
-SITES = tuple(
-    Site(
-        stage=stage,
-        block=0,
-        path=f"layer{stage}.0",
-        channels=64,
-        reduction_base=64,
-        resolution=(8, 8),
-    )
-    for stage in range(2)
-)
 CONDITIONS = {"device": "cpu", "threads": 2}
 
 

@@ -6,7 +6,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
+from small_cases import search_script
 
 import se_nas
 from se_nas.errors import ConfigError, RunError
@@ -118,20 +118,7 @@ def test_results_are_those_of_one_at_a_time_even_if_a_worker_is_killed(small):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_search_that_is_stopped_goes_on(small, tmp_path, number):
     config = small(trials=5, final_seeds=2, per_gpu=2, epochs=3, name="stopped")
-    script = textwrap.dedent(
-        f"""
-        import torch
-        torch.set_num_threads(1)
-        from se_nas.study import SearchConfig, search
-        from se_nas.study.events import Progress
-
-        class Tell(Progress):
-            def epoch(self, row, metrics):
-                print(row["number"], metrics["epoch"], flush=True)
-
-        search(SearchConfig(**{config.model_dump()!r}), Tell())
-        """
-    )
+    script = search_script(config)
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stdout:

@@ -3,8 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from optuna.trial import TrialState
+from small_cases import SITES
 
-from se_nas.architecture import Architecture, Site
+from se_nas.architecture import Architecture
 from se_nas.run import RunFolder
 from se_nas.space import SearchSpace
 from se_nas.study.config import SearchConfig
@@ -12,17 +13,6 @@ from se_nas.study.proposals import Proposals
 from se_nas.study.store import StudyStore
 
 GP = pytest.param("gp", marks=pytest.mark.slow)
-SITES = [
-    Site(
-        stage=stage,
-        block=0,
-        path=f"layer{stage}.0",
-        channels=64,
-        reduction_base=64,
-        resolution=(8, 8),
-    )
-    for stage in range(2)
-]
 
 
 class Limits:

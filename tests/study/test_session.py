@@ -4,13 +4,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from small_cases import search_script
 
 import se_nas
 from se_nas.errors import RunError, SeNasError
@@ -199,20 +199,7 @@ def test_a_final_training_that_was_begun_but_not_described_is_given_up(finished,
 
 def test_kill_in_mid_training_and_resume(tmp_path, small):
     config = small(trials=3, final_seeds=0, epochs=3, name="killed")
-    script = textwrap.dedent(
-        f"""
-        import torch
-        torch.set_num_threads(1)
-        from se_nas.study import SearchConfig, search
-        from se_nas.study.events import Progress
-
-        class Tell(Progress):
-            def epoch(self, row, metrics):
-                print(row["number"], metrics["epoch"], flush=True)
-
-        search(SearchConfig(**{config.model_dump()!r}), Tell())
-        """
-    )
+    script = search_script(config)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line.split() == ["1", "1"]:

@@ -1,0 +1,35 @@
+"""What several tests of the study share: a backbone of two sites, and a search in a process of its own."""
+
+import textwrap
+
+from se_nas.architecture import Site
+
+SITES = tuple(
+    Site(
+        stage=stage,
+        block=0,
+        path=f"layer{stage}.0",
+        channels=64,
+        reduction_base=64,
+        resolution=(8, 8),
+    )
+    for stage in range(2)
+)
+
+
+def search_script(config):
+    """A program that searches and prints trial and epoch after every epoch, so that it can be killed in time."""
+    return textwrap.dedent(
+        f"""
+        import torch
+        torch.set_num_threads(1)
+        from se_nas.study import SearchConfig, search
+        from se_nas.study.events import Progress
+
+        class Tell(Progress):
+            def epoch(self, row, metrics):
+                print(row["number"], metrics["epoch"], flush=True)
+
+        search(SearchConfig(**{config.model_dump()!r}), Tell())
+        """
+    )
