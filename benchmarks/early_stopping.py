@@ -1,17 +1,23 @@
 """Early stopping on real learning curves: what each rule spends, finds and loses, on the very same trainings.
 
-    python benchmarks/early_stopping.py collect --run runs/curves [--data digits] [--candidates 48] [--epochs 16]
-    python benchmarks/early_stopping.py table --run runs/curves [--orders 100]
+    python benchmarks/early_stopping.py collect --out runs/digits.jsonl
+    python benchmarks/early_stopping.py collect --out runs/mixed.jsonl --networks mixed --fashion FOLDER
+    python benchmarks/early_stopping.py table --out runs/mixed.jsonl [--orders 100]
 
-`collect` is an ordinary search with a random sampler that trains every candidate to the end; it goes on where it
-was stopped. `table` replays the curves in random orders under each rule: a candidate is told its accuracies epoch
-by epoch until the rule stops it. Nothing is trained twice, so the rules differ in nothing else.
+`collect` trains random networks to the end, each with two seeds; it goes on where it was stopped. `placements`:
+SE on or off in each block of test_resnet, on digits, which differ by little more than a retraining does.
+`mixed`: test_resnet with other widths as well, on Fashion-MNIST (IDX files in FOLDER), which differ by more.
+`table` replays the first seed's curves in random orders under each rule: a network is told its accuracies epoch
+by epoch until the rule stops it. What was found is judged by the means over seeds, which no rule has seen, and by
+the readings that it has seen. Nothing is trained twice for it, so the rules differ in nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,56 +25,120 @@ from typing import Any, Literal
 import numpy as np
 
 import se_nas
-from se_nas.architecture import ABSENT
 from se_nas.pareto import hypervolume, non_dominated
-from se_nas.run import RunFolder
+from se_nas.space import SearchSpace
 from se_nas.study.early_stopping import Candidate, EarlyStopping
 
 RULES: tuple[Literal["curves", "moasha"] | None, ...] = (None, "curves", "moasha")
 DIRECTIONS = ("maximize", "minimize")
+SEEDS = 2
+WIDTHS = ((8, 16, 32), (12, 24, 48), (12, 24, 48), (24, 48, 96))
+"""What each stage of test_resnet may have in the mixed networks."""
 
 
-def collect(run: Path, data: str, backbone: str, candidates: int, epochs: int) -> None:
-    """Trains random candidates to the end, with the command line's own search."""
-    if run.exists():
-        se_nas.study.resume(run)
-        return
-    config = se_nas.SearchConfig(
-        backbone=backbone,
-        data=data,
-        input_size=32,
-        objectives="accuracy,macs",
-        sampler="random",
-        trials=candidates,
-        epochs=epochs,
-        final_seeds=0,
-        keep="none",
-        device="cpu",
-        runs=str(run.parent),
-        name=run.name,
-    )
-    se_nas.study.search(config)
+def networks(kind: str) -> Iterator[se_nas.Architecture]:
+    """Random networks without end, the same ones every time."""
+    rng = np.random.default_rng(5)
+    while True:
+        if kind == "placements":
+            yield SearchSpace.load("per_block", backbone="test_resnet").sample(rng)
+            continue
+        channels = tuple(int(rng.choice(widths)) for widths in WIDTHS)
+        kwargs: dict[str, Any] = {"channels": channels, "stem_width": 8, "stem_type": ""}
+        yield SearchSpace.load("per_stage", backbone="test_resnet", **kwargs).sample(rng)
+
+
+def images(kind: str, fashion: Path) -> Any:
+    from training import fashion as read_fashion
+
+    from se_nas.data import load_data
+
+    if kind == "placements":
+        return load_data("digits", input_size=32)
+    return read_fashion(fashion, 1024)
+
+
+def collect(out: Path, kind: str, fashion: Path, candidates: int, epochs: int) -> None:
+    """Trains what `out` lacks and appends it, one line a training."""
+    import torch
+
+    from se_nas.training import Context, Recipe, Runtime, initial_weights, train
+
+    torch.set_num_threads(1)
+    done = {(row["key"], row["seed"]) for row in rows(out)}
+    data = images(kind, fashion)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    keys: set[str] = set()
+    for architecture in networks(kind):
+        if len(keys) == candidates:
+            return
+        if architecture.key in keys:
+            continue
+        keys.add(architecture.key)
+        cost = se_nas.measure_cost(architecture, input_size=data.input_size, num_classes=data.num_classes)
+        for seed in range(SEEDS):
+            if (architecture.key, seed) in done:
+                continue
+            with initial_weights(seed):
+                model = se_nas.build_model(architecture, num_classes=data.num_classes, init="identity")
+            context = Context(
+                data=data, recipe=Recipe(epochs=epochs, batch_size=64, lr=3e-3), seed=seed,
+                runtime=Runtime(precision="fp32", channels_last=True),
+            )  # fmt: skip
+            result = train(model, context)
+            row = {
+                "key": architecture.key,
+                "seed": seed,
+                "macs": cost.macs,
+                "num_params": cost.num_params,
+                "share": architecture.num_gated / len(architecture.sites),
+                "curve": [entry["accuracy"] for entry in result.curve],
+            }
+            with open(out, "a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"{len(keys)} of {candidates}, seed {seed}: {result.accuracy:.2f} %", flush=True)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """The finished trainings; a torn last line (a kill while it was written) is dropped."""
+    found = []
+    for line in out.read_text().splitlines() if out.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{out}: dropped an unfinished line", file=sys.stderr)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A finished training: accuracy in percent after every epoch, cost, and the share of sites with SE."""
+    """A finished training: accuracy in percent after every epoch, costs, and the share of sites with SE.
+
+    Attributes:
+        mean: final accuracy, averaged over all seeds of this network.
+    """
 
     curve: tuple[float, ...]
+    mean: float
     cost: float
     share: float
 
 
-def trainings(run: Path) -> list[Training]:
-    """The complete trainings of a run."""
+def trainings(out: Path) -> list[Training]:
+    """The first seed's training of every network."""
+    by_key: dict[str, list[dict[str, Any]]] = {}
+    for row in rows(out):
+        by_key.setdefault(row["key"], []).append(row)
+    most = max((len(seeds) for seeds in by_key.values()), default=0)
     return [
         Training(
-            curve=tuple(entry["accuracy"] for entry in row["curve"]),
-            cost=float(row["macs"]),
-            share=float(np.mean([width != ABSENT for width in row["widths"]])),
+            curve=tuple(seeds[0]["curve"]),
+            mean=float(np.mean([row["curve"][-1] for row in seeds])),
+            cost=float(seeds[0]["macs"]),
+            share=float(seeds[0]["share"]),
         )
-        for row in RunFolder.open(run).rows()
-        if row["state"] == "complete"
+        for seeds in by_key.values()
+        if len(seeds) == most
     ]
 
 
@@ -93,39 +163,40 @@ def replay(rule: Any, order: Sequence[Training], seed: int) -> dict[str, Any]:
     return {"epochs": epochs, "finished": finished, "report": stopping.report()}
 
 
-def values(found: Sequence[Training]) -> np.ndarray:
-    """(n, 2) final accuracy and cost."""
-    return np.array([[training.curve[-1], training.cost] for training in found])
+def share_found(found: Sequence[Training], everything: Sequence[Training], *, means: bool) -> float:
+    """Share in percent of the hypervolume of all networks, by means over seeds or by the first readings."""
+
+    def values(some: Sequence[Training]) -> np.ndarray:
+        return np.array([[one.mean if means else one.curve[-1], one.cost] for one in some])
+
+    whole, part = values(everything), values(found)
+    reference = np.array([whole[:, 0].min(), whole[:, 1].max()])
+    volumes = [
+        hypervolume(some[non_dominated(some, DIRECTIONS)], reference, DIRECTIONS) for some in (part, whole)
+    ]
+    return float(100 * volumes[0] / volumes[1])
 
 
 def table(found: list[Training], orders: int) -> str:
     """Markdown: means over random orders with their standard error."""
-    everything = values(found)
-    front = everything[non_dominated(everything, DIRECTIONS)]
-    reference = np.array([everything[:, 0].min(), everything[:, 1].max()])
-    whole = hypervolume(front, reference, DIRECTIONS)
-    members = {tuple(row) for row in front}
     lines = [
-        f"{len(found)} trainings of {len(found[0].curve)} epochs, {len(front)} on the front; {orders} orders.",
+        f"{len(found)} networks, {len(found[0].curve)} epochs each; {orders} orders.",
         "",
-        "| rule | epochs spent % | hypervolume % | front members lost of "
-        f"{len(front)} | controls | of those it would have stopped | of those on the front |",
+        "| rule | epochs spent % | hypervolume of means % | of readings % | controls"
+        " | of those it would have stopped | of those on the front |",
         "|---|---|---|---|---|---|---|",
     ]
     for rule in RULES:
-        spent, volumes, lost, controls = [], [], [], np.zeros(3)
+        spent, by_mean, by_reading, controls = [], [], [], np.zeros(3)
         for seed in range(orders):
             order = [found[i] for i in np.random.default_rng(seed).permutation(len(found))]
             result = replay(rule, order, seed)
-            kept = values(result["finished"])
             spent.append(100 * result["epochs"] / (len(found) * len(found[0].curve)))
-            volumes.append(
-                100 * hypervolume(kept[non_dominated(kept, DIRECTIONS)], reference, DIRECTIONS) / whole
-            )
-            lost.append(len(members - {tuple(row) for row in kept}))
+            by_mean.append(share_found(result["finished"], found, means=True))
+            by_reading.append(share_found(result["finished"], found, means=False))
             report = result["report"]
             controls += [report["controls"], report["would_stop"], report["wrong"]]
-        cells = [_mean(spent, 1), _mean(volumes, 2), _mean(lost, 2), *(f"{count:.0f}" for count in controls)]
+        cells = [_mean(spent, 1), _mean(by_mean, 2), _mean(by_reading, 2), *(f"{n:.0f}" for n in controls)]
         lines.append(f"| {rule or 'none'} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -140,17 +211,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("action", choices=("collect", "table"))
-    parser.add_argument("--run", type=Path, default=Path("runs/curves"))
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--backbone", default="test_resnet")
+    parser.add_argument("--out", type=Path, default=Path("runs/curves.jsonl"))
+    parser.add_argument("--networks", choices=("placements", "mixed"), default="placements")
+    parser.add_argument("--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--candidates", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--orders", type=int, default=100)
     options = parser.parse_args()
     if options.action == "collect":
-        collect(options.run, options.data, options.backbone, options.candidates, options.epochs)
+        collect(options.out, options.networks, options.fashion, options.candidates, options.epochs)
     else:
-        print(table(trainings(options.run), options.orders))
+        print(table(trainings(options.out), options.orders))
 
 
 if __name__ == "__main__":

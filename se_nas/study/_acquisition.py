@@ -81,23 +81,32 @@ def improvement(means: Array, deviations: Array, lows: Array, highs: Array) -> A
     """
     product: Array | None = None
     for m in range(means.shape[1]):
-        levels, where = np.unique(np.concatenate([lows[:, m], highs[:, m]]), return_inverse=True)
-        known = not deviations[:, m].any()
-        if known:
-            excess = np.maximum(means[:, m][:, None] - levels[None, :], 0.0)
+        low, high = lows[:, m], highs[:, m]
+        if not deviations[:, m].any():
+            side = np.clip(means[:, m][:, None] - low, 0.0, high - low)
         else:
-            excess = expected_excess(means[:, m], deviations[:, m], levels)
-        side = excess[:, where[: len(lows)]] - excess[:, where[len(lows) :]]
+            side = _excess_over(means[:, m], deviations[:, m], low)
+            closed = np.isfinite(high)
+            if closed.any():
+                side[:, closed] -= _excess_over(means[:, m], deviations[:, m], high[closed])
         product = side if product is None else product * side
     assert product is not None
     return product.sum(axis=1)
 
 
+def _excess_over(mean: Array, sd: Array, levels: Array) -> Array:
+    """`expected_excess`, worked out once for levels that come up again."""
+    distinct, where = np.unique(levels, return_inverse=True)
+    found = expected_excess(mean, sd, distinct)
+    return found[:, where]
+
+
 def contenders(means: Array, deviations: Array, limit: int) -> NDArray[np.int64]:
     """Numbers of the rows that may be on the front: not dominated if lucky and all others are not."""
     lucky, unlucky = means + 2 * deviations, means - 2 * deviations
-    no_worse = np.all(unlucky[None] >= lucky[:, None], axis=2)
-    better = np.any(unlucky[None] > lucky[:, None], axis=2)
+    rivals = front_of(unlucky)
+    no_worse = np.all(rivals[None] >= lucky[:, None], axis=2)
+    better = np.any(rivals[None] > lucky[:, None], axis=2)
     dominated = np.any(no_worse & better, axis=1)
     rows = np.flatnonzero(~dominated)
     if len(rows) <= limit:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
@@ -150,17 +151,17 @@ class Surrogate:
         if len(self.points) < 3 or not self._y.any():
             return centre
         index, d, n = self.points.index, len(self._positions), len(self.points)
-        rows = [(index[:, k][:, None], index[:, k][None, :]) for k in range(d)]
-        equal = np.stack([self._equal[k][rows[k]] for k in range(d)]).reshape(d, -1)
+        # Everything below is of the pairs i >= j alone: the covariance is symmetric.
+        i, j = np.tril_indices(n)
+        twice = np.where(i == j, 1.0, 2.0)
+        place, diagonal = i * n + j, np.flatnonzero(i == j)
+        codes = np.stack([index[i, k] * len(self._positions[k]) + index[j, k] for k in range(d)])
+        r = np.stack([self._equal[k].ravel()[codes[k]] for k in range(d)])
+        squares = r * r
         ordered = np.flatnonzero(self._ordered)
-        gaps = (
-            np.stack([self._gaps[k][rows[k]] for k in ordered]).reshape(len(ordered), -1)
-            if len(ordered)
-            else None
-        )
-        linear = (self.points.features @ self.points.features.T).ravel()
+        finite = [np.where(np.isfinite(gap), gap, 0.0).ravel() for gap in self._gaps]
+        linear = (self.points.features @ self.points.features.T)[i, j]
         y, counts, extra, (ss, dof) = self._y, self._counts, self._extra, self._within
-        diagonal = np.arange(n) * (n + 1)
 
         def objective(theta: Array) -> tuple[float, Array]:
             w = np.exp(theta[:d])
@@ -171,43 +172,48 @@ class Surrogate:
                 np.exp(theta[_DECAY]),
             )
             blend = 1 / (1 + np.exp(-theta[_BLEND]))
-            r = equal
-            if gaps is not None:
-                r, smooth = equal.copy(), np.exp(-gaps / decay)
-                r[ordered] = blend * smooth + (1 - blend) * equal[ordered]
-            squares = r * r
+            tables = self._tables(theta)
+            for k in ordered:
+                np.take(tables[k].ravel(), codes[k], out=r[k])
+                np.multiply(r[k], r[k], out=squares[k])
             main = w @ r
             far = rest * np.exp(reach * (main - w.sum()))
             both = 0.5 * (main * main - (w * w) @ squares)
-            k = _BIAS + trend * linear + main + pair * both + far
-            k[diagonal] += noise / counts + extra
-            try:
-                root = cholesky(k.reshape(n, n), lower=True, check_finite=False)
-            except np.linalg.LinAlgError:
+            k_matrix = np.zeros((n, n))
+            flat = k_matrix.ravel()
+            flat[place] = _BIAS + trend * linear + main + pair * both + far
+            flat[:: n + 1] += noise / counts + extra
+            # The lower half in C's order is the upper half in Fortran's, so that LAPACK works in place.
+            root, failed = dpotrf(k_matrix.T, lower=0, clean=0, overwrite_a=1)
+            if failed:
                 return 1e10, np.zeros_like(theta)
-            inverse = cho_solve((root, True), np.eye(n), check_finite=False)
-            alpha = inverse @ y
-            value = (
-                0.5 * y @ alpha + np.log(np.diag(root)).sum() + 0.5 * dof * np.log(noise) + 0.5 * ss / noise
-            )
-            q = (0.5 * (inverse - np.outer(alpha, alpha))).ravel()
-            slope = 1 + pair * main + reach * far
-            grad = np.empty_like(theta)
-            qs = q * slope
-            grad[:d] = w * (r @ qs - pair * w * (squares @ q) - reach * (q @ far))
-            grad[_PAIR] = pair * (q @ both)
-            grad[_REST] = q @ far
-            grad[_RANGE] = reach * (q @ (far * (main - w.sum())))
-            grad[_TREND] = trend * (q @ linear)
+            logdet = float(np.log(np.diag(root)).sum())
+            alpha = dpotrs(root, y, lower=0)[0]
+            inverse = dpotri(root, lower=0, overwrite_c=1)[0].T.ravel()[place]
+            value = 0.5 * y @ alpha + logdet + 0.5 * dof * np.log(noise) + 0.5 * ss / noise
+            q = 0.5 * (inverse - alpha[i] * alpha[j])
             at_noise = (q[diagonal] / counts).sum() + 0.5 * dof / noise - 0.5 * ss / noise**2
+            q *= twice
+            qs = q * (1 + pair * main + reach * far)
+            by_far = q @ far
+            grad = np.empty_like(theta)
+            grad[:d] = w * (r @ qs - pair * w * (squares @ q) - reach * by_far)
+            grad[_PAIR] = pair * (q @ both)
+            grad[_REST] = by_far
+            grad[_RANGE] = reach * ((q * far) @ (main - w.sum()))
+            grad[_TREND] = trend * (q @ linear)
             grad[_NOISE] = np.exp(theta[_NOISE]) * at_noise
             grad[_BLEND] = grad[_DECAY] = 0.0
-            if gaps is not None:
-                wo = w[ordered][:, None]
-                by_r = wo * (qs - pair * wo * r[ordered] * q)
-                grad[_BLEND] = blend * (1 - blend) * (by_r * (smooth - equal[ordered])).sum()
-                finite = np.where(np.isfinite(gaps), gaps, 0.0)
-                grad[_DECAY] = blend * (by_r * smooth * finite).sum() / decay
+            for k in ordered:
+                # What a correlation of two choices is worth: the sum over all pairs of points that have them.
+                size = len(finite[k])
+                worth = w[k] * (
+                    np.bincount(codes[k], weights=qs, minlength=size)
+                    - pair * w[k] * tables[k].ravel() * np.bincount(codes[k], weights=q, minlength=size)
+                )
+                smooth = np.exp(-self._gaps[k].ravel() / decay)
+                grad[_BLEND] += blend * (1 - blend) * (worth @ (smooth - self._equal[k].ravel()))
+                grad[_DECAY] += blend * (worth @ (smooth * finite[k])) / decay
             off = (theta - centre) / spread
             return value + 0.5 * off @ off, grad + off / spread
 
@@ -239,8 +245,13 @@ class Surrogate:
 
     def rough_mean(self, at: Points) -> Array:
         """Mean (n,) as by `predict`, in single precision and without its deviation: for sieving many points."""
-        cross = self.covariance(at, self.points, np.float32)
-        return self._mean + self.scale * (cross @ self._alpha.astype(np.float32)).astype(np.float64)
+        alpha = self._alpha.astype(np.float32)
+        # In pieces that fit a processor's cache: twice as fast.
+        pieces = [
+            self.covariance(at[start : start + 512], self.points, np.float32) @ alpha
+            for start in range(0, len(at), 512)
+        ]
+        return self._mean + self.scale * np.concatenate(pieces).astype(np.float64)
 
     def predict(self, at: Points) -> tuple[Array, Array]:
         """Mean and deviation (n,) of the true function, without the noise of a reading."""
