@@ -4,15 +4,18 @@
     python benchmarks/training.py --around 60         only the time around training, in a trial of a minute
     python benchmarks/training.py --parity FOLDER     accuracy on Fashion-MNIST (IDX files), 3 seeds each
 
-Speed: "bare" is model, loss and optimiser on one batch that is already there; "timm" is its data set, loader
-(one worker process), transforms, loss and optimiser, as its train.py puts them together, reading the same
-images as PNG files. All have the same precision and memory format and take turns, round by round.
+Speed: "bare" is model, loss and optimiser on one batch that is already there; "se-nas" is ``train`` as it is;
+"timm" is its data set, loader (a worker process for each core), transforms, loss and optimiser, as its train.py
+puts them together, reading the same images as PNG files: once in the precision and memory format that se-nas
+picks (train.py's --amp, --channels-last), once in those that train.py has by itself ("plain": fp32, NCHW). They
+take turns, round by round.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import os
 import platform
 import statistics
 import tempfile
@@ -54,7 +57,17 @@ from se_nas.training import (
 from se_nas.training.loop import make_batches
 from se_nas.training.optim import make_loss, make_optimizer
 
-CASES = (("resnet50", 32, 64), ("resnet18", 32, 64), ("mobilenetv2_100", 32, 64), ("resnet18", 64, 64))
+CASES = (
+    ("resnet50", 32, 64),
+    ("resnet18", 32, 64),
+    ("mobilenetv2_100", 32, 64),
+    ("mobilenetv3_small_100", 32, 64),
+    ("regnety_004", 32, 64),
+    ("test_resnet", 32, 64),
+    ("resnet18", 64, 64),
+)
+SETTLE = 3
+"""Steps at the beginning of a turn that are not counted: batches read in advance, and caches."""
 PARITY = Recipe(
     epochs=5,
     batch_size=64,
@@ -64,6 +77,9 @@ PARITY = Recipe(
     crop_scale=(0.6, 1.0),
     precision="fp32",
 )
+
+
+COPIES = 20
 
 
 def write_folder(data: ImageData, folder: Path) -> None:
@@ -90,23 +106,70 @@ def timm_loader(folder: Path, data: ImageData, recipe: Recipe, device: str, trai
         mean=data.mean,
         std=data.std,
         crop_pct=1.0,
-        num_workers=1,
+        num_workers=len(os.sched_getaffinity(0)),
         device=torch.device(device),
     )
 
 
-def step_of(model: nn.Module, recipe: Recipe, runtime: Runtime, loss_fn: nn.Module) -> Callable:
-    optimizer = make_optimizer(model, recipe)
+def timm_step(model: nn.Module, recipe: Recipe, autocast: Callable) -> Callable:
+    """The step of timm's train.py, without its logging."""
+    optimizer = create_optimizer_v2(
+        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
+    )
+    loss_fn = LabelSmoothingCrossEntropy(recipe.label_smoothing)
 
-    def step(images: torch.Tensor, targets: torch.Tensor) -> float:
+    def step(images: torch.Tensor, targets: torch.Tensor) -> None:
+        with autocast():
+            loss = loss_fn(model(images), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def bare_step(model: nn.Module, recipe: Recipe, runtime: Runtime) -> Callable:
+    optimizer, loss_fn = make_optimizer(model, recipe), make_loss(recipe, mixes=False)
+
+    def step(images: torch.Tensor, targets: torch.Tensor) -> None:
         with runtime.autocast():
             loss = loss_fn(model(images).float(), targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return loss.item()
 
     return step
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds_of(step: Callable, batches: Iterator, steps: int, device: str) -> float:
+    """Seconds of so many steps, after ``SETTLE`` others."""
+    for _ in range(SETTLE):
+        step(*next(batches))
+    wait(device)
+    before = time.perf_counter()
+    for _ in range(steps):
+        step(*next(batches))
+    wait(device)
+    return time.perf_counter() - before
+
+
+def seconds_of_train(model: nn.Module, context: Context, steps: int) -> float:
+    """The same for ``se_nas.training.train`` itself, by the poll that it makes before every step."""
+    polls: list[float] = []
+
+    def stop() -> bool:
+        if len(polls) in (SETTLE, SETTLE + steps):
+            wait(context.device)
+        polls.append(time.perf_counter())
+        return len(polls) > SETTLE + steps
+
+    train(model, replace(context, stop=stop, curve=[]))
+    return polls[SETTLE + steps] - polls[SETTLE]
 
 
 def endless(make: Callable[[int], Iterator]) -> Iterator:
@@ -116,7 +179,7 @@ def endless(make: Callable[[int], Iterator]) -> Iterator:
         epoch += 1
 
 
-def speed(backbone: str, side: int, batch: int, rounds: int, steps: int) -> None:
+def speed(backbone: str, side: int, batch: int, rounds: int, seconds: float) -> None:
     data = load_data("digits", input_size=side)
     recipe = Recipe.preset("tiny", batch_size=batch, crop="pad")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -126,45 +189,79 @@ def speed(backbone: str, side: int, batch: int, rounds: int, steps: int) -> None
             return timm.create_model(backbone, num_classes=data.num_classes)
 
     runtime = Runtime.decide(fresh(), recipe, device)
-    context = Context(data=data, recipe=recipe, runtime=runtime)
-    batches = make_batches(context)
-    fixed = next(batches.epoch(0))
+    plain = replace(runtime, precision="fp32", channels_last=False)
+    # An epoch that outlasts a turn, so that no validation falls into it; ``around`` has that.
+    many = replace(
+        data.train, labels=data.train.labels.repeat(COPIES), pixels=data.train.pixels.repeat(COPIES, 1, 1, 1)
+    )
+    context = Context(data=replace(data, train=many), recipe=recipe, runtime=runtime)
+    fixed = next(make_batches(context).epoch(0))
     with tempfile.TemporaryDirectory() as folder:
         write_folder(data, Path(folder))
-        loader = timm_loader(Path(folder), data, recipe, device)
-        layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
-        sources = {
-            "bare": endless(lambda epoch: iter([fixed])),
-            "se-nas": endless(batches.epoch),
-            "timm": endless(lambda epoch: ((x.contiguous(memory_format=layout), y) for x, y in loader)),
+        bare = bare_step(runtime.place(fresh()).train(), recipe, runtime)
+        ours = runtime.place(fresh())
+
+        def timms(settings: Runtime) -> Callable[[int], float]:
+            """Each with a loader of its own, so that nobody reads for another's turn."""
+            layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+            loader = timm_loader(Path(folder), data, recipe, device)
+            batches = endless(lambda epoch: ((x.contiguous(memory_format=layout), y) for x, y in loader))
+            step = timm_step(settings.place(fresh()).train(), recipe, settings.autocast)
+            return lambda steps: seconds_of(step, batches, steps, device)
+
+        rivals: dict[str, Callable[[int], float]] = {
+            "bare": lambda steps: seconds_of(bare, endless(lambda epoch: iter([fixed])), steps, device),
+            "se-nas": lambda steps: seconds_of_train(ours, context, steps),
+            "timm": timms(runtime),
+            "plain": timms(plain),
         }
-        loss = make_loss(recipe, mixes=False)
-        losses = {"bare": loss, "se-nas": loss, "timm": LabelSmoothingCrossEntropy(recipe.label_smoothing)}
-        step = {
-            name: step_of(runtime.place(fresh()).train(), recipe, runtime, losses[name]) for name in sources
-        }
-        rates: dict[str, list[float]] = {name: [] for name in sources}
+        longest = len(many.labels) // batch - SETTLE - 1
+        steps = min(longest, max(4, round(seconds / (rivals["bare"](8) / 8))))
+        rates: dict[str, list[float]] = {name: [] for name in rivals}
         for index in range(rounds + 1):
-            for name, source in sources.items():
-                before = time.perf_counter()
-                for _ in range(steps):
-                    step[name](*next(source))
+            for name, spent in rivals.items():
+                taken = spent(steps if index else SETTLE)
                 if index:
-                    rates[name].append(steps * batch / (time.perf_counter() - before))
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(rates["se-nas"], rates[name], strict=True))
-        for name in ("bare", "timm")
-    }
+                    rates[name].append(steps * batch / taken)
     print(
-        f"{backbone:<16}{side:>4}{batch:>6}  {runtime.precision:<5}"
-        + "".join(f"{statistics.median(rates[name]):>9.0f}" for name in sources)
-        + f"{ratios['bare']:>13.3f}{ratios['timm']:>13.2f}",
+        f"{backbone:<22}{side:>4}  {runtime.precision:<5}"
+        + "".join(f"{statistics.median(rates[name]):>7.0f}" for name in rivals)
+        + "".join(f"{quartiles(rates['se-nas'], rates[name]):>20}" for name in ("bare", "timm", "plain")),
         flush=True,
     )
 
 
-def around(backbone: str, seconds: float) -> None:
-    """Where the time of a search's trial goes, measured in a real one of about so many seconds on digits."""
+def quartiles(ours: list[float], theirs: list[float]) -> str:
+    """Median of the ratios of the same rounds, and their quartiles."""
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)])
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def reading(side: int, batch: int, steps: int = 100) -> None:
+    """Batches alone, without a network: what a fast device can be fed with."""
+    data = load_data("digits", input_size=side)
+    recipe = Recipe.preset("tiny", batch_size=batch, crop="pad")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    runtime = Runtime(device=device, channels_last=True)
+    batches = make_batches(Context(data=data, recipe=recipe, runtime=runtime))
+
+    def nothing(images: torch.Tensor, targets: torch.Tensor) -> None:
+        pass
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(data, Path(folder))
+        loader = timm_loader(Path(folder), data, recipe, device)
+        ours = seconds_of(nothing, endless(batches.epoch), steps, device)
+        theirs = seconds_of(nothing, endless(lambda epoch: iter(loader)), steps, device)
+    print(
+        f"batches alone, {side} pixels: se-nas {steps * batch / ours:.0f}, timm {steps * batch / theirs:.0f}"
+        f" images a second, {theirs / ours:.1f} times",
+        flush=True,
+    )
+
+
+def around(backbone: str, seconds: float, name: str) -> None:
+    """Where the time of a search's trial goes, measured in a real one of about so many seconds at 32 pixels."""
     totals: Counter[str] = Counter()
 
     def watch(owner: object, name: str, label: str) -> None:
@@ -180,6 +277,7 @@ def around(backbone: str, seconds: float) -> None:
         setattr(owner, name, watched)
 
     config = {"backbone": backbone, "objectives": "accuracy,macs", "final_seeds": 0, "compile": "off"}
+    config |= {"data": name, "input_size": 32}
     with tempfile.TemporaryDirectory() as folder:
         plan = resolve(SearchConfig(**config, epochs=1, trials=1, runs=folder))
         arch = plan.baselines["all_se_16"]
@@ -203,7 +301,10 @@ def around(backbone: str, seconds: float) -> None:
         start(plan, Progress())
     whole = totals.pop("whole")
     rest = whole - sum(totals.values())
-    print(f"\none trial of {backbone} with SE everywhere, {epochs} epochs on digits: {whole:.1f} s")
+    print(
+        f"\none trial of {backbone} with SE everywhere, {epochs} epoch(s) on {Path(name).name},"
+        f" {len(plan.data.train)} training and {len(plan.data.val)} other images: {whole:.1f} s"
+    )
     for label, spent in [*totals.most_common(), ("all else", rest)]:
         print(f"  {label:<20}{spent:>8.2f} s{100 * spent / whole:>8.2f} %")
     outside = whole - totals["training"]
@@ -284,11 +385,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, help="measured rounds (speed)")
-    parser.add_argument("--steps", type=int, default=4, help="steps of each in a round (speed)")
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds, from 2 (speed)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each in a round (speed)")
+    parser.add_argument("--case", action="append", help="only these networks (speed)")
     parser.add_argument(
         "--around", type=float, metavar="SECONDS", help="only the breakdown of a trial of about so long"
     )
+    parser.add_argument("--data", default="digits", help="data set, as in se-nas search (the breakdown)")
     parser.add_argument("--parity", type=Path, metavar="FOLDER", help="compare accuracies instead")
     parser.add_argument("--images", type=int, default=4000, help="training images (parity)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each (parity)")
@@ -299,19 +402,23 @@ def main() -> None:
         f" torch {torch.__version__}, timm {timm.__version__}"
     )
     if options.around is not None:
-        around("resnet50", options.around)
+        around("resnet50", options.around, options.data)
         return
     if options.parity:
         parity(options.parity, options.images, options.seeds)
         return
-    print("images a second (median); ratios of the same rounds")
+    print("images a second (median), and se-nas by the others, round by round (median and quartiles)")
     print(
-        f"{'backbone':<16}{'side':>4}{'batch':>6}  {'':<5}{'bare':>9}{'se-nas':>9}{'timm':>9}"
-        f"{'se-nas/bare':>13}{'se-nas/timm':>13}"
+        f"{'backbone':<22}{'side':>4}  {'':<5}{'bare':>7}{'se-nas':>7}{'timm':>7}{'plain':>7}"
+        f"{'by bare':>20}{'by timm':>20}{'by plain':>20}"
     )
-    for case in CASES:
-        speed(*case, rounds=options.rounds, steps=options.steps)
-    around("resnet50", options.around or 60.0)
+    for backbone, side, batch in CASES:
+        if not options.case or backbone in options.case:
+            speed(backbone, side, batch, rounds=options.rounds, seconds=options.seconds)
+    for side in (32, 64):
+        reading(side, 64)
+    if not options.case:
+        around("resnet50", 60.0, options.data)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture
 from se_nas.study.jobs import CORRECT, CandidateTrainer, Curve, Job, Setup, failure
 from se_nas.study.plan import Plan
 from se_nas.study.store import FINAL, StudyStore, now
+from se_nas.training import FALLBACKS, Runtime
 
 if TYPE_CHECKING:
     from se_nas.study.events import Progress
@@ -110,12 +112,16 @@ class Evaluator:
             self._store.record(job.number, **self._stopping.expectation(job.number, job.architecture, known))
         return fields
 
-    def compile_failed(self, job: Job, error: str | None) -> None:
-        """Say that compiling has been given up."""
-        self._progress.message(
-            f"{job.architecture.describe()} cannot be compiled ({error}); it and later candidates are trained"
-            " without compiling"
-        )
+    def tell_fallbacks(self, job: Job, before: Runtime) -> None:
+        """Say what the runtime has given up since ``before`` was copied from it."""
+        runtime = self._plan.runtime
+        for name, words in FALLBACKS.items():
+            if getattr(before, name) and not getattr(runtime, name):
+                reason = getattr(runtime, f"{name}_error")
+                self._progress.message(
+                    f"{words} failed for {job.architecture.describe()} ({reason}); it and later candidates"
+                    " are trained without"
+                )
 
     def _judged(self, job: Job) -> bool:
         # Another reading is asked for because the first is not sure: half of one would not make it surer.
@@ -123,10 +129,9 @@ class Evaluator:
 
     def _train(self, job: Job, costs: Mapping[str, Any]) -> dict[str, Any]:
         runtime = self._plan.runtime
-        compiled = runtime.compile
+        before = replace(runtime)
         fields = self._trainer.train(
             job, lambda curve, metrics: self.epoch(job, costs, curve, metrics), self._stop
         )
-        if compiled and not runtime.compile:
-            self.compile_failed(job, runtime.compile_error)
+        self.tell_fallbacks(job, before)
         return self.trained(job, costs, fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from se_nas.study.jobs import Job, Setup, failure
@@ -78,7 +79,7 @@ class ParallelWorker(Worker):
         """Wait for an event, for half a second at most, and deal with it."""
         if self._stop():
             self._pool.stop()
-        compiled = self._plan.runtime.compile
+        before = replace(self._plan.runtime)
         event = self._pool.next_event()
         if isinstance(event, EpochEnded):
             goes_on = self._evaluator.epoch(
@@ -87,8 +88,7 @@ class ParallelWorker(Worker):
             self._pool.answer(event.job, goes_on)
         elif isinstance(event, Trained):
             job, costs = event.job, self._costs.pop(event.job.number)
-            if compiled and not self._plan.runtime.compile:
-                self._evaluator.compile_failed(job, self._plan.runtime.compile_error)
+            self._evaluator.tell_fallbacks(job, before)
             fields = self._evaluator.trained(job, costs, event.fields)
             self._conclude(job, {**costs, **fields, "seconds": self._seconds(job)})
 

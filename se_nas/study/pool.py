@@ -39,6 +39,7 @@ from se_nas.study.trainee import (
     sendable,
     work,
 )
+from se_nas.training import FALLBACKS
 
 MOST_DEATHS = 3
 """Workers that one candidate may cost before it counts as failed."""
@@ -244,8 +245,10 @@ class Pool:
         runtime = self.setup.runtime
         sizes = [size for size in (runtime.micro_batch, learned["micro_batch"]) if size is not None]
         runtime.micro_batch = min(sizes, default=None)
-        if runtime.compile and not learned["compile"]:
-            runtime.compile, runtime.compile_error = False, learned["compile_error"]
+        for name in FALLBACKS:
+            if getattr(runtime, name) and not learned[name]:
+                setattr(runtime, name, False)
+                setattr(runtime, f"{name}_error", learned[f"{name}_error"])
 
     def _replace(self, member: _Member) -> None:
         """Bury a worker that died, and give its candidate to a new one."""

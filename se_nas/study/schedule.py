@@ -53,7 +53,7 @@ def schedule(
         recipe = recipe.with_(epochs=config.epochs)
     context = Context(data=data, recipe=recipe, runtime=runtime)
     choice = _compile(config, model, context, space, candidates, seconds, progress)
-    runtime = replace(runtime, compile=choice.compile)
+    runtime = replace(runtime, compile=choice.compile, graphs=choice.graphs)
     if config.epochs is not None or seconds is None:
         return recipe, runtime, None, choice
     progress.message("timing a few training steps to size the schedule")

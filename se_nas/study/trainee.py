@@ -20,7 +20,7 @@ from se_nas.architecture import Architecture
 from se_nas.data import ImageData
 from se_nas.study.jobs import CandidateTrainer, Curve, Job, Setup, failure
 from se_nas.study.plan import load_images
-from se_nas.training import Runtime
+from se_nas.training import FALLBACKS, Runtime
 
 # Messages to a worker are tuples that begin with one of these, and so are its answers.
 TRAIN, GO_ON, PAUSE, RESUME, STOP, EXIT = "train", "go on", "pause", "resume", "stop", "exit"
@@ -127,7 +127,7 @@ class _Worker:
                 self._stopping |= kind == STOP
 
 
-LEARNED = ("micro_batch", "compile", "compile_error")
+LEARNED = ("micro_batch", *FALLBACKS, *(f"{name}_error" for name in FALLBACKS))
 
 
 def learned_by(setup: Setup) -> dict[str, Any]:

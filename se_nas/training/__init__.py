@@ -9,12 +9,13 @@ from se_nas.training.loop import evaluate, train
 from se_nas.training.metrics import Metrics, score
 from se_nas.training.randomness import initial_weights
 from se_nas.training.recipe import PRESETS, Recipe
-from se_nas.training.runtime import Runtime
+from se_nas.training.runtime import FALLBACKS, Runtime
 from se_nas.training.timing import StepTime, measure_step_time
 from se_nas.training.trainers import DEFAULT_TRAINER, Trainer, adapt, load_trainer
 
 __all__ = [
     "DEFAULT_TRAINER",
+    "FALLBACKS",
     "PRESETS",
     "CompileChoice",
     "Context",

@@ -62,8 +62,8 @@ class Augment:
         if self.crop == "random_resized":
             return _resized_crops(pixels.float(), draws, self.recipe.crop_scale, flip)
         if self.crop == "pad":
-            return _shifts(pixels, draws, (height // 8, width // 8), flip).float()
-        return _shifts(pixels, draws, (0, 0), flip).float() if flip.any() else pixels.float()
+            return _shifts(pixels, draws, (height // 8, width // 8), flip)
+        return _shifts(pixels, draws, (0, 0), flip) if flip.any() else pixels.float()
 
     def finish(
         self, images: torch.Tensor, labels: torch.Tensor, *key: int
@@ -124,21 +124,17 @@ def image_policy(recipe: Recipe, data: ImageData) -> Callable[[Image.Image], Ima
 def _shifts(
     pixels: torch.Tensor, draws: np.random.Generator, reach: tuple[int, int], flip: np.ndarray
 ) -> torch.Tensor:
-    """Each image moved by up to ``reach`` pixels (edges repeated), and mirrored where ``flip`` says so."""
-    count, _, height, width = pixels.shape
+    """Each image moved by up to ``reach`` pixels (edges repeated), and mirrored where ``flip`` says so; float."""
+    count, channels, height, width = pixels.shape
     down = draws.integers(-reach[0], reach[0] + 1, count)
     right = draws.integers(-reach[1], reach[1] + 1, count)
     rows = np.clip(np.arange(height) + down[:, None], 0, height - 1)
     columns = np.clip(np.arange(width) + right[:, None], 0, width - 1)
     columns[flip] = columns[flip, ::-1]
-    to = pixels.device
-    picked = pixels[
-        torch.arange(count, device=to)[:, None, None],
-        :,
-        torch.from_numpy(rows).to(to)[:, :, None],
-        torch.from_numpy(columns).to(to)[:, None, :],
-    ]
-    return picked.permute(0, 3, 1, 2)
+    # One gather over flat maps is several times faster on a CPU than indexing by image, row and column.
+    flat = torch.from_numpy(rows[:, :, None] * width + columns[:, None, :]).to(pixels.device)
+    flat = flat.view(count, 1, -1).expand(-1, channels, -1)
+    return pixels.float().flatten(2).gather(2, flat).view(pixels.shape)
 
 
 def _resized_crops(

@@ -1,4 +1,4 @@
-"""Whether compiling pays: measured once on the first candidate, compile time against time saved."""
+"""Whether compiling and CUDA graphs pay: measured once on the first candidate, time spent against time saved."""
 
 from __future__ import annotations
 
@@ -13,29 +13,36 @@ from torch import nn
 from se_nas.compilation import CompilationError, compilation_errors
 from se_nas.training.batches import effective_batch
 from se_nas.training.context import Context
+from se_nas.training.runtime import Runtime
 from se_nas.training.timing import StepTime, measure_step_time
 
 WORTH_TRYING = {"cuda": 1800.0, "cpu": 6 * 3600.0}
 """Seconds of training from which "auto" tries: the trial takes about a minute on a GPU, and up to five on a CPU
 (docs/training.md), which must stay a few percent where the answer is no."""
+WORTH_CAPTURING = 120.0
+"""The same for CUDA graphs, whose trial takes seconds."""
 SLOWEST_STEP = 10.0
 """Seconds that a step is taken to need at most, to see without measuring that little lies ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileChoice:
-    """Whether the blocks of a run's candidates are compiled, and why; JSON-ready by ``to_dict``.
+    """Whether a run's candidates are compiled and use CUDA graphs, and why; JSON-ready by ``to_dict``.
 
     Attributes:
-        compile: the decision.
+        compile: whether their blocks are compiled.
+        graphs: whether their training passes are CUDA graphs.
         reason: in words.
-        eager_step, compiled_step: seconds of one training step; None where it was not measured.
+        eager_step, graphs_step, compiled_step: seconds of one training step as it is, with CUDA graphs, and
+            compiled (with graphs, where they pay); None where it was not measured.
         compile_seconds: what compiling the first candidate took; None where it was not tried.
     """
 
     compile: bool
     reason: str
+    graphs: bool = False
     eager_step: float | None = None
+    graphs_step: float | None = None
     compiled_step: float | None = None
     compile_seconds: float | None = None
 
@@ -54,7 +61,8 @@ def choose_compile(
     """Decide what ``context.recipe.compile`` asks for; the model and the context are not changed.
 
     "off" and "on" are taken as they are, except that what cannot be compiled here is not. "auto" measures a few
-    steps as they are, then compiled, where so much training lies ahead that it can pay.
+    steps as they are, then compiled, where so much training lies ahead that it can pay. On a GPU both first try
+    CUDA graphs, and keep them where they save more than capturing each candidate takes.
 
     Args:
         model: the first candidate.
@@ -67,31 +75,32 @@ def choose_compile(
     asked = context.recipe.compile
     if asked == "off":
         return CompileChoice(compile=False, reason="off, as asked")
-    limit = WORTH_TRYING.get(torch.device(context.device).type)
+    kind = torch.device(context.device).type
+    limit = WORTH_TRYING.get(kind)
     if asked == "auto":
         if limit is None:
             return CompileChoice(compile=False, reason=f"off: not tried on {context.device}")
-        if seconds is not None and seconds < limit:
-            return CompileChoice(compile=False, reason=_too_short(seconds, limit))
-        most = candidates * context.epochs * _steps(context) * SLOWEST_STEP
-        if seconds is None and most < limit:
+        most = candidates * context.epochs * _steps(context) * SLOWEST_STEP if seconds is None else seconds
+        if most < (WORTH_CAPTURING if kind == "cuda" else limit):
             return CompileChoice(compile=False, reason=_too_short(most, limit))
-    eager = _measure(model, context, compiled=False)
+    eager = _measure(model, context)
     total = candidates * context.epochs * eager.epoch if seconds is None else seconds
+    found = CompileChoice(compile=False, reason="", eager_step=eager.step)
+    if kind == "cuda" and (asked == "on" or total >= WORTH_CAPTURING):
+        found = _try_graphs(model, context, found)
+    best = found.graphs_step if found.graphs and found.graphs_step is not None else eager.step
     if asked == "auto" and limit is not None and total < limit:
-        return CompileChoice(compile=False, reason=_too_short(total, limit), eager_step=eager.step)
+        return replace(found, reason=_too_short(total, limit) + found.reason)
     began = time.perf_counter()
     try:
         with compilation_errors():
-            fast = _measure(model, context, compiled=True)
+            fast = _measure(model, context, compile=True, graphs=found.graphs)
     except CompilationError as error:
-        return CompileChoice(
-            compile=False, reason=f"off: compiling fails here: {error}", eager_step=eager.step
-        )
+        return replace(found, reason=f"off: compiling fails here: {error}{found.reason}")
     spent = time.perf_counter() - began
-    saved = total * (1 - fast.step / eager.step)
+    saved = total * (1 - fast.step / best)
     cost = spent * variants() if asked == "auto" else spent
-    measured = f"a step takes {1000 * fast.step:.1f} ms instead of {1000 * eager.step:.1f} ms"
+    measured = f"a step takes {1000 * fast.step:.1f} ms instead of {1000 * best:.1f} ms"
     if asked == "on":
         pays, reason = True, f"on, as asked: {measured}"
     else:
@@ -100,12 +109,30 @@ def choose_compile(
             f"{'on' if pays else 'off'}: {measured}, which saves about {saved:.0f} s of the training for"
             f" {cost:.0f} s of compiling"
         )
-    return CompileChoice(
+    return replace(
+        found,
         compile=pays,
-        reason=reason,
-        eager_step=eager.step,
+        reason=reason + found.reason,
         compiled_step=fast.step,
         compile_seconds=spent,
+    )
+
+
+def _try_graphs(model: nn.Module, context: Context, found: CompileChoice) -> CompileChoice:
+    """``found`` with CUDA graphs decided; its reason tells of them, to stand behind another."""
+    runtime = replace(context.runtime, graphs=True, compile=False)
+    began = time.perf_counter()
+    step = _time_steps(model, context, runtime).step
+    spent = time.perf_counter() - began
+    if not runtime.graphs:
+        return replace(found, reason=f"; no CUDA graphs: {runtime.graphs_error}")
+    assert found.eager_step is not None
+    saved = context.epochs * _steps(context) * (found.eager_step - step)
+    words = f"{1000 * step:.1f} ms a step instead of {1000 * found.eager_step:.1f} ms"
+    # A candidate is captured once; the trial with its validation takes longer than that.
+    pays = saved > spent
+    return replace(
+        found, graphs=pays, graphs_step=step, reason=f"; {'' if pays else 'no '}CUDA graphs: {words}"
     )
 
 
@@ -114,8 +141,11 @@ def _steps(context: Context) -> int:
     return len(context.data.train) // effective_batch(context.recipe, context.data.train)
 
 
-def _measure(model: nn.Module, context: Context, *, compiled: bool) -> StepTime:
-    runtime = replace(context.runtime, compile=compiled)
+def _measure(model: nn.Module, context: Context, *, compile: bool = False, graphs: bool = False) -> StepTime:
+    return _time_steps(model, context, replace(context.runtime, compile=compile, graphs=graphs))
+
+
+def _time_steps(model: nn.Module, context: Context, runtime: Runtime) -> StepTime:
     return measure_step_time(model, replace(context, runtime=runtime, curve=[]))
 
 

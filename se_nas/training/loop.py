@@ -26,6 +26,7 @@ from se_nas.training.checkpoint import (
 from se_nas.training.compiling import compile_blocks, uncompile_blocks
 from se_nas.training.context import Context, Interrupted, StopTraining, TrainResult
 from se_nas.training.faults import DivergedError, OutOfMemoryError, check_loss, memory_limit
+from se_nas.training.graphs import Forward
 from se_nas.training.loader import LoaderBatches, loader_eval_batches
 from se_nas.training.metrics import Metrics, score
 from se_nas.training.optim import classifier, make_loss, make_optimizer, make_scheduler, parameter_parts
@@ -75,6 +76,7 @@ class _Training:
         self.model = self.runtime.place(model)
         if self.runtime.compile:
             compile_blocks(self.model)
+        self.forward = Forward(self.model, self.runtime)
         self.batches = make_batches(context)
         self.loss_fn = make_loss(self.recipe, self.batches.augment.mixes)
         self.first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -135,6 +137,7 @@ class _Training:
         decay = self.recipe.ema_decay
         self.ema = None if decay is None else ModelEmaV3(self.model, decay=decay, use_warmup=True)
         self.loss_sum = 0.0
+        self.frozen: bool | None = None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -166,11 +169,12 @@ class _Training:
         count = len(images)
         pieces = math.ceil(count / min(count, self.runtime.micro_batch or count))
         total = torch.zeros((), device=images.device)
+        forward = self.forward if pieces == 1 else self.model
         with compilation_errors(), memory_limit():
             parts = zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True)
             for part, wanted in parts:
                 with self.runtime.autocast():
-                    loss = self.loss_fn(self.model(part).float(), wanted) * (len(part) / count)
+                    loss = self.loss_fn(forward(part).float(), wanted) * (len(part) / count)
                 self.scaler.scale(loss).backward()
                 total += loss.detach()
         if self.recipe.clip_grad is not None:
@@ -191,6 +195,9 @@ class _Training:
 
     def _set_mode(self, frozen: bool) -> None:
         """Training mode. With ``frozen`` the backbone keeps its weights and its norms' statistics."""
+        if frozen is not self.frozen:
+            self.forward.reset()
+        self.frozen = frozen
         self.model.train()
         parts = parameter_parts(self.model)
         for name, parameter in self.model.named_parameters():

@@ -21,6 +21,8 @@ from se_nas.errors import ConfigError
 from se_nas.training.recipe import Recipe
 
 MAX_WORKERS = 8
+FALLBACKS = {"compile": "compiling", "graphs": "CUDA graphs"}
+"""Fields of a ``Runtime`` that are given up where they fail (the reason is in ``NAME_error``), in words."""
 
 
 @dataclass(kw_only=True)
@@ -33,6 +35,8 @@ class Runtime:
         channels_last: memory format of images and convolutions.
         compile: whether the blocks of the network are compiled; given up for good where that fails.
         compile_error: why it was given up, in one line.
+        graphs: whether training passes are CUDA graphs; given up for good where that fails.
+        graphs_error: why it was given up, in one line.
         micro_batch: images of one pass, where a whole batch did not fit in memory.
         workers: processes that decode images of data that is not in memory; 0 decodes in this one.
     """
@@ -42,6 +46,8 @@ class Runtime:
     channels_last: bool = False
     compile: bool = False
     compile_error: str | None = None
+    graphs: bool = False
+    graphs_error: str | None = None
     micro_batch: int | None = None
     workers: int = 0
 
@@ -49,7 +55,7 @@ class Runtime:
     def decide(cls, model: nn.Module, recipe: Recipe, device: str = "cpu") -> Runtime:
         """What the recipe asks for; "auto" is decided by the device and the kind of network, never by a
         timing, so that the same run decides the same way twice (docs/training.md has the measurements).
-        Compiling is the exception, decided by ``choose_compile``; here "auto" is off.
+        Compiling and CUDA graphs are the exception, decided by ``choose_compile``; here "auto" is off.
 
         On a CPU bf16 pays where the processor has bf16 instructions and the network has no depthwise
         convolution, and channels-last pays in fp32. A GPU gets channels-last, and bf16 from compute

@@ -12,6 +12,7 @@ from torch import nn
 
 from se_nas.training.compiling import compile_blocks
 from se_nas.training.context import Context
+from se_nas.training.graphs import Forward
 from se_nas.training.loop import evaluate, make_batches
 from se_nas.training.optim import make_loss, make_optimizer
 from se_nas.training.randomness import isolated
@@ -43,6 +44,7 @@ def _measure(model: nn.Module, context: Context, steps: int, warmup: int) -> Ste
     model = runtime.place(copy.deepcopy(model)).train()
     if runtime.compile:
         compile_blocks(model)
+    forward = Forward(model, runtime)
     batches = make_batches(context)
     optimizer = make_optimizer(model, context.recipe)
     loss_fn = make_loss(context.recipe, batches.augment.mixes)
@@ -52,7 +54,7 @@ def _measure(model: nn.Module, context: Context, steps: int, warmup: int) -> Ste
         before = time.perf_counter()
         for images, targets in batches.epoch(epoch):
             with runtime.autocast():
-                loss = loss_fn(model(images).float(), targets)
+                loss = loss_fn(forward(images).float(), targets)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
