@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from se_nas.backbones.discovery import find_sites, positions, usual_position
-from se_nas.backbones.insertion import insert
+from se_nas.backbones.insertion import gate_at, insert
 
-__all__ = ["find_sites", "insert", "positions", "usual_position"]
+__all__ = ["find_sites", "gate_at", "insert", "positions", "usual_position"]

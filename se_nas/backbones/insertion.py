@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from se_nas.architecture import ABSENT, Site
-from se_nas.backbones.shortcut import gate_shortcut
+from se_nas.backbones.shortcut import GATE_NAME, gate_shortcut
 from se_nas.errors import BackboneError
 
 _HOST = "gated_host"
@@ -124,6 +124,21 @@ def insert(
                 new = Gated(module, se, site.anchor)
         _replace(parent, name, new)
     return model
+
+
+def gate_at(model: nn.Module, site: Site) -> nn.Module:
+    """The module that gates a site: what ``insert`` put there, or the native gate.
+
+    Raises:
+        BackboneError: the site has no gate.
+    """
+    module = _locate(model, site.slot or site.path)[2]
+    if not site.native and not site.slot:
+        name = GATE_NAME if site.anchor == "shortcut" else getattr(module, "gate_name", "")
+        module = module._modules.get(name) if module is not None else None
+    if module is None or _is_empty(module):
+        raise BackboneError(f"the model has no gate at {site.path!r}.")
+    return module
 
 
 def _is_empty(module: nn.Module | None) -> bool:

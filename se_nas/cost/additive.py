@@ -2,9 +2,13 @@
 
 Five sums are tried, each with all terms of the one before: an overhead for each gate; one for having gates at
 all (maps that are kept longer change where everything else is put in memory); a time for each weight of a gate;
-a time for each element of its map; the latter by stage. None of the terms is below zero. The sum with the
-least error in leave-one-out is taken: where timings are noisy, terms that cannot be told from noise would make
-predictions worse.
+a time for each element of its map; the latter by stage. Where gates were timed inside the running network
+(``in_place``), sums that begin with a multiple of these times are tried first: alone, they miss only what a
+gate does to the layers around it.
+
+None of the terms is below zero. The first sum is taken whose error in leave-one-out is within one standard error of
+the least (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3): where timings are noisy, terms
+that cannot be told from noise would make predictions worse.
 """
 
 from __future__ import annotations
@@ -44,8 +48,18 @@ class AddedLatency:
         )
 
 
+def unknowns(model: CostModel) -> int:
+    """Independent terms of the longest sum: the time of map elements is that of all stages together."""
+    return len(_terms(model)) - 1
+
+
 def fit(
-    model: CostModel, plain: np.ndarray, widths: np.ndarray, ratios: np.ndarray, spreads: np.ndarray
+    model: CostModel,
+    plain: np.ndarray,
+    widths: np.ndarray,
+    ratios: np.ndarray,
+    spreads: np.ndarray,
+    in_place: np.ndarray | None = None,
 ) -> AddedLatency:
     """The sum that predicts networks best that it has not seen.
 
@@ -55,19 +69,47 @@ def fit(
         widths: of the measured networks, shape (n, sites), none of them the backbone.
         ratios: measured, shape (n,).
         spreads: widths of their intervals, above 0, shape (n,).
+        in_place: time of each gate as a share of all that is no gate, shape (n, sites); None if unknown.
     """
     terms = _terms(model)
-    counts = sorted({1, 2, 3, 4, len(terms)})
-    design = np.stack([term.added(widths, plain) for term in terms], axis=1) / spreads[:, None]
+    sums = [terms[:count] for count in sorted({1, 2, 3, 4, len(terms)})]
     target = (ratios - 1) / spreads
-    errors = [_left_out(design[:, :count], target) for count in counts]
-    # Equal errors, as without noise, are decided by rounding: the shorter sum then.
-    count = counts[int(np.argmin(np.round(np.array(errors) / (target @ target + 1e-300), 12)))]
-    shares = _non_negative(design[:, :count], target)
+    candidates: list[AddedLatency] = []
+    errors: list[np.ndarray] = []
+    if in_place is not None:
+        own = _own_times(plain, widths, in_place)
+        sums = [[own, *terms[:count]] for count in (0, 1, 2, 4)] + sums
+    for parts in sums:
+        design = np.stack([part.added(widths, plain) for part in parts], axis=1) / spreads[:, None]
+        candidates.append(_weighted(parts, _non_negative(design, target)))
+        errors.append(_left_out(design, target))
+    return candidates[_simplest(np.array(errors), float(target @ target))]
 
+
+def _simplest(errors: np.ndarray, scale: float) -> int:
+    """First row whose sum is within one standard error of the least; at ``scale`` · 1e-12 rounding begins."""
+    excess = errors - errors[np.argmin(errors.sum(axis=1))]
+    doubt = excess.std(axis=1, ddof=1) * np.sqrt(errors.shape[1])
+    return int(np.argmax(excess.sum(axis=1) <= np.maximum(doubt, 1e-12 * scale)))
+
+
+def _own_times(plain: np.ndarray, widths: np.ndarray, in_place: np.ndarray) -> AddedLatency:
+    """A line through each site's times over the hidden width, as shares of the unmodified backbone."""
+    gated, hidden = widths != ABSENT, np.maximum(widths, 0).astype(float)
+    lines = np.zeros((len(plain), 2))
+    for site in np.flatnonzero(gated.any(axis=0)).tolist():
+        rows = gated[:, site]
+        design = np.stack([np.ones(rows.sum()), hidden[rows, site]], axis=1)
+        lines[site] = _non_negative(design, in_place[rows, site])
+    native = (plain != ABSENT) @ lines[:, 0] + np.maximum(plain, 0) @ lines[:, 1]
+    lines /= 1 + native
+    return AddedLatency(any_gate=0.0, fixed=tuple(lines[:, 0].tolist()), slope=tuple(lines[:, 1].tolist()))
+
+
+def _weighted(parts: list[AddedLatency], shares: np.ndarray) -> AddedLatency:
     def total(name: str) -> np.ndarray:
-        parts = [share * np.array(getattr(term, name)) for share, term in zip(shares, terms, strict=False)]
-        return np.asarray(np.sum(parts, axis=0))
+        terms = [share * np.array(getattr(part, name)) for share, part in zip(shares, parts, strict=True)]
+        return np.asarray(np.sum(terms, axis=0))
 
     return AddedLatency(
         any_gate=float(total("any_gate")),
@@ -90,11 +132,11 @@ def _terms(model: CostModel) -> list[AddedLatency]:
     ]
 
 
-def _left_out(design: np.ndarray, target: np.ndarray) -> float:
-    """Sum of the squared errors of each network by a fit to the others."""
+def _left_out(design: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Squared error of each network by a fit to the others."""
     rest = ~np.eye(len(target), dtype=bool)
     predicted = [design[i] @ _non_negative(design[rest[i]], target[rest[i]]) for i in range(len(target))]
-    return float(np.sum((np.array(predicted) - target) ** 2))
+    return np.asarray((np.array(predicted) - target) ** 2)
 
 
 def _non_negative(design: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from se_nas.architecture import Architecture, native_width
+from se_nas.architecture import ABSENT, Architecture, native_width
 from se_nas.cost.backends import Backend, Prepared, resolve_backend
 from se_nas.cost.pairing import measure_pairs, warm_up
 from se_nas.cost.settings import LatencySettings, conditions, device_lock
 from se_nas.errors import ConfigError, InfeasibleError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
 _SAMPLE_MS = 2.0
@@ -58,7 +59,7 @@ class Latency:
 
 
 class LatencyMeter:
-    """Keeps the unmodified backbone built and warm, and measures candidates against it.
+    """Measures candidates against the unmodified backbone, under the same conditions.
 
     Args:
         arch: any architecture of the backbone; candidates are measured against the unmodified backbone.
@@ -112,25 +113,70 @@ class LatencyMeter:
         """
         self._check(arch, width, max_seconds, min_pairs)
         if arch.is_plain:
-            measured = self._pairs(self._baseline, width, max_seconds, min_pairs)
+            measured = self._pairs(self._baseline, self._baseline, width, max_seconds, min_pairs)
             return replace(measured, ratio=1.0, interval=(1.0, 1.0), median_ms=measured.baseline_ms)
-        with self._threads():
-            candidate = self._prepare(arch)
-        return self._pairs(candidate, width, max_seconds, min_pairs)
+        return self._pairs(*self._both(arch), width, max_seconds, min_pairs)
 
     def measure_against_itself(
         self, *, width: float = 0.01, max_seconds: float = 60.0, min_pairs: int = 30
     ) -> Latency:
         """An A/A measurement: the unmodified backbone, built twice. The interval should hold 1."""
         self._check(self.plain, width, max_seconds, min_pairs)
-        with self._threads():
-            candidate = self._prepare(self.plain)
-        return self._pairs(candidate, width, max_seconds, min_pairs)
+        return self._pairs(*self._both(self.plain), width, max_seconds, min_pairs)
 
-    def _pairs(self, candidate: Prepared, width: float, max_seconds: float, min_pairs: int) -> Latency:
+    def _both(self, arch: Architecture) -> tuple[Prepared, Prepared]:
+        """The unmodified backbone and ``arch``, built one after the other where that takes little.
+
+        Where a network's weights and feature maps come to lie in memory is worth up to 2 % of its time, and the
+        first network of a process lies worst: beside it every candidate would look faster than it is.
+        """
+        with self._threads():
+            again = (self.settings.backend, self.settings.mode) == ("torch", "eager")
+            baseline = self._prepare(self.plain) if again else self._baseline
+            return baseline, self._prepare(arch)
+
+    @property
+    def sees_gates(self) -> bool:
+        """Whether gates can be timed inside the network: as modules that run one after the other."""
+        own = self.settings
+        return (own.backend, own.mode, self._device.type) == ("torch", "eager", "cpu")
+
+    def gate_shares(self, arch: Architecture, *, max_seconds: float) -> np.ndarray:
+        """Time of each gate as a share of the inference's time outside of gates; shape (number of sites,).
+
+        Args:
+            arch: an architecture of the same backbone.
+            max_seconds: time limit, without building; eight inferences are timed in any case.
+
+        Raises:
+            ConfigError: another backbone, or conditions under which gates cannot be seen (``sees_gates``).
+            InfeasibleError: the network is too large for the memory.
+        """
+        from se_nas.backbones import gate_at
+        from se_nas.cost.in_place import gate_shares
+
+        self._check(arch, 1.0, max_seconds, 1)
+        if not self.sees_gates:
+            raise ConfigError(
+                "gates can be timed alone on the CPU only, with backend 'torch' and mode 'eager'."
+            )
+        gates: list[nn.Module | None] = []
+
+        def find_gates(model: nn.Module) -> None:
+            chosen = zip(arch.sites, arch.widths, strict=True)
+            gates.extend(gate_at(model, site) if width != ABSENT else None for site, width in chosen)
+
+        with self._threads(), _infeasible_if_out_of_memory():
+            candidate = self._prepare(arch, find_gates)
+            with device_lock(self._device):
+                return gate_shares(candidate.run, gates, max_seconds=max_seconds)
+
+    def _pairs(
+        self, baseline: Prepared, candidate: Prepared, width: float, max_seconds: float, min_pairs: int
+    ) -> Latency:
         with self._threads(), device_lock(self._device), _infeasible_if_out_of_memory():
             start = time.monotonic()
-            one, other = _timer(self._baseline.run, self._iterations), _timer(candidate.run, self._iterations)
+            one, other = _timer(baseline.run, self._iterations), _timer(candidate.run, self._iterations)
             for side in (one, other):
                 warm_up(side, max_seconds=max_seconds * _WARM_UP_SHARE / 2)
             left = max_seconds - (time.monotonic() - start)
@@ -169,7 +215,9 @@ class LatencyMeter:
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{name} is {value!r}; it must be a number above 0.")
 
-    def _prepare(self, arch: Architecture) -> Prepared:
+    def _prepare(
+        self, arch: Architecture, visit: Callable[[nn.Module], object] = lambda model: None
+    ) -> Prepared:
         import torch
 
         from se_nas.cost.counting import check_input_size
@@ -184,6 +232,7 @@ class LatencyMeter:
                 check_input_size(model, image)
             if self.settings.optimize:
                 model = _optimized(model)
+            visit(model)
             if self._device.type == "cpu":
                 check_batch_fits(model, image, self.settings.batch_size)
             images = torch.randn(self.settings.batch_size, *self.settings.input_size)

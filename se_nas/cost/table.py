@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from se_nas.architecture import ABSENT, Architecture, native_width
-from se_nas.cost.additive import AddedLatency, fit
+from se_nas.cost.additive import AddedLatency, fit, unknowns
 from se_nas.cost.closed_form import CostModel, checked_widths
 from se_nas.cost.latency import LatencyMeter
 from se_nas.cost.settings import cache_folder, conditions_key
@@ -35,6 +35,8 @@ _HELD_OUT = 8
 _WIDTH = 0.005
 _HELD_OUT_SHARE = 0.4
 """Of the time, for the networks held out."""
+_IN_PLACE_SHARE = 0.2
+"""Of the time of the others, for their gates alone."""
 
 Sampler = Callable[[np.random.Generator], Architecture]
 
@@ -142,12 +144,12 @@ class LatencyTable:
         first = sample(generator)
         model = CostModel.for_architecture(first, meter.settings.input_size, meter.settings.num_classes)
         plain = np.array([native_width(site) for site in first.sites])
-        unknowns = 2 + len({site.stage for site in first.sites})
-        wanted = _DESIGNS_PER_UNKNOWN * unknowns + _HELD_OUT
+        fewest = unknowns(model) + _HELD_OUT
+        wanted = _DESIGNS_PER_UNKNOWN * unknowns(model) + _HELD_OUT
         designs = _distinct(sample, first, wanted, generator)
-        if len(designs) < unknowns + _HELD_OUT:
+        if len(designs) < fewest:
             raise ConfigError(
-                f"a latency table of {meter.plain.backbone} needs {unknowns + _HELD_OUT} different"
+                f"a latency table of {meter.plain.backbone} needs {fewest} different"
                 f" architectures, and {len(designs)} were found; measure the candidates themselves instead."
             )
         # Spread over the whole time, so that a drift of the device is in the fit and in the check alike.
@@ -156,14 +158,25 @@ class LatencyTable:
             True: max_seconds * _HELD_OUT_SHARE / _HELD_OUT,
             False: max_seconds * (1 - _HELD_OUT_SHARE) / (len(designs) - _HELD_OUT),
         }
-        rows = []
+        rows, shares = [], []
         for number, (arch, is_held) in enumerate(zip(designs, held.tolist(), strict=True), 1):
             progress(f"latency of network {number} of {len(designs)}")
-            rows.append(meter.measure(arch, width=_WIDTH, max_seconds=each[is_held]))
+            seconds = each[is_held]
+            if meter.sees_gates and not is_held:
+                shares.append(meter.gate_shares(arch, max_seconds=seconds * _IN_PLACE_SHARE))
+                seconds *= 1 - _IN_PLACE_SHARE
+            rows.append(meter.measure(arch, width=_WIDTH, max_seconds=seconds))
         ratios = np.array([row.ratio for row in rows])
         spreads = np.array([row.interval[1] - row.interval[0] for row in rows])
         widths = np.array([arch.widths for arch in designs])
-        gates = fit(model, plain, widths[~held], ratios[~held], np.maximum(spreads[~held], _WIDTH))
+        gates = fit(
+            model,
+            plain,
+            widths[~held],
+            ratios[~held],
+            np.maximum(spreads[~held], _WIDTH),
+            np.array(shares) if shares else None,
+        )
         predicted = 1 + gates.added(widths[held], plain)
         check = TableCheck(
             held_out=tuple(

@@ -35,8 +35,10 @@ class FakeMeter:
         settings: LatencySettings = SETTINGS,
         noise: float = 0.0,
         any_gate: float = 0.0,
+        sees_gates: bool = False,
     ) -> None:
         self.plain, self.settings, self.noise, self.any_gate = arch, settings, noise, any_gate
+        self.sees_gates = sees_gates
         self.conditions = {"device": "cpu", "device_name": "made up", "threads": 1, "batch_size": 1} | {
             "precision": "fp32", "mode": "eager", "backend": "torch", "versions": {"torch": "2"}, "noise": noise,
         }  # fmt: skip
@@ -69,6 +71,47 @@ class FakeMeter:
             seconds=1.0,
             note=None,
         )
+
+
+class UnevenMeter(FakeMeter):
+    """A device on which no rule says what a gate costs, but gates can be timed; a network costs 9 % more."""
+
+    def times(self, arch: Architecture) -> np.ndarray:
+        own = np.random.default_rng(7).uniform(0.001, 0.02, (2, len(arch.sites)))
+        widths = np.array(arch.widths)
+        return np.where(widths == 0, 0.0, own[0] + own[1] * np.maximum(widths, 0) / 64)
+
+    def truth(self, arch: Architecture) -> float:
+        plain = replace(arch, widths=tuple(native_width(site) for site in arch.sites))
+        one, other = (1 + 1.09 * float(self.times(which).sum()) for which in (arch, plain))
+        return one / other
+
+    def gate_shares(self, arch: Architecture, *, max_seconds: float) -> np.ndarray:
+        # Timed by a clock that sees 1 / 1.09 of what a gate costs.
+        return self.times(arch)
+
+
+@pytest.mark.parametrize(("noise", "error"), [(0.0, 1e-6), (0.003, 0.004)])
+def test_gates_timed_in_place_say_what_rules_do_not(noise: float, error: float) -> None:
+    errors = []
+    for sees_gates in (True, False):
+        meter = UnevenMeter(noise=noise, sees_gates=sees_gates)
+        table = LatencyTable.measure(meter, random_sampler(PLAIN))
+        sample, generator = random_sampler(PLAIN), np.random.default_rng(9)
+        fresh = [sample(generator) for _ in range(50)]
+        predicted = table.ratio(np.array([one.widths for one in fresh]), even_if_failed=True)
+        errors.append(np.abs(predicted - [meter.truth(one) for one in fresh]).max())
+    assert errors[0] < error
+    assert errors[1] > 4 * errors[0]
+
+
+def test_native_gates_timed_in_place() -> None:
+    """Shares are of what is no gate, predictions of the backbone with its own gates."""
+    meter = UnevenMeter(NATIVE, sees_gates=True)
+    table = LatencyTable.measure(meter, random_sampler(NATIVE))
+    assert table.check.total_error < 0.01
+    bare = replace(NATIVE, widths=(0,) * len(NATIVE.sites))
+    assert table.ratio(np.array([bare.widths]))[0] == pytest.approx(meter.truth(bare), abs=0.01)
 
 
 @pytest.mark.parametrize("any_gate", [0.0, 0.02])
@@ -126,7 +169,7 @@ def test_a_table_that_fails_is_not_used_silently() -> None:
 def test_too_few_architectures() -> None:
     space = SearchSpace.load("per_stage", backbone="resnet18")
     few = list(space.enumerate())[:9]
-    with pytest.raises(ConfigError, match="needs 14 different architectures, and"):
+    with pytest.raises(ConfigError, match="needs 15 different architectures, and"):
         LatencyTable.measure(FakeMeter(), lambda generator: few[generator.integers(9)])
 
 
