@@ -38,8 +38,8 @@ def linear_form(block: SqueezeExcite, *, in_place: bool) -> LinearSqueezeExcite:
     return LinearSqueezeExcite(layers[0], nn.ReLU(inplace=True), layers[1], nn.Sigmoid(), in_place=in_place)
 
 
-def forms(channels: int) -> dict[str, nn.Module]:
-    """Every form, with the same weights; timm's first."""
+def forms(channels: int, *, triton: bool = False) -> dict[str, nn.Module]:
+    """Every form, with the same weights; timm's first. ``triton``: also the kernels that need CUDA."""
     width = max(8, channels // 16)
     ours = SqueezeExcite(channels, width)
     doubled = SqueezeExcite(channels, width)
@@ -47,7 +47,7 @@ def forms(channels: int) -> dict[str, nn.Module]:
     for other in (doubled, timm_form, torchvision_form):
         other.load_state_dict(ours.state_dict())
     doubled.gate_scale = 2.0
-    return {
+    found: dict[str, nn.Module] = {
         "timm SEModule": timm_form,
         "torchvision": torchvision_form,
         "SqueezeExcite": ours,
@@ -55,6 +55,12 @@ def forms(channels: int) -> dict[str, nn.Module]:
         "linear": linear_form(ours, in_place=False),
         "linear, in place": linear_form(ours, in_place=True),
     }
+    if triton:
+        from se_nas.triton_gate import TritonSqueezeExcite
+
+        found["Triton"] = TritonSqueezeExcite(linear_form(ours, in_place=False))
+        found["Triton, in place"] = TritonSqueezeExcite(linear_form(ours, in_place=True))
+    return found
 
 
 def measure(
@@ -106,7 +112,8 @@ def table(shapes: list[str], *, device: str, compiled: bool, training: bool, sec
         batch, channels, side = map(int, shape.split("x"))
         for name, memory_format in FORMATS.items():
             x = torch.randn(batch, channels, side, side, device=device).to(memory_format=memory_format)
-            nets = {key: net.to(device).train(training) for key, net in forms(channels).items()}
+            made = forms(channels, triton=device == "cuda" and not (training or compiled))
+            nets = {key: net.to(device).train(training) for key, net in made.items()}
             if training:
                 nets.pop("linear, in place")
             if compiled:
@@ -136,8 +143,11 @@ def table(shapes: list[str], *, device: str, compiled: bool, training: bool, sec
 @torch.no_grad()
 def _open(net: nn.Module) -> None:
     """Gates of 1: a map that is scaled in place in every reading must not fade to slow subnormal numbers."""
-    net.get_parameter("fc2.weight").zero_()
-    net.get_parameter("fc2.bias").fill_(30.0)
+    for name, parameter in net.named_parameters():
+        if name.endswith("fc2.weight"):
+            parameter.zero_()
+        elif name.endswith("fc2.bias"):
+            parameter.fill_(30.0)
 
 
 def _step(net: nn.Module, x: Tensor, training: bool) -> Callable[[], object]:

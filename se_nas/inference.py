@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from timm.layers.activations import Sigmoid
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from se_nas.backbones.creation import input_size_of
@@ -114,11 +119,27 @@ def _scales_with_its_weights(module: nn.Module, shape: tuple[int, ...], scale: f
     return torch.equal(probe(x), expected)
 
 
+def _relu(x: Tensor) -> Tensor:
+    return x.relu_()
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    return x.sigmoid_()
+
+
+_FUNCTIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
+    nn.ReLU: _relu,
+    nn.Sigmoid: _sigmoid,
+    Sigmoid: _sigmoid,
+}
+
+
 class LinearSqueezeExcite(nn.Module):
     """The same function as an SE block, in fewer and cheaper steps.
 
-    A convolution of a 1x1 map costs several times the matrix product that it is, on a CPU above all, and the
-    scaled map can take the place of the map that it is computed from, which spares a second one's memory.
+    A convolution of a 1x1 map costs several times the matrix product that it is, on a CPU above all, and so
+    does calling a layer's module instead of its function. The scaled map can take the place of the map that it
+    is computed from, which spares a second one's memory.
 
     Args:
         reduce, act, expand, gate: the layers of the block, in order.
@@ -139,13 +160,16 @@ class LinearSqueezeExcite(nn.Module):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        self.fc1, self.act, self.fc2, self.gate = reduce, act, expand, gate
+        self.fc1, self.fc2 = reduce, expand
+        self.act, self.gate = (_FUNCTIONS.get(type(layer), layer) for layer in (act, gate))
         self.gate_scale = gate_scale
         self.in_place = in_place
         self.dims = (1, 2) if channels_last else (2, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = self.gate(self.fc2(self.act(self.fc1(x.mean(self.dims)))))
+        fc1, fc2 = self.fc1, self.fc2
+        hidden = self.act(F.linear(x.mean(self.dims), fc1.weight, fc1.bias))
+        gate = self.gate(F.linear(hidden, fc2.weight, fc2.bias))
         if self.gate_scale != 1.0:
             gate = self.gate_scale * gate
         gate = gate[:, None, None, :] if self.dims == (1, 2) else gate[:, :, None, None]
@@ -187,7 +211,7 @@ def optimize_for_inference(
         if fast is None or not _agrees(fast, block, node.shape):
             continue
         fast.in_place = in_place and len(calls) == 1 and _may_be_overwritten(recorded, node, calls[0])
-        result.set_submodule(path, fast)
+        result.set_submodule(path, _fastest(fast, node.shape))
     return result
 
 
@@ -232,14 +256,50 @@ def _as_linear(layer: nn.Module) -> nn.Linear:
 
 
 @torch.no_grad()
-def _agrees(fast: nn.Module, block: nn.Module, shape: tuple[int, ...]) -> bool:
+def _agrees(fast: nn.Module, block: nn.Module, shape: tuple[int, ...], device: str = "cpu") -> bool:
+    """Compared on the CPU unless told: other devices may take convolutions in a lower precision (TF32)."""
     reference = next(block.parameters())
     if reference.is_meta:
         return True
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(reference.device, reference.dtype)
+    fast, block = (copy.deepcopy(module).to(device) for module in (fast, block))
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, reference.dtype)
     expected = block(x.clone()).float()
     epsilon = TOLERANCE if reference.dtype == torch.float32 else 8 * torch.finfo(reference.dtype).eps
     return bool((fast(x).float() - expected).abs().max() <= epsilon * expected.abs().max())
+
+
+def _fastest(block: LinearSqueezeExcite, shape: tuple[int, ...]) -> nn.Module:
+    """The Triton form where it is for this device and takes less time here, else the block."""
+    weight = block.fc1.weight
+    known = block.dims == (2, 3) and (block.act, block.gate) == (_relu, _sigmoid)
+    if weight.device.type != "cuda" or not known:
+        return block
+    try:
+        from se_nas.triton_gate import TritonSqueezeExcite
+
+        rival = TritonSqueezeExcite(block)
+        if not _agrees(rival, block, shape, str(weight.device)):
+            return block
+        x = torch.ones(shape, device=weight.device, dtype=weight.dtype)
+        own, other = (_milliseconds(module, x) for module in (block, rival))
+    except Exception as error:
+        # No Triton, no C compiler, an old GPU: all that is lost is speed.
+        warnings.warn(f"the Triton form does not run here: {error}", RuntimeWarning, stacklevel=3)
+        return block
+    return rival if other < own else block
+
+
+@torch.inference_mode()
+def _milliseconds(module: nn.Module, x: Tensor) -> float:
+    times = []
+    for _ in range(30):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        module(x)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
 
 
 def _read_only_by(recorded: Trace, node: Node, call: Call) -> bool:

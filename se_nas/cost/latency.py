@@ -127,7 +127,7 @@ class LatencyMeter:
     def _both(self, arch: Architecture) -> tuple[Prepared, Prepared]:
         """The unmodified backbone and ``arch``, built one after the other where that takes little.
 
-        Where a network's weights and feature maps come to lie in memory is worth up to 2 % of its time, and the
+        Where a network's weights and feature maps come to lie in memory is worth about 1 % of its time, and the
         first network of a process lies worst: beside it every candidate would look faster than it is.
         """
         with self._threads():
