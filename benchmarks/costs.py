@@ -88,16 +88,18 @@ def _random_width(site, generator: np.random.Generator) -> int:
 def coverage(options: argparse.Namespace) -> None:
     """A/A runs: how often the interval of the ratio holds 1, and how wide it is."""
     meter = LatencyMeter(Architecture.plain(options.backbone), _settings(options))
-    held, widths, pairs = [], [], []
+    held, widths, pairs, ratios = [], [], [], []
     end = time.monotonic() + options.seconds
     while time.monotonic() < end:
         measured = meter.measure_against_itself(width=options.width, max_seconds=5.0)
         held.append(measured.interval[0] <= 1 <= measured.interval[1])
         widths.append(measured.interval[1] - measured.interval[0])
         pairs.append(measured.repetitions)
+        ratios.append(measured.ratio)
     print(
         f"{options.backbone} at {options.side} pixels, {measured.baseline_ms:.2f} ms: {np.mean(held):.1%} of"
-        f" {len(held)} A/A intervals hold 1; median width {np.median(widths):.2%}, {np.median(pairs):.0f} pairs"
+        f" {len(held)} A/A intervals hold 1; median width {np.median(widths):.2%}, {np.median(pairs):.0f} pairs;"
+        f" ratios {np.mean(ratios):.4f} on average, scattering by {np.std(ratios):.2%}"
     )
 
 
