@@ -67,19 +67,23 @@ class Limits:
         Raises:
             InfeasibleError: nothing in the space meets a limit; the message has the smallest that would do.
         """
-        exact = [budget for budget in self.budgets if budget.cost != LATENCY]
-        notes = []
-        if exact:
-            costs = {budget.cost: plan.width_costs(budget.cost) or {} for budget in exact}
-            baseline = {name: _baseline(plan, name) for name in costs}
-            notes += check_budgets(exact, ranges_over(plan.space, costs), baseline)
+        known = {}
         for budget in self.budgets:
-            if budget.cost == LATENCY:
+            costs = plan.width_costs("latency" if budget.cost == LATENCY else budget.cost)
+            if costs is not None:
+                known[budget.cost] = costs
+        notes = []
+        if known:
+            exact = [budget for budget in self.budgets if budget.cost in known]
+            baseline = {name: _baseline(plan, name) for name in known}
+            notes += check_budgets(exact, ranges_over(plan.space, known), baseline)
+        for budget in self.budgets:
+            if budget.cost == LATENCY and LATENCY not in known:
                 notes += self._check_latency(plan, budget)
         return notes
 
     def _check_latency(self, plan: Plan, budget: Budget) -> list[str]:
-        """The network without any gate is the fastest there is, the dearest baseline stands for the slowest."""
+        """Without a table: no gate at all is the fastest there is, the dearest baseline stands for the slowest."""
         baseline = _baseline(plan, LATENCY)
         fastest = plan.baselines["plain"]
         least = self._latency(plan, fastest)

@@ -71,3 +71,31 @@ def test_a_candidate_too_large_to_be_measured_is_not_allowed(tmp_path):
     plan = replace(plan, axis=axis, limits=Limits(budgets=(Budget.parse("2x", "latency_ms"),)))
     assert plan.limits.allow(plan, plan.baselines["plain"])
     assert not plan.limits.allow(plan, plan.baselines["all_se_16"])
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (
+            "0.9x",
+            "no architecture of the space has latency within 0.9x; the smallest limit that one meets is 1x",
+        ),
+        ("9.9ms", "within 9.9 ms; the smallest limit that one meets is 10ms"),
+        ("3x", None),
+        ("1.2x", ""),
+    ],
+)
+def test_a_latency_limit_is_judged_over_the_whole_space_where_a_table_predicts(tmp_path, limit, message):
+    plan = resolve(config(tmp_path, trials=1))
+
+    def predictions():
+        return lambda widths: 10.0 * (1 + 0.2 * (widths > 0).sum(axis=1))
+
+    axis = SimpleNamespace(baseline_ms=10.0, predictions=predictions)
+    plan = replace(plan, axis=axis, limits=Limits(budgets=(Budget.parse(limit, "latency_ms"),)))
+    if message:
+        with pytest.raises(InfeasibleError, match=message):
+            plan.limits.check_space(plan)
+    else:
+        notes = plan.limits.check_space(plan)
+        assert ["is idle" in note for note in notes] == ([True] if message is None else [])
