@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,7 +114,7 @@ class LatencyMeter:
         """
         self._check(arch, width, max_seconds, min_pairs)
         if arch.is_plain:
-            measured = self._pairs(self._baseline, self._baseline, width, max_seconds, min_pairs)
+            measured = self._pairs([self._baseline], [self._baseline], width, max_seconds, min_pairs)
             return replace(measured, ratio=1.0, interval=(1.0, 1.0), median_ms=measured.baseline_ms)
         return self._pairs(*self._both(arch), width, max_seconds, min_pairs)
 
@@ -124,16 +125,17 @@ class LatencyMeter:
         self._check(self.plain, width, max_seconds, min_pairs)
         return self._pairs(*self._both(self.plain), width, max_seconds, min_pairs)
 
-    def _both(self, arch: Architecture) -> tuple[Prepared, Prepared]:
-        """The unmodified backbone and ``arch``, built one after the other where that takes little.
+    def _both(self, arch: Architecture) -> tuple[list[Prepared], list[Prepared]]:
+        """The unmodified backbone and ``arch``, each built twice where that takes little.
 
-        Where a network's weights and feature maps come to lie in memory is worth about 1 % of its time, and the
-        first network of a process lies worst: beside it every candidate would look faster than it is.
+        Where a network's weights and feature maps come to lie in memory is worth about 1 % of its time, and what is
+        built later mostly lies better. In the order A B B A, as it is timed, that cancels.
         """
         with self._threads():
-            again = (self.settings.backend, self.settings.mode) == ("torch", "eager")
-            baseline = self._prepare(self.plain) if again else self._baseline
-            return baseline, self._prepare(arch)
+            if (self.settings.backend, self.settings.mode) != ("torch", "eager"):
+                return [self._baseline], [self._prepare(arch)]
+            built = [self._prepare(each) for each in (self.plain, arch, arch, self.plain)]
+            return [built[0], built[3]], [built[1], built[2]]
 
     @property
     def sees_gates(self) -> bool:
@@ -172,11 +174,16 @@ class LatencyMeter:
                 return gate_shares(candidate.run, gates, max_seconds=max_seconds)
 
     def _pairs(
-        self, baseline: Prepared, candidate: Prepared, width: float, max_seconds: float, min_pairs: int
+        self,
+        baselines: list[Prepared],
+        candidates: list[Prepared],
+        width: float,
+        max_seconds: float,
+        min_pairs: int,
     ) -> Latency:
         with self._threads(), device_lock(self._device), _infeasible_if_out_of_memory():
             start = time.monotonic()
-            one, other = _timer(baseline.run, self._iterations), _timer(candidate.run, self._iterations)
+            one, other = (self._in_turn(builds) for builds in (baselines, candidates))
             for side in (one, other):
                 warm_up(side, max_seconds=max_seconds * _WARM_UP_SHARE / 2)
             left = max_seconds - (time.monotonic() - start)
@@ -198,12 +205,16 @@ class LatencyMeter:
             repetitions=len(pairs.candidate),
             baseline_ms=baseline_ms,
             throughput=1000 * self.settings.batch_size / median_ms,
-            peak_memory=candidate.peak_memory,
+            peak_memory=candidates[0].peak_memory,
             conditions=found,
             narrow_enough=pairs.narrow_enough,
             seconds=pairs.seconds,
             note=note,
         )
+
+    def _in_turn(self, builds: list[Prepared]) -> Callable[[], float]:
+        timers = itertools.cycle([_timer(build.run, self._iterations) for build in builds])
+        return lambda: next(timers)()
 
     def _check(self, arch: Architecture, width: float, max_seconds: float, min_pairs: int) -> None:
         if (arch.backbone, arch.timm_kwargs) != (self.plain.backbone, self.plain.timm_kwargs):
