@@ -1,12 +1,12 @@
 """Early stopping on real learning curves: what each rule spends, finds and loses, on the very same trainings.
 
     python benchmarks/early_stopping.py collect --out runs/digits.jsonl
-    python benchmarks/early_stopping.py collect --out runs/mixed.jsonl --networks mixed --fashion FOLDER
+    python benchmarks/early_stopping.py collect --out runs/mixed.jsonl --networks mixed
     python benchmarks/early_stopping.py table --out runs/mixed.jsonl [--orders 100]
 
-`collect` trains random networks to the end, each with two seeds; it goes on where it was stopped. `placements`:
-SE on or off in each block of test_resnet, on digits, which differ by little more than a retraining does.
-`mixed`: test_resnet with other widths as well, on Fashion-MNIST (IDX files in FOLDER), which differ by more.
+`collect` trains random networks to the end on digits, each with two seeds; it goes on where it was stopped.
+`placements`: SE on or off in each block of test_resnet, which differ by little more than a retraining does.
+`mixed`: much narrower test_resnets with other widths as well, which differ by far more.
 `table` replays the first seed's curves in random orders under each rule: a network is told its accuracies epoch
 by epoch until the rule stops it. What was found is judged by the means over seeds, which no rule has seen, and by
 the readings that it has seen. Nothing is trained twice for it, so the rules differ in nothing else.
@@ -32,7 +32,7 @@ from se_nas.study.early_stopping import Candidate, EarlyStopping
 RULES: tuple[Literal["curves", "moasha"] | None, ...] = (None, "curves", "moasha")
 DIRECTIONS = ("maximize", "minimize")
 SEEDS = 2
-WIDTHS = ((8, 16, 32), (12, 24, 48), (12, 24, 48), (24, 48, 96))
+WIDTHS = (2, 3, 4, 6, 8, 12, 16)
 """What each stage of test_resnet may have in the mixed networks."""
 
 
@@ -43,42 +43,33 @@ def networks(kind: str) -> Iterator[se_nas.Architecture]:
         if kind == "placements":
             yield SearchSpace.load("per_block", backbone="test_resnet").sample(rng)
             continue
-        channels = tuple(int(rng.choice(widths)) for widths in WIDTHS)
-        kwargs: dict[str, Any] = {"channels": channels, "stem_width": 8, "stem_type": ""}
-        yield SearchSpace.load("per_stage", backbone="test_resnet", **kwargs).sample(rng)
+        channels = tuple(int(width) for width in rng.choice(WIDTHS, size=4))
+        reduction = {stage: 2 if rng.random() < 0.5 else None for stage in range(4)}
+        kwargs: dict[str, Any] = {"channels": channels, "stem_width": 4, "stem_type": ""}
+        yield se_nas.Architecture.uniform("test_resnet", reduction=reduction, **kwargs)
 
 
-def images(kind: str, fashion: Path) -> Any:
-    from training import fashion as read_fashion
-
-    from se_nas.data import load_data
-
-    if kind == "placements":
-        return load_data("digits", input_size=32)
-    return read_fashion(fashion, 1024)
-
-
-def collect(out: Path, kind: str, fashion: Path, candidates: int, epochs: int) -> None:
+def collect(out: Path, kind: str, candidates: int, epochs: int) -> None:
     """Trains what `out` lacks and appends it, one line a training."""
     import torch
 
+    from se_nas.data import load_data
     from se_nas.training import Context, Recipe, Runtime, initial_weights, train
 
     torch.set_num_threads(1)
     done = {(row["key"], row["seed"]) for row in rows(out)}
-    data = images(kind, fashion)
+    data = load_data("digits", input_size=32)
     out.parent.mkdir(parents=True, exist_ok=True)
-    keys: set[str] = set()
+    chosen: dict[str, se_nas.Architecture] = {}
     for architecture in networks(kind):
-        if len(keys) == candidates:
-            return
-        if architecture.key in keys:
-            continue
-        keys.add(architecture.key)
-        cost = se_nas.measure_cost(architecture, input_size=data.input_size, num_classes=data.num_classes)
-        for seed in range(SEEDS):
-            if (architecture.key, seed) in done:
+        chosen.setdefault(architecture.key, architecture)
+        if len(chosen) == candidates:
+            break
+    for seed in range(SEEDS):
+        for number, (key, architecture) in enumerate(chosen.items(), 1):
+            if (key, seed) in done:
                 continue
+            cost = se_nas.measure_cost(architecture, input_size=data.input_size, num_classes=data.num_classes)
             with initial_weights(seed):
                 model = se_nas.build_model(architecture, num_classes=data.num_classes, init="identity")
             context = Context(
@@ -87,7 +78,7 @@ def collect(out: Path, kind: str, fashion: Path, candidates: int, epochs: int) -
             )  # fmt: skip
             result = train(model, context)
             row = {
-                "key": architecture.key,
+                "key": key,
                 "seed": seed,
                 "macs": cost.macs,
                 "num_params": cost.num_params,
@@ -96,7 +87,7 @@ def collect(out: Path, kind: str, fashion: Path, candidates: int, epochs: int) -
             }
             with open(out, "a") as file:
                 file.write(json.dumps(row) + "\n")
-            print(f"{len(keys)} of {candidates}, seed {seed}: {result.accuracy:.2f} %", flush=True)
+            print(f"{number} of {candidates}, seed {seed}: {result.accuracy:.2f} %", flush=True)
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -213,13 +204,12 @@ def main() -> None:
     parser.add_argument("action", choices=("collect", "table"))
     parser.add_argument("--out", type=Path, default=Path("runs/curves.jsonl"))
     parser.add_argument("--networks", choices=("placements", "mixed"), default="placements")
-    parser.add_argument("--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--candidates", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--orders", type=int, default=100)
     options = parser.parse_args()
     if options.action == "collect":
-        collect(options.out, options.networks, options.fashion, options.candidates, options.epochs)
+        collect(options.out, options.networks, options.candidates, options.epochs)
     else:
         print(table(trainings(options.out), options.orders))
 

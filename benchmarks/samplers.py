@@ -30,7 +30,6 @@ EVALUATIONS = 100
 MOASHA_EPOCHS = 9
 LEVELS = (0.95, 0.98, 0.99)
 BUDGETS = (10, 20, 30, 40, 60, 80, 100)
-Evaluate = Callable[[dict[str, Any]], tuple[float, float]]
 
 
 class Recorder:
@@ -41,8 +40,8 @@ class Recorder:
         spent: how many evaluations each row has taken: one, unless a sampler stops trainings early.
     """
 
-    def __init__(self, task: Task, seed: int) -> None:
-        self.task = task
+    def __init__(self, task: Task, seed: int, evaluations: int) -> None:
+        self.task, self.evaluations = task, evaluations
         self.rows: list[list[int]] = []
         self.spent: list[float] = []
         self._rng = np.random.default_rng([seed, 77])
@@ -55,20 +54,20 @@ class Recorder:
         return float(self.task.means(index)[0] + noise), float(self.task.costs(index)[0])
 
 
-def optuna_run(make: Callable[[Task, int], Any], task: Task, seed: int, evaluate: Evaluate) -> None:
-    """100 trials of an Optuna sampler."""
+def optuna_run(make: Callable[[Task, int], Any], task: Task, seed: int, evaluate: Recorder) -> None:
+    """Trials of an Optuna sampler."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=make(task, seed))
-    for _ in range(EVALUATIONS):
+    for _ in range(evaluate.evaluations):
         trial = study.ask()
         params = {name: trial.suggest_categorical(name, values) for name, values in task.choices.items()}
         study.tell(trial, evaluate(params))
 
 
-def pymoo_run(task: Task, seed: int, evaluate: Evaluate) -> None:
+def pymoo_run(task: Task, seed: int, evaluate: Recorder) -> None:
     """NSGA-II of pymoo on choice numbers, population 20, its integer operators."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import ElementwiseProblem
@@ -97,7 +96,7 @@ def pymoo_run(task: Task, seed: int, evaluate: Evaluate) -> None:
         mutation=PM(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
         eliminate_duplicates=True,
     )
-    minimize(Problem(), algorithm, ("n_eval", EVALUATIONS), seed=seed, verbose=False)
+    minimize(Problem(), algorithm, ("n_eval", evaluate.evaluations), seed=seed, verbose=False)
 
 
 def moasha_run(task: Task, seed: int, record: Recorder) -> None:
@@ -123,7 +122,7 @@ def moasha_run(task: Task, seed: int, record: Recorder) -> None:
         max_t=MOASHA_EPOCHS,
         random_seed=seed,
     )
-    while sum(record.spent) < EVALUATIONS:
+    while sum(record.spent) < record.evaluations:
         config = scheduler.suggest().config
         trial = Trial(trial_id=len(record.rows), config=config, creation_time=datetime.now())
         scheduler.on_trial_add(trial)
@@ -157,7 +156,7 @@ def optuna_samplers() -> dict[str, Callable[[Task, int], Any]]:
 SAMPLERS = ("random", "tpe", "tpe-multivariate", "nsga2", "pymoo-nsga2", "moasha", "gp", "pareto")
 
 
-def run(out: Path, tasks: list[str], names: list[str], repetitions: int) -> None:
+def run(out: Path, tasks: list[str], names: list[str], repetitions: int, evaluations: int) -> None:
     """Does the runs that `out` lacks and appends them, one line each."""
     done = {(row["task"], row["sampler"], row["seed"]) for row in read(out)}
     known = optuna_samplers()
@@ -168,7 +167,7 @@ def run(out: Path, tasks: list[str], names: list[str], repetitions: int) -> None
             continue
         task = load(name)
         for sampler, seed in wanted:
-            recorder, start = Recorder(task, seed), time.perf_counter()
+            recorder, start = Recorder(task, seed, evaluations), time.perf_counter()
             if sampler == "pymoo-nsga2":
                 pymoo_run(task, seed, recorder)
             elif sampler == "moasha":
@@ -190,13 +189,13 @@ def run(out: Path, tasks: list[str], names: list[str], repetitions: int) -> None
 
 
 def progress(task: Task, recorder: Recorder) -> tuple[NDArray[np.int64], list[float]]:
-    """What was trained to its end, and the share of the hypervolume it has after 1 to `EVALUATIONS`."""
+    """What was trained to its end, and the share of the hypervolume it has after each evaluation."""
     spent = np.array(recorder.spent)
     ended = np.cumsum(spent) - 1e-9
-    whole = (spent >= 1.0) & (ended <= EVALUATIONS)
+    whole = (spent >= 1.0) & (ended <= recorder.evaluations)
     index, ended = np.array(recorder.rows)[whole], ended[whole]
     values = np.stack([task.means(index), task.costs(index)], axis=1)
-    budgets = range(1, EVALUATIONS + 1)
+    budgets = range(1, recorder.evaluations + 1)
     shares = [round(task.share(values[ended <= n]), 6) if (ended <= n).any() else 0.0 for n in budgets]
     return index, shares
 
@@ -245,7 +244,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             ]
             for level in LEVELS:
                 middle = np.median([first_at(row, level) for row in shares])
-                cells.append(f"{middle:.0f}" if np.isfinite(middle) else f"> {EVALUATIONS}")
+                cells.append(f"{middle:.0f}" if np.isfinite(middle) else f"> {shares.shape[1]}")
             lines.append(f"| {name} | " + " | ".join([*cells, str(len(shares))]) + " |")
         lines += ["", *paired(runs), ""]
     return "\n".join(lines)
@@ -361,6 +360,7 @@ def main() -> None:
     parser.add_argument("--task", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--sampler", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--repetitions", type=int, default=8)
+    parser.add_argument("--evaluations", type=int, default=EVALUATIONS, help="of each run; from 100")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--observations", type=int, default=500, help="readings (speed)")
     options = parser.parse_args()
@@ -368,7 +368,7 @@ def main() -> None:
         print(speed(options.observations, suggestions=12))
         return
     if options.action == "run":
-        run(options.out, options.task, options.sampler, options.repetitions)
+        run(options.out, options.task, options.sampler, options.repetitions, options.evaluations)
         return
     rows = [r for r in read(options.out) if r["task"] in options.task and r["sampler"] in options.sampler]
     print(table(rows))

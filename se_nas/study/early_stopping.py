@@ -3,7 +3,8 @@
 ``curves``: at rungs (asynchronous successive halving: Li et al., MLSys 2020) a model of learning curves,
 fitted on the finished candidates of this run, predicts the final accuracy from the readings so far, the
 costs and the features (how much SE). A candidate whose chance to join the front at its cost is small is
-stopped.
+stopped, and so is one that would hardly move the front: whose expected improvement of the hypervolume is a
+negligible share of it.
 ``moasha``: successive halving by non-dominated rank (Schmucker et al., 2021), blind to what is yet to come.
 
 The logic here is free of Optuna; `Table` says what it needs of a storage, `StudyTable` is the one on a study.
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from se_nas.errors import ConfigError, nearest
 from se_nas.pareto import ranks
+from se_nas.study._acquisition import free_boxes, front_of, improvement, volume
 from se_nas.study._curves import CurveModel
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 RULES = ("curves", "moasha")
+MAX_OBJECTIVES = 3
+"""Of the expected improvement of the hypervolume; with more, the chance alone decides."""
 RECORD = "se_nas:curve"
 """User attribute of a trial with its `Record`; each worker writes that of its own trial alone."""
 
@@ -151,6 +155,9 @@ class EarlyStopping:
         epochs: length of a full training.
         table: where records are kept; default: in this process.
         threshold: chance to join the front below which ``curves`` stops.
+        negligible: expected improvement of the hypervolume below which ``curves`` stops, as a share of the
+            finished candidates' hypervolume (above the worst accuracy of them, up to a tenth of the range
+            beyond the greatest cost of any). 0: never for that reason.
         control: share of candidates that always run to the end, drawn by ``seed`` and number.
         min_finished: finished candidates before ``curves`` stops anything; raised to what its model needs.
         reduction: ratio of neighbouring rungs (η), and for ``moasha`` one over the share that goes on.
@@ -168,6 +175,7 @@ class EarlyStopping:
         epochs: int,
         table: Table | None = None,
         threshold: float = 0.05,
+        negligible: float = 0.001,
         control: float = 0.05,
         min_finished: int = 8,
         reduction: float = 2.0,
@@ -178,7 +186,8 @@ class EarlyStopping:
             raise ConfigError(
                 f"early stopping is {rule!r}; allowed: {', '.join(RULES)}, None.{nearest(str(rule), RULES)}"
             )
-        for name, value in (("threshold", threshold), ("control", control)):
+        shares = (("threshold", threshold), ("negligible", negligible), ("control", control))
+        for name, value in shares:
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name} is {value!r}; it must be a share between 0 and 1.")
         for name, number, least in (
@@ -192,7 +201,8 @@ class EarlyStopping:
             raise ConfigError(f"reduction is {reduction!r}; it must be above 1.")
         self.rule, self.epochs = rule, epochs
         self.table: Table = MemoryTable() if table is None else table
-        self._threshold, self._control, self._min_finished = threshold, control, min_finished
+        self._threshold, self._negligible, self._control = threshold, negligible, control
+        self._min_finished = min_finished
         self._reduction, self._seed = reduction, seed
         self.rungs = rungs_of(epochs, reduction, min_epochs)
 
@@ -297,10 +307,13 @@ class EarlyStopping:
             return Decision(stop=False, reason="nothing finished is as cheap", probability=1.0)
         model = CurveModel(*self._training(learned, epoch))
         mean, sd, chance = model.predict(self._row(record, epoch), record.rungs[epoch], level=max(cheaper))
+        gain = _gain(record, mean, sd, finished, others)
         reason = (
             f"epoch {epoch}: {mean:.2f} ± {sd:.2f} expected, {max(cheaper):.2f} needed, chance {chance:.3f}"
+            f" to join the front, which would grow by {100 * gain:.3g} %"
         )
-        return Decision(stop=chance < self._threshold, reason=reason, probability=chance)
+        stop = chance < self._threshold or gain < self._negligible
+        return Decision(stop=stop, reason=reason, probability=chance)
 
     def _moasha(self, record: Record, epoch: int, others: Sequence[Record]) -> Decision:
         peers = [r for r in others if epoch in r.rungs and math.isfinite(r.rungs[epoch])]
@@ -340,6 +353,24 @@ def rungs_of(epochs: int, reduction: float, min_epochs: int = 1) -> tuple[int, .
         if max(1, round(at)) < epochs:
             found.add(max(1, round(at)))
     return tuple(sorted(rung for rung in found if rung >= min_epochs))
+
+
+def _gain(
+    record: Record, mean: float, sd: float, finished: Sequence[Record], others: Sequence[Record]
+) -> float:
+    """Expected improvement of the finished candidates' hypervolume, as a share of it; infinite where it is 0."""
+    values = np.array([[r.final, *(-cost for cost in r.candidate.costs)] for r in finished], dtype=float)
+    me = np.array([[mean, *(-cost for cost in record.candidate.costs)]])
+    if values.shape[1] > MAX_OBJECTIVES:
+        return math.inf
+    costs = np.array([r.candidate.costs for r in [record, *others]])
+    # A little beyond the dearest, or the best of the dear ones would count for nothing.
+    reference = np.array([values[:, 0].min(), *-(costs.max(axis=0) + 0.1 * np.ptp(costs, axis=0))])
+    whole = volume(front_of(values), reference)
+    deviation = np.zeros_like(me)
+    deviation[0, 0] = sd
+    gain = float(improvement(me, deviation, *free_boxes(values, reference))[0])
+    return gain / whole if whole > 0 else math.inf
 
 
 def _no_dearer(one: Record, other: Record) -> bool:

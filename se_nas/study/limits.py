@@ -34,10 +34,16 @@ class Limits:
             budgets=tuple(Budget.parse(text, cost) for cost, text in given.items() if text is not None)
         )
 
-    def allow(self, plan: Plan, architecture: Architecture) -> bool:
-        """Whether an architecture meets every limit. Latency is measured where no table predicts it."""
+    def excess(self, plan: Plan, architecture: Architecture) -> dict[str, float]:
+        """By cost, how far an architecture is above its limit, as a share of it; at most 0 where it meets it.
+
+        Latency is measured where no table predicts it, and only if the other limits are met.
+        """
         cost = plan.cost_model(architecture).cost(architecture.widths)
+        found: dict[str, float] = {}
         for budget in sorted(self.budgets, key=lambda budget: budget.cost == LATENCY):
+            if budget.cost == LATENCY and any(value > 0 for value in found.values()):
+                break
             try:
                 value = (
                     self._latency(plan, architecture)
@@ -46,10 +52,15 @@ class Limits:
                 )
             except InfeasibleError:
                 # It cannot even be measured here; the others can.
-                return False
-            if not budget.check(value, _baseline(plan, budget.cost)):
-                return False
-        return True
+                found[budget.cost] = 1.0
+                break
+            limit = budget.absolute(_baseline(plan, budget.cost))
+            found[budget.cost] = float((value - limit) / limit)
+        return found
+
+    def allow(self, plan: Plan, architecture: Architecture) -> bool:
+        """Whether an architecture meets every limit."""
+        return all(value <= 0 for value in self.excess(plan, architecture).values())
 
     def feasible(self, plan: Plan) -> Feasible | None:
         """What a sampler can know of the limits without measuring; None where that is nothing."""

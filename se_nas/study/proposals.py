@@ -32,7 +32,8 @@ class Proposals:
     """Asks the study for candidates.
 
     A proposal that has been evaluated already is told its values again, without training, unless the sampler
-    asks for another reading on purpose; one over a limit is told as failed, which no sampler reads as a value.
+    asks for another reading on purpose. Limits are Optuna's constraints: one over a limit is told as pruned, with
+    how far it is above, which no sampler reads as a value.
     """
 
     def __init__(self, plan: Plan, store: StudyStore) -> None:
@@ -102,9 +103,13 @@ class Proposals:
         trial = self._store.ask()
         fixed = trial.user_attrs.get(FIXED)
         architecture = Architecture.from_dict(fixed) if fixed else self._plan.space.suggest(trial)
-        if not self._plan.limits.allow(self._plan, architecture):
+        excess = self._plan.limits.excess(self._plan, architecture)
+        for cost, value in excess.items():
+            trial.set_constraint(cost, value)
+        if any(value > 0 for value in excess.values()):
             self._store.record(trial.number, over_limit=True)
-            self._store.tell(trial.number, None)
+            # Samplers that know constraints learn from pruned trials how far these are broken.
+            self._store.tell(trial.number, None, stopped=True)
             return None
         if architecture.key in seen and not self._store.is_repeat(trial.number):
             values = seen[architecture.key]

@@ -20,7 +20,10 @@ class Limits:
         self.most = most
 
     def allow(self, plan, architecture):
-        return sum(architecture.widths) <= self.most
+        return self.excess(plan, architecture)["widths"] <= 0
+
+    def excess(self, plan, architecture):
+        return {"widths": sum(architecture.widths) / self.most - 1}
 
     def feasible(self, plan):
         return None
@@ -81,7 +84,7 @@ def test_duplicates_are_told_their_values_again(tmp_path):
     assert len(store.rows()) == 16
 
 
-@pytest.mark.parametrize("sampler", ["random", GP, "pareto"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", GP, "pareto"])
 def test_limits_are_never_exceeded_and_no_false_value_is_told(tmp_path, sampler):
     plan = plan_of(sampler, Limits(most=24))
     proposals, store = proposals_of(tmp_path, plan)
@@ -93,7 +96,11 @@ def test_limits_are_never_exceeded_and_no_false_value_is_told(tmp_path, sampler)
     # All pairs of {0, 8, 16, 32} with a sum of at most 24.
     assert sorted(widths) == [(0, 0), (0, 8), (0, 16), (8, 0), (8, 8), (8, 16), (16, 0), (16, 8)]
     over = [trial for trial in store.study.trials if trial.user_attrs.get("over_limit")]
-    assert all(trial.state == TrialState.FAIL and trial.values is None for trial in over)
+    assert all(trial.state == TrialState.PRUNED and trial.values is None for trial in over)
+    assert all(trial.constraints["widths"] > 0 for trial in over)
+    others = [trial for trial in store.study.trials if trial.state == TrialState.COMPLETE]
+    assert others
+    assert all(trial.constraints["widths"] <= 0 for trial in others)
 
 
 def test_queued_architectures_come_first_also_those_outside_the_space(tmp_path):
