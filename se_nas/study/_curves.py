@@ -11,8 +11,8 @@ _DOF = 2.0
 """Prior degrees of freedom of the residual variance."""
 _RELATIVE = 0.03
 """Prior guess of the residual variance, as a share of the gains' own."""
-_FLOOR = 0.05
-"""Least prior deviation of the residual, in points: a handful of equal gains prove nothing."""
+_FLOOR = 0.005
+"""Least prior deviation of the residual: a handful of equal gains prove nothing."""
 
 
 class CurveModel:
@@ -22,7 +22,7 @@ class CurveModel:
 
     Args:
         rows: (n, n_features), n at least 1.
-        gains: (n,) final accuracy minus the accuracy at the rung, in points.
+        gains: (n,) final accuracy minus the accuracy at the rung, on any one scale.
     """
 
     def __init__(self, rows: Array, gains: Array) -> None:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 RULES = ("curves", "moasha")
+_MARGIN = 1.0
+"""Points beyond 0 and 100 %, which thus stay finite."""
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 MAX_OBJECTIVES = 3
 """Of the expected improvement of the hypervolume; with more, the chance alone decides."""
 RECORD = "se_nas:curve"
@@ -159,7 +162,7 @@ class EarlyStopping:
             finished candidates' hypervolume (above the worst accuracy of them, up to a tenth of the range
             beyond the greatest cost of any). 0: never for that reason.
         control: share of candidates that always run to the end, drawn by ``seed`` and number.
-        min_finished: finished candidates before ``curves`` stops anything; raised to what its model needs.
+        min_finished: finished candidates before ``curves`` stops anything.
         reduction: ratio of neighbouring rungs (η), and for ``moasha`` one over the share that goes on.
         min_epochs: first rung at the earliest.
         seed: of the control.
@@ -177,7 +180,7 @@ class EarlyStopping:
         threshold: float = 0.05,
         negligible: float = 0.001,
         control: float = 0.05,
-        min_finished: int = 8,
+        min_finished: int = 6,
         reduction: float = 2.0,
         min_epochs: int = 1,
         seed: int = 0,
@@ -192,7 +195,7 @@ class EarlyStopping:
                 raise ConfigError(f"{name} is {value!r}; it must be a share between 0 and 1.")
         for name, number, least in (
             ("epochs", epochs, 1),
-            ("min_finished", min_finished, 1),
+            ("min_finished", min_finished, 3),
             ("min_epochs", min_epochs, 1),
         ):
             if not isinstance(number, int) or number < least:
@@ -258,8 +261,8 @@ class EarlyStopping:
             return None
         record = Record(candidate=candidate, rungs={rung: float(curve[rung - 1]) for rung in reached})
         model = CurveModel(*self._training(finished, reached[-1]))
-        mean, sd, _ = model.predict(self._row(record, reached[-1]), record.rungs[reached[-1]])
-        return mean, sd
+        z, dz, _ = model.predict(self._row(record, reached[-1]), _stretched(record.rungs[reached[-1]]))
+        return _percent(z, dz)
 
     def is_control(self, number: int) -> bool:
         """The same answer in every worker, whenever it asks."""
@@ -298,7 +301,7 @@ class EarlyStopping:
 
     def _curves(self, record: Record, epoch: int, others: Sequence[Record]) -> Decision:
         finished = self._finished(others)
-        needed = max(self._min_finished, 3 + len(self._row(record, epoch)))
+        needed = self._min_finished
         learned = [r for r in finished if epoch in r.rungs]
         if len(learned) < needed:
             return Decision(stop=False, reason=f"{len(learned)} of {needed} finished candidates")
@@ -306,7 +309,10 @@ class EarlyStopping:
         if not cheaper:
             return Decision(stop=False, reason="nothing finished is as cheap", probability=1.0)
         model = CurveModel(*self._training(learned, epoch))
-        mean, sd, chance = model.predict(self._row(record, epoch), record.rungs[epoch], level=max(cheaper))
+        z, dz, chance = model.predict(
+            self._row(record, epoch), _stretched(record.rungs[epoch]), level=_stretched(max(cheaper))
+        )
+        mean, sd = _percent(z, dz)
         gain = _gain(record, mean, sd, finished, others)
         reason = (
             f"epoch {epoch}: {mean:.2f} ± {sd:.2f} expected, {max(cheaper):.2f} needed, chance {chance:.3f}"
@@ -335,15 +341,15 @@ class EarlyStopping:
         before = [
             rung for rung in self.rungs if rung < epoch and math.isfinite(record.rungs.get(rung, math.nan))
         ]
-        at = record.rungs[epoch]
-        gain = at - record.rungs[before[-1]] if before else 0.0
+        at = _stretched(record.rungs[epoch])
+        gain = at - _stretched(record.rungs[before[-1]]) if before else 0.0
         return [at, gain, *record.candidate.costs, *record.candidate.features]
 
     def _training(self, records: Sequence[Record], epoch: int) -> tuple[Array, Array]:
         """Rows (n, n_features) and what the candidates still gained after ``epoch`` (n,)."""
         usable = [r for r in records if math.isfinite(r.rungs.get(epoch, math.nan)) and r.final is not None]
         rows = np.array([self._row(r, epoch) for r in usable])
-        return rows, np.array([(r.final or 0.0) - r.rungs[epoch] for r in usable])
+        return rows, np.array([_stretched(r.final or 0.0) - _stretched(r.rungs[epoch]) for r in usable])
 
 
 def rungs_of(epochs: int, reduction: float, min_epochs: int = 1) -> tuple[int, ...]:
@@ -371,6 +377,20 @@ def _gain(
     deviation[0, 0] = sd
     gain = float(improvement(me, deviation, *free_boxes(values, reference))[0])
     return gain / whole if whole > 0 else math.inf
+
+
+def _stretched(accuracy: float) -> float:
+    """Logit of an accuracy in percent: near 100 a point is worth more, and learning curves are alike."""
+    inside = min(max(accuracy, 0.0), 100.0)
+    return math.log((inside + _MARGIN) / (100.0 + _MARGIN - inside))
+
+
+def _percent(mean: float, sd: float) -> tuple[float, float]:
+    """Mean and deviation of the accuracy of which `_stretched` is normal."""
+    values = (100.0 + 2 * _MARGIN) / (1 + np.exp(-(mean + sd * _NODES))) - _MARGIN
+    weights = _WEIGHTS / _WEIGHTS.sum()
+    centre = float(weights @ values)
+    return centre, float(np.sqrt(weights @ (values - centre) ** 2))
 
 
 def _no_dearer(one: Record, other: Record) -> bool:
