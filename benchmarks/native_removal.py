@@ -1,11 +1,12 @@
 """What it costs to take the SE out of a trained network that has it, or to make it narrower.
 
-A MobileNetV3-small with timm's own SE is trained from scratch on digits, or on a folder with train.tar and
-val.tar of real photographs (Tiny-ImageNet-20), then changed in several ways, each measured before and after the
-same short fine-tuning, the unchanged network too. Latency is that of one image, interleaved with the unchanged
-network.
+A MobileNetV3-small with timm's own SE is trained from scratch on digits, on Fashion-MNIST, or on a folder with
+train.tar and val.tar of photographs (Tiny-ImageNet-20), then changed in several ways, each measured before and
+after the same short fine-tuning, the unchanged network too. Latency is that of one image, interleaved with the
+unchanged network.
 
     python benchmarks/native_removal.py --epochs 40 --tune-epochs 4
+    python benchmarks/native_removal.py --data /usr/share/datasets/fashion-mnist --side 32 --epochs 10
     python benchmarks/native_removal.py --data ../shared/data/tiny-imagenet-20 --side 32 --epochs 15
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from pretrained import accuracy, digits, fine_tune, machine
+from pretrained import accuracy, digits, fashion, fine_tune, machine
 from timm.data import create_dataset
 from torch import Tensor, nn
 
@@ -143,7 +144,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", default="digits", help="digits, or a folder with train.tar and val.tar")
+    parser.add_argument(
+        "--data",
+        default="digits",
+        help="digits, or a folder: Fashion-MNIST's IDX files, or train.tar and val.tar",
+    )
+    parser.add_argument("--images", type=int, default=60_000, help="of Fashion-MNIST's, to train on")
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--epochs", type=float, default=20)
     parser.add_argument("--tune-epochs", type=float, default=2)
@@ -152,6 +158,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.data == "digits":
         (train_x, train_y), (val_x, val_y) = digits(args.side)
+    elif (Path(args.data) / "train-images-idx3-ubyte.gz").exists():
+        (train_x, train_y), (val_x, val_y) = fashion(Path(args.data), args.side, args.images)
     else:
         train_x, train_y = images(Path(args.data) / "train.tar", args.side)
         val_x, val_y = images(Path(args.data) / "val.tar", args.side)

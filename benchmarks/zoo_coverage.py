@@ -8,6 +8,7 @@ The denominator is every architecture whose trace shows at least six spatial con
 attention products (scaled dot products, or softmax over tokens times tokens) are counted apart as hybrids.
 Up to 60 M parameters the passes are real; above, structure, wiring, parameters and MACs are checked on the meta
 device. Results go to docs/zoo-coverage.csv, one row an architecture, and docs/zoo-coverage.md, by family.
+The section on use is made from docs/zoo-usage.csv, which tests/test_model_usage.py runs.
 """
 
 from __future__ import annotations
@@ -221,6 +222,8 @@ def _markdown(rows: dict[str, dict[str, Any]]) -> str:
     for family, nature in sorted({(row["family"], row["nature"]) for row in counted}):
         members = [row for row in counted if (row["family"], row["nature"]) == (family, nature)]
         lines.append("| " + family + " " + _summary(nature, members))
+    with (DOCS / "zoo-usage.csv").open(newline="", encoding="utf-8") as stream:
+        lines += ["", usage_section(list(csv.DictReader(stream)))]
     lines += ["", "## Exceptions", "", "| architecture | nature | what fails | reason |", "|---|---|---|---|"]
     for row in sorted(counted, key=lambda row: row["name"]):
         if not _passed(row):
@@ -240,6 +243,33 @@ def _markdown(rows: dict[str, dict[str, Any]]) -> str:
         if row["nature"] == "unknown"
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def usage_section(rows: list[dict[str, str]]) -> str:
+    """What people do with a built model next, and where timm's plain model cannot.
+
+    Args:
+        rows: of docs/zoo-usage.csv: family, nature, model, side, and for every use a reason or nothing.
+    """
+    uses = [column for column in rows[0] if column not in ("family", "nature", "model", "side")]
+    exceptions = [(row, use) for row in rows for use in uses if row[use]]
+    lines = [
+        "## What people do next",
+        "",
+        f"One small model of each of the {len(rows)} rows above, built with SE, goes through {len(uses)} uses:"
+        f" {', '.join(uses)} (`tests/test_model_usage.py`; six families by default, all with `-m slow`). Exceptions"
+        ' are those that timm\'s plain model does not pass either, unless the reason begins with "with SE"; the test'
+        " runs the plain model too and demands that it fails in the same way, or passes."
+        f" They are {len(exceptions)} of {len(rows) * len(uses)}.",
+        "",
+        "| family | nature | model | use | reason |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['family']} | {row['nature']} | {row['model']} | {use} | {row[use]} |"
+        for row, use in exceptions
+    ]
+    return "\n".join(lines)
 
 
 def _summary(nature: str, members: list[dict[str, Any]]) -> str:

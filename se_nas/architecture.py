@@ -76,7 +76,8 @@ class Architecture:
         if len(self.widths) != len(self.sites):
             raise ConfigError(
                 f"{self.backbone} has {len(self.sites)} sites at position {self.position!r},"
-                f" but {len(self.widths)} widths were given."
+                f" but {len(self.widths)} widths were given: one for every site in order of execution"
+                " (0 for none), or with from_widths a mapping from the paths of those that change."
             )
         if self.gate not in GATES:
             raise ConfigError(f"gate is {self.gate!r}; allowed: {', '.join(GATES)}.")
@@ -85,7 +86,7 @@ class Architecture:
         paths = [site.path for site in self.sites]
         if len(set(paths)) != len(paths):
             twice = next(path for path in paths if paths.count(path) > 1)
-            raise ConfigError(f"site {twice!r} is named twice.")
+            raise ConfigError(f"site {twice!r} is named twice; give every path once, with one width.")
         for site, width in zip(self.sites, self.widths, strict=True):
             check_width(site, width)
 

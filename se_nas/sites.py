@@ -34,7 +34,7 @@ class Site:
         rd_round_limit: as in timm's ``make_divisible``: round up where less than this share would be left.
         act: inner activation that the family uses at this site.
         anchor: what is gated: the module's "output", its "input" (position pre; or a module that only passes
-            the tensor on, such as stochastic depth), or "shortcut" (path is the block around the shortcut).
+            the tensor on, such as stochastic depth), or the "shortcut" or "branch" inside the block at path.
         slot: dotted name of the block's own empty slot for a gate, where there is one: SE goes there.
         channel_dim: 1 for (N, C, H, W), -1 for (N, H, W, C).
     """

@@ -35,7 +35,7 @@ def behind(graph: Graph, node: int, within: Call | None = None) -> Host | None:
         makers = [call for call in trace.producers.get(index, ()) if call.contains(index)]
         for call in reversed(makers):
             if _usable(graph, call) and (within is None or call.path.startswith(within.path)):
-                return Host(call=call, node=index, anchor="output")
+                return Host(call=_fused_whole(graph, call, makers), node=index, anchor="output")
         passing = _passes(graph, index)
         if passing is not None:
             return Host(call=passing, node=index, anchor="input")
@@ -64,12 +64,44 @@ def before(graph: Graph, node: int, readers: set[int], others: set[int]) -> Host
     return None
 
 
+def as_returned(graph: Graph, node: int) -> int:
+    """The tensor as the module that computes it returns it: a constant scaling or permutation later, or as it is.
+
+    Norms over the last axis of maps with channels first permute back, and NFNet's activations have a gain.
+    """
+    made_in = set(graph.trace.stack(graph.nodes[node].call))
+    index = node
+    while not graph.trace.producers.get(index):
+        children = graph.trace.children[index]
+        if len(children) != 1:
+            return node
+        (index,) = children
+        if graph.nodes[index].op not in _SCALINGS or len(graph.nodes[index].parents) != 1:
+            return node
+    makers = graph.trace.producers[index]
+    return index if any(call.contains(node) and call.index in made_in for call in makers) else node
+
+
 def scaled_from(graph: Graph, node: int) -> Iterator[int]:
     """The tensor, and those that it is a constant scaling, a slice or a permutation of."""
     yield node
     while graph.nodes[node].op in _SCALINGS and len(graph.nodes[node].parents) == 1:
         node = graph.nodes[node].parents[0]
         yield node
+
+
+def _fused_whole(graph: Graph, call: Call, makers: list[Call]) -> Call:
+    """The call, or the one around it that returns the same tensor and is fused into one convolution later.
+
+    ``fuse`` puts a convolution in the place of such a module (ConvNorm in EfficientViT, RepViT, TinyViT), and what
+    wraps the norm inside it would be lost.
+    """
+    while call.parent >= 0:
+        around = graph.trace.calls[call.parent]
+        if around not in makers or not hasattr(around.module, "fuse") or not _usable(graph, around):
+            break
+        call = around
+    return call
 
 
 def _usable(graph: Graph, call: Call) -> bool:

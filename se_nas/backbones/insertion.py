@@ -49,7 +49,13 @@ class Gated(nn.Module):
             modules = self.__dict__.get("_modules", {})
             if _HOST not in modules:
                 raise
-            return getattr(modules[_HOST], name)
+            found = getattr(modules[_HOST], name)
+            # timm puts what a module's ``fuse`` returns in the module's place: only the host's place is meant.
+            return self._fuse_host if name == "fuse" else found
+
+    def _fuse_host(self) -> Gated:
+        setattr(self, _HOST, self.get_submodule(_HOST).fuse())  # type: ignore[operator]
+        return self
 
     def state_dict(
         self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
@@ -115,9 +121,9 @@ def insert(
                 if not _is_empty(module):
                     raise BackboneError(f"{site.slot!r} holds a {type(module).__name__} already.")
                 new = se.train(model.training)
-            elif site.anchor == "shortcut":
+            elif site.anchor in ("shortcut", "branch"):
                 assert module is not None
-                gate_shortcut(module, se)
+                gate_shortcut(module, se, site.anchor)
                 continue
             else:
                 assert module is not None

@@ -1,8 +1,9 @@
-"""SE on an identity shortcut, which has no module of its own: the block's forward pass is rewritten by torch.fx.
+"""SE on an identity shortcut, or before a branch of several modules: the block's forward pass is rewritten by torch.fx.
 
-The block stays what it is: same object, a subclass of its class, same children and weights. Only its
-``forward`` is replaced by the traced one with SE between the block's input and the addition; children are
-leaves of the trace, so stochastic depth and norms keep their training behaviour.
+Neither has a module of its own. The block stays what it is: same object, a subclass of its class, same children
+and weights. Only its ``forward`` is replaced by the traced one with SE between the tensor that the shortcut
+starts from and the addition, or everything else that reads it; children are leaves of the trace, so stochastic
+depth and norms keep their training behaviour.
 """
 
 from __future__ import annotations
@@ -26,13 +27,21 @@ class _Leaves(fx.Tracer):
         return True
 
 
-def has_plain_shortcut(block: nn.Module) -> bool:
-    """Whether the block adds its own input, unchanged, exactly once, in a way that can be rewritten."""
-    return _traced(block) is not None
+def shortcut_source(block: nn.Module) -> str | None:
+    """What the block's one identity shortcut starts from, if it can be rewritten.
+
+    Returns:
+        The name of the child whose output that is, "" for the block's input; None where there is no such shortcut.
+    """
+    traced = _traced(block)
+    if traced is None:
+        return None
+    source = traced[2]
+    return str(source.target) if source.op == "call_module" else ""
 
 
-def gate_shortcut(block: nn.Module, se: nn.Module) -> None:
-    """Put SE between the block's input and its addition, in place.
+def gate_shortcut(block: nn.Module, se: nn.Module, gated: str = "shortcut") -> None:
+    """Put SE on the block's identity shortcut, or with ``gated="branch"`` before all else that reads its start.
 
     Raises:
         BackboneError: the block's forward pass cannot be rewritten.
@@ -42,11 +51,12 @@ def gate_shortcut(block: nn.Module, se: nn.Module) -> None:
         raise BackboneError(f"{type(block).__name__} has no identity shortcut that SE can be put on.")
     graph, addition, source = traced
     block.add_module(GATE_NAME, se.train(block.training))
-    with graph.inserting_before(addition):
-        gated = graph.call_module(GATE_NAME, (source,))
-    addition.replace_input_with(source, gated)
-    # SE reads the input while in-place operations of the branch may still change it: it must run first.
-    source.append(gated)
+    readers = [node for node in source.users if (node is addition) == (gated == "shortcut")]
+    # SE reads the tensor while in-place operations of the branch may still change it: it must run first.
+    with graph.inserting_after(source):
+        output = graph.call_module(GATE_NAME, (source,))
+    for node in readers:
+        node.replace_input_with(source, output)
     graph.lint()
     forward = type(fx.GraphModule(block, graph)).forward
     cls = type(block)
@@ -64,11 +74,27 @@ def _traced(block: nn.Module) -> tuple[fx.Graph, fx.Node, fx.Node] | None:
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1 or any(_frozen(node) for node in graph.nodes):
         return None
-    source = inputs[0]
-    additions = [node for node in graph.nodes if _is_addition(node) and source in node.all_input_nodes]
-    if len(additions) != 1 or len(additions[0].all_input_nodes) != 2:
-        return None
-    return graph, additions[0], source
+    additions = [node for node in graph.nodes if _is_addition(node) and len(node.all_input_nodes) == 2]
+    for sources in (inputs, [node for node in graph.nodes if node.op == "call_module"]):
+        pairs = [
+            (addition, source)
+            for addition in additions
+            for source in set(sources).intersection(addition.all_input_nodes)
+            if any(source in _ancestors(other) for other in addition.all_input_nodes if other is not source)
+        ]
+        if pairs:
+            return (graph, *pairs[0]) if len(pairs) == 1 else None
+    return None
+
+
+def _ancestors(node: fx.Node) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    waiting = [node]
+    while waiting:
+        new = [parent for parent in waiting.pop().all_input_nodes if parent not in found]
+        found.update(new)
+        waiting.extend(new)
+    return found
 
 
 def _is_addition(node: fx.Node) -> bool:

@@ -49,7 +49,7 @@ class Survey:
     def _named_positions(self) -> list[str]:
         """Those of the paper, without slots that are at none of them."""
         counts = {position: len(self.places(position)) for position in POSITIONS if position != "slot"}
-        if self._nodes("conv3x3") <= self._nodes("standard"):
+        if all(node in self._tensors("standard") for node in self._nodes("conv3x3")):
             counts["conv3x3"] = 0
         return available(counts, self.units)
 
@@ -131,6 +131,10 @@ class Survey:
 
     def _nodes(self, position: str) -> set[int]:
         return {place.node for place in self.places(position)}
+
+    def _tensors(self, position: str) -> set[int]:
+        """The tensors of a position; on both sides of a native gate where it is at one."""
+        return {node for place in self.places(position) for node in self._same_tensor(place.node)}
 
     def _gate_at(self, node: int) -> NativeGate | None:
         if node in self._gate_of_start:

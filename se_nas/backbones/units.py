@@ -24,7 +24,7 @@ from se_nas.backbones.graph import (
     is_spatial,
     resolution,
 )
-from se_nas.backbones.hosts import behind
+from se_nas.backbones.hosts import behind, scaled_from
 from se_nas.backbones.residuals import Residual, find_residuals
 from se_nas.backbones.tracing import Call, Node
 
@@ -67,7 +67,7 @@ def _from_residual(graph: Graph, residual: Residual) -> Unit:
     if residual.block.single:
         returned = residual.block.outputs[0]
         after = graph.between(residual.addition, returned) if returned > residual.addition else None
-        if after is not None and after.mixers == 0 and _same_map(graph, residual.addition, returned):
+        if after is not None and after.mixers == 0 and _is_all_of(graph, residual, returned):
             output = returned
     return Unit(
         kind="residual",
@@ -80,8 +80,14 @@ def _from_residual(graph: Graph, residual: Residual) -> Unit:
     )
 
 
-def _same_map(graph: Graph, first: int, second: int) -> bool:
-    return graph.nodes[first].shape == graph.nodes[second].shape
+def _is_all_of(graph: Graph, residual: Residual, returned: int) -> bool:
+    """Whether a map is the sum, or the sum and those channels of the branch that nothing was added to (ReXNet)."""
+    node = graph.nodes[returned]
+    if node.shape == graph.nodes[residual.addition].shape:
+        return True
+    branch = set(scaled_from(graph, residual.end))
+    rest = [parent for parent in node.parents if parent != residual.addition]
+    return node.op == "cat" and all(branch.intersection(scaled_from(graph, parent)) for parent in rest)
 
 
 def _pattern(path: str) -> str:

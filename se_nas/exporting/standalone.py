@@ -78,7 +78,13 @@ class Gated(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(self.__dict__["_modules"]["host"], name)
+            found = getattr(self.__dict__["_modules"]["host"], name)
+            # timm's reparameterize_model puts what fuse() returns in the module's place.
+            return self.fuse_host if name == "fuse" else found
+
+    def fuse_host(self):
+        self.host = self.host.fuse()
+        return self
 
 
 def resize(module, width):
@@ -114,8 +120,8 @@ def create_model(weights=Path(__file__).with_name("model.safetensors")):
         resize(getattr(parent, name), width)
     for (parent, name), gated, channels, width, act, scale in sites:
         se, host = SqueezeExcite(channels, width, act, scale), getattr(parent, name)
-        if gated == "shortcut":
-            gate_shortcut(host, se)
+        if gated in ("shortcut", "branch"):
+            gate_shortcut(host, se, gated)
             continue
         # An empty place may be held by an attribute that is None or False.
         parent.__dict__.pop(name, None)
@@ -157,7 +163,7 @@ def standalone_source(architecture: Architecture, network: Any, input_size: tupl
         raise ConfigError(
             "sites with channels first and channels last in one network have no standalone form."
         )
-    needs_shortcut = any(row[1] == "shortcut" for row in rows)
+    needs_shortcut = any(row[1] in ("shortcut", "branch") for row in rows)
     kwargs = {**dict(architecture.timm_kwargs), "num_classes": network.num_classes}
     if input_size[0] != 3:
         kwargs["in_chans"] = input_size[0]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from se_nas import find_sites
-from se_nas.backbones import positions, usual_position
+from se_nas import Architecture, SearchSpace, build_model, find_sites, measure_cost
+from se_nas.backbones import discovery, positions, usual_position
 from se_nas.backbones.discovery import survey
 from se_nas.errors import BackboneError
 
@@ -110,6 +111,27 @@ def test_names_are_looked_at_once() -> None:
     assert survey("resnet10t") is first
     assert survey("resnet10t", input_size=(3, 64, 64)) is not first
     assert time.perf_counter() - start < 5
+
+
+def test_discovery_runs_once_a_backbone_and_not_once_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Counted(discovery.Survey):
+        def __init__(self, model: nn.Module, input_size: tuple[int, ...], name: str) -> None:
+            made.append(name)
+            super().__init__(model, input_size, name)
+
+    monkeypatch.setattr(discovery, "Survey", Counted)
+    monkeypatch.setattr(discovery, "_surveys", discovery.OrderedDict())
+    space = SearchSpace.load("per_block", backbone="resnet10t")
+    rng = np.random.default_rng(0)
+    counts = []
+    for arch in (space.sample(rng), space.sample(rng), Architecture.uniform("resnet10t", reduction=8)):
+        build_model(Architecture.from_dict(arch.to_dict()))
+        measure_cost(arch)
+        counts.append(len(made))
+    # The second look is at the input size of the cost.
+    assert counts == [2, 2, 2]
 
 
 def test_resolutions_follow_the_input_size() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
 from se_nas import Architecture, build_model, find_sites
-from se_nas.backbones import positions, usual_position
+from se_nas.backbones import insert, positions, usual_position
 from se_nas.blocks import SqueezeExcite
 from se_nas.errors import BackboneError
 
@@ -148,3 +150,102 @@ def test_conventions_explain_timms_own_widths(name: str) -> None:
 
 def test_eca_has_no_width() -> None:
     assert {(site.native, site.native_rd_channels) for site in find_sites("ecaresnet26t")} == {("eca", None)}
+
+
+class TwoReaders(nn.Module):
+    """Two modules read the block's input: position pre has no module of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        self.right = nn.Conv2d(8, 8, 1)
+        self.fuse = nn.Conv2d(16, 8, 1)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.fuse(torch.cat([self.left(x), self.right(x)], 1)) + x)
+
+    def gated(self, x: Tensor, gate: nn.Module) -> Tensor:
+        y = gate(x)
+        return self.act(self.fuse(torch.cat([self.left(y), self.right(y)], 1)) + x)
+
+
+class MixedFirst(nn.Module):
+    """The shortcut starts from what another module of the block returns (FastViT)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(8, 8, 3, padding=1)
+        self.up = nn.Conv2d(8, 16, 3, padding=1)
+        self.act = nn.ReLU()
+        self.down = nn.Conv2d(16, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mix(x)
+        return x + self.down(self.act(self.up(x)))
+
+    def gated(self, x: Tensor, gate: nn.Module) -> Tensor:
+        x = self.mix(x)
+        return gate(x) + self.down(self.act(self.up(x)))
+
+
+class Stack(nn.Module):
+    def __init__(self, block: type[nn.Module]) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.ModuleList([block(), block()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def gated(self, x: Tensor, gates: tuple[nn.Module, ...]) -> Tensor:
+        x = self.stem(x)
+        for block, gate in zip(self.blocks, gates, strict=True):
+            x = block.gated(x, gate)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("block", "position", "anchor"), [(TwoReaders, "pre", "branch"), (MixedFirst, "identity", "shortcut")]
+)
+def test_places_that_no_module_has(block: type[nn.Module], position: str, anchor: str) -> None:
+    torch.manual_seed(0)
+    plain = Stack(block).eval()
+    sites = find_sites(plain, position=position, input_size=(3, 16, 16))
+    assert [(site.path, site.anchor) for site in sites] == [(f"blocks.{index}", anchor) for index in (0, 1)]
+    gates = tuple(SqueezeExcite(8, 4) for _ in sites)
+    built = insert(
+        copy.deepcopy(plain), [(site, 4) for site in sites], lambda site, _: gates[sites.index(site)]
+    )
+    image = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(built(image), plain.gated(image, gates))
+        assert not torch.equal(built(image), plain(image))
+    assert set(plain.state_dict()) == {key for key in built.state_dict() if ".se_shortcut." not in key}
+
+
+@pytest.mark.parametrize(
+    ("name", "position", "module", "channels"),
+    [
+        # One ReLU for all three activations: the convolution that reads the tensor is the host.
+        ("dla46x_c", "conv3x3", "level2.tree1.conv3", 64),
+        # The norm permutes its map and back.
+        ("test_convnext3", "conv3x3", "stages.0.blocks.0.norm", 32),
+        # Activations with a gain.
+        ("dm_nfnet_f0", "conv3x3", "stages.0.0.act3", 128),
+        # Convolutions side by side, concatenated.
+        ("mixnet_s", "conv3x3", "blocks.0.0.bn1.act", 16),
+        ("fasternet_t0", "conv3x3", "stages.0.blocks.0.spatial_mixing", 40),
+        ("res2next50", "conv3x3", "layer1.0.drop_block", 128),
+        # No activation follows.
+        ("starnet_s050", "conv3x3", "stages.0.1.dwconv.bn", 16),
+        # The sum and the channels that nothing was added to.
+        ("rexnet_100", "post", "features.2", 38),
+    ],
+)
+def test_positions_by_hand(name: str, position: str, module: str, channels: int) -> None:
+    sites = [site for site in find_sites(name, position=position) if site.position == position]
+    assert (sites[0].path, sites[0].channels) == (module, channels)
