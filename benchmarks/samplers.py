@@ -311,8 +311,7 @@ SPACES = {"4,096": (6, 4), "10,000": (4, 10), "1,000,000": (6, 10), "2^20": (20,
 def speed(observations: int, suggestions: int) -> str:
     """Markdown: seconds of a suggestion of ours after so many random readings, on each of `SPACES`.
 
-    The first one works out the known costs of all points and fits the model from nothing, as after a resume;
-    among the others is one that fits again.
+    The first one works out the known costs of all points and fits the model from nothing, as after a resume.
     """
     import optuna
     from optuna.distributions import CategoricalDistribution
