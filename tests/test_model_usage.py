@@ -73,12 +73,18 @@ class Case:
 
     def program(self, model: nn.Module) -> torch.export.ExportedProgram:
         if model is not self.built:
-            return torch.export.export(model, (self.images(),))
+            return self._exported(model)
         return self._program
 
     @cached_property
     def _program(self) -> torch.export.ExportedProgram:
-        return torch.export.export(self.built, (self.images(),))
+        return self._exported(self.built)
+
+    def _exported(self, model: nn.Module) -> torch.export.ExportedProgram:
+        with warnings.catch_warnings():
+            # Attention biases that timm's modules keep between calls.
+            warnings.filterwarnings("ignore", "The tensor attributes .* were assigned during export")
+            return torch.export.export(model, (self.images(),))
 
 
 def _with_weights_that_show(model: nn.Module) -> nn.Module:
