@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from se_nas.architecture import ABSENT, Site
-from se_nas.backbones.shortcut import GATE_NAME, gate_shortcut
+from se_nas.backbones.shortcut import GATE_NAME, REWRITTEN, gate_shortcut
 from se_nas.errors import BackboneError
 
 _HOST = "gated_host"
@@ -121,7 +121,7 @@ def insert(
                 if not _is_empty(module):
                     raise BackboneError(f"{site.slot!r} holds a {type(module).__name__} already.")
                 new = se.train(model.training)
-            elif site.anchor in ("shortcut", "branch"):
+            elif site.anchor in REWRITTEN:
                 assert module is not None
                 gate_shortcut(module, se, site.anchor)
                 continue
@@ -140,7 +140,7 @@ def gate_at(model: nn.Module, site: Site) -> nn.Module:
     """
     module = _locate(model, site.slot or site.path)[2]
     if not site.native and not site.slot:
-        name = GATE_NAME if site.anchor == "shortcut" else getattr(module, "gate_name", "")
+        name = GATE_NAME if site.anchor in REWRITTEN else getattr(module, "gate_name", "")
         module = module._modules.get(name) if module is not None else None
     if module is None or _is_empty(module):
         raise BackboneError(f"the model has no gate at {site.path!r}.")

@@ -17,6 +17,8 @@ from torch import fx, nn
 from se_nas.errors import BackboneError
 
 GATE_NAME = "se_shortcut"
+REWRITTEN = ("shortcut", "branch")
+"""Anchors of sites whose block gets another forward pass; the block holds the gate as ``GATE_NAME``."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _ADDITION_METHODS = ("add", "add_")
 _FROZEN_BY_TRACING = ("dropout", "drop_path", "drop_block", "batch_norm")

@@ -163,7 +163,7 @@ def standalone_source(architecture: Architecture, network: Any, input_size: tupl
         raise ConfigError(
             "sites with channels first and channels last in one network have no standalone form."
         )
-    needs_shortcut = any(row[1] in ("shortcut", "branch") for row in rows)
+    needs_shortcut = any(row[1] in shortcut.REWRITTEN for row in rows)
     kwargs = {**dict(architecture.timm_kwargs), "num_classes": network.num_classes}
     if input_size[0] != 3:
         kwargs["in_chans"] = input_size[0]

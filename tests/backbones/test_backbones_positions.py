@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from se_nas import Architecture, build_model, find_sites
-from se_nas.backbones import insert, positions, usual_position
+from se_nas.backbones import gate_at, insert, positions, usual_position
 from se_nas.blocks import SqueezeExcite
 from se_nas.errors import BackboneError
 
@@ -220,6 +220,7 @@ def test_places_that_no_module_has(block: type[nn.Module], position: str, anchor
     built = insert(
         copy.deepcopy(plain), [(site, 4) for site in sites], lambda site, _: gates[sites.index(site)]
     )
+    assert [gate_at(built, site) for site in sites] == list(gates)
     image = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         assert torch.equal(built(image), plain.gated(image, gates))
