@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
@@ -13,6 +15,9 @@ _RELATIVE = 0.03
 """Prior guess of the residual variance, as a share of the gains' own."""
 _FLOOR = 0.005
 """Least prior deviation of the residual: a handful of equal gains prove nothing."""
+_MARGIN = 1.0
+"""Points beyond 0 and 100 %, which thus stay finite."""
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 
 
 class CurveModel:
@@ -53,3 +58,17 @@ class CurveModel:
         scale = self._variance * (1 + 1 / self._count + float(x @ np.linalg.solve(self._matrix, x)))
         deviation = float(np.sqrt(scale * self._dof / (self._dof - 2)))
         return mean, deviation, float(t.sf((level - mean) / np.sqrt(scale), self._dof))
+
+
+def stretched(accuracy: float) -> float:
+    """Logit of an accuracy in percent: near 100 a point is worth more, and learning curves are alike."""
+    inside = min(max(accuracy, 0.0), 100.0)
+    return math.log((inside + _MARGIN) / (100.0 + _MARGIN - inside))
+
+
+def in_percent(mean: float, sd: float) -> tuple[float, float]:
+    """Mean and deviation of the accuracy in percent of which `stretched` is normal."""
+    values = (100.0 + 2 * _MARGIN) / (1 + np.exp(-(mean + sd * _NODES))) - _MARGIN
+    weights = _WEIGHTS / _WEIGHTS.sum()
+    centre = float(weights @ values)
+    return centre, float(np.sqrt(weights @ (values - centre) ** 2))

@@ -24,16 +24,13 @@ from numpy.typing import NDArray
 from se_nas.errors import ConfigError, nearest
 from se_nas.pareto import ranks
 from se_nas.study._acquisition import free_boxes, front_of, improvement, volume
-from se_nas.study._curves import CurveModel
+from se_nas.study._curves import CurveModel, in_percent, stretched
 
 if TYPE_CHECKING:
     from optuna import Study
 
 Array = NDArray[np.float64]
 RULES = ("curves", "moasha")
-_MARGIN = 1.0
-"""Points beyond 0 and 100 %, which thus stay finite."""
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 MAX_OBJECTIVES = 3
 """Of the expected improvement of the hypervolume; with more, the chance alone decides."""
 RECORD = "se_nas:curve"
@@ -261,8 +258,8 @@ class EarlyStopping:
             return None
         record = Record(candidate=candidate, rungs={rung: float(curve[rung - 1]) for rung in reached})
         model = CurveModel(*self._training(finished, reached[-1]))
-        z, dz, _ = model.predict(self._row(record, reached[-1]), _stretched(record.rungs[reached[-1]]))
-        return _percent(z, dz)
+        z, dz, _ = model.predict(self._row(record, reached[-1]), stretched(record.rungs[reached[-1]]))
+        return in_percent(z, dz)
 
     def is_control(self, number: int) -> bool:
         """The same answer in every worker, whenever it asks."""
@@ -301,18 +298,17 @@ class EarlyStopping:
 
     def _curves(self, record: Record, epoch: int, others: Sequence[Record]) -> Decision:
         finished = self._finished(others)
-        needed = self._min_finished
         learned = [r for r in finished if epoch in r.rungs]
-        if len(learned) < needed:
-            return Decision(stop=False, reason=f"{len(learned)} of {needed} finished candidates")
+        if len(learned) < self._min_finished:
+            return Decision(stop=False, reason=f"{len(learned)} of {self._min_finished} finished candidates")
         cheaper = [r.final for r in finished if r.final is not None and _no_dearer(r, record)]
         if not cheaper:
             return Decision(stop=False, reason="nothing finished is as cheap", probability=1.0)
         model = CurveModel(*self._training(learned, epoch))
         z, dz, chance = model.predict(
-            self._row(record, epoch), _stretched(record.rungs[epoch]), level=_stretched(max(cheaper))
+            self._row(record, epoch), stretched(record.rungs[epoch]), level=stretched(max(cheaper))
         )
-        mean, sd = _percent(z, dz)
+        mean, sd = in_percent(z, dz)
         gain = _gain(record, mean, sd, finished, others)
         reason = (
             f"epoch {epoch}: {mean:.2f} ± {sd:.2f} expected, {max(cheaper):.2f} needed, chance {chance:.3f}"
@@ -341,15 +337,15 @@ class EarlyStopping:
         before = [
             rung for rung in self.rungs if rung < epoch and math.isfinite(record.rungs.get(rung, math.nan))
         ]
-        at = _stretched(record.rungs[epoch])
-        gain = at - _stretched(record.rungs[before[-1]]) if before else 0.0
+        at = stretched(record.rungs[epoch])
+        gain = at - stretched(record.rungs[before[-1]]) if before else 0.0
         return [at, gain, *record.candidate.costs, *record.candidate.features]
 
     def _training(self, records: Sequence[Record], epoch: int) -> tuple[Array, Array]:
         """Rows (n, n_features) and what the candidates still gained after ``epoch`` (n,)."""
         usable = [r for r in records if math.isfinite(r.rungs.get(epoch, math.nan)) and r.final is not None]
         rows = np.array([self._row(r, epoch) for r in usable])
-        return rows, np.array([_stretched(r.final or 0.0) - _stretched(r.rungs[epoch]) for r in usable])
+        return rows, np.array([stretched(r.final or 0.0) - stretched(r.rungs[epoch]) for r in usable])
 
 
 def rungs_of(epochs: int, reduction: float, min_epochs: int = 1) -> tuple[int, ...]:
@@ -377,20 +373,6 @@ def _gain(
     deviation[0, 0] = sd
     gain = float(improvement(me, deviation, *free_boxes(values, reference))[0])
     return gain / whole if whole > 0 else math.inf
-
-
-def _stretched(accuracy: float) -> float:
-    """Logit of an accuracy in percent: near 100 a point is worth more, and learning curves are alike."""
-    inside = min(max(accuracy, 0.0), 100.0)
-    return math.log((inside + _MARGIN) / (100.0 + _MARGIN - inside))
-
-
-def _percent(mean: float, sd: float) -> tuple[float, float]:
-    """Mean and deviation of the accuracy of which `_stretched` is normal."""
-    values = (100.0 + 2 * _MARGIN) / (1 + np.exp(-(mean + sd * _NODES))) - _MARGIN
-    weights = _WEIGHTS / _WEIGHTS.sum()
-    centre = float(weights @ values)
-    return centre, float(np.sqrt(weights @ (values - centre) ** 2))
 
 
 def _no_dearer(one: Record, other: Record) -> bool:
