@@ -31,11 +31,14 @@ class Prepared:
         run: does one inference and returns when it has ended, the device's work included.
         peak_memory: bytes that one inference holds at most, weights and images included; None if unknown.
         versions: programs that the timing depends on besides torch and timm.
+        move: puts weights and images elsewhere in memory, in milliseconds; None where that takes longer or
+            cannot be done. Where they lie is worth about 1 % of the time, so it is drawn anew for every quartet.
     """
 
     run: Callable[[], object]
     peak_memory: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    move: Callable[[], object] | None = None
 
 
 class Backend(Protocol):

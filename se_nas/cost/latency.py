@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -114,28 +113,16 @@ class LatencyMeter:
         """
         self._check(arch, width, max_seconds, min_pairs)
         if arch.is_plain:
-            measured = self._pairs([self._baseline], [self._baseline], width, max_seconds, min_pairs)
+            measured = self._pairs(self._baseline, width, max_seconds, min_pairs)
             return replace(measured, ratio=1.0, interval=(1.0, 1.0), median_ms=measured.baseline_ms)
-        return self._pairs(*self._both(arch), width, max_seconds, min_pairs)
+        return self._pairs(self._prepare(arch), width, max_seconds, min_pairs)
 
     def measure_against_itself(
         self, *, width: float = 0.01, max_seconds: float = 60.0, min_pairs: int = 30
     ) -> Latency:
         """An A/A measurement: the unmodified backbone, built twice. The interval should hold 1."""
         self._check(self.plain, width, max_seconds, min_pairs)
-        return self._pairs(*self._both(self.plain), width, max_seconds, min_pairs)
-
-    def _both(self, arch: Architecture) -> tuple[list[Prepared], list[Prepared]]:
-        """The unmodified backbone and ``arch``, each built twice where that takes little.
-
-        Where a network's weights and feature maps come to lie in memory is worth about 1 % of its time, and what is
-        built later mostly lies better. In the order A B B A, as it is timed, that cancels.
-        """
-        with self._threads():
-            if (self.settings.backend, self.settings.mode) != ("torch", "eager"):
-                return [self._baseline], [self._prepare(arch)]
-            built = [self._prepare(each) for each in (self.plain, arch, arch, self.plain)]
-            return [built[0], built[3]], [built[1], built[2]]
+        return self._pairs(self._prepare(self.plain), width, max_seconds, min_pairs)
 
     @property
     def sees_gates(self) -> bool:
@@ -173,21 +160,20 @@ class LatencyMeter:
             with device_lock(self._device):
                 return gate_shares(candidate.run, gates, max_seconds=max_seconds)
 
-    def _pairs(
-        self,
-        baselines: list[Prepared],
-        candidates: list[Prepared],
-        width: float,
-        max_seconds: float,
-        min_pairs: int,
-    ) -> Latency:
+    def _pairs(self, candidate: Prepared, width: float, max_seconds: float, min_pairs: int) -> Latency:
         with self._threads(), device_lock(self._device), _infeasible_if_out_of_memory():
             start = time.monotonic()
-            one, other = (self._in_turn(builds) for builds in (baselines, candidates))
-            for side in (one, other):
-                warm_up(side, max_seconds=max_seconds * _WARM_UP_SHARE / 2)
-            left = max_seconds - (time.monotonic() - start)
-            pairs = measure_pairs(one, other, width=width, max_seconds=left, min_pairs=min_pairs)
+            one, other = (_timer(side.run, self._iterations) for side in (self._baseline, candidate))
+            for timed in (one, other):
+                warm_up(timed, max_seconds=max_seconds * _WARM_UP_SHARE / 2)
+            pairs = measure_pairs(
+                one,
+                other,
+                width=width,
+                max_seconds=max_seconds - (time.monotonic() - start),
+                min_pairs=min_pairs,
+                before_quartet=_mover(self._baseline, candidate),
+            )
             found = conditions(self.settings, self._device, self._baseline.versions)
         median_ms, baseline_ms = _median(pairs.candidate), _median(pairs.baseline)
         note = None
@@ -205,16 +191,12 @@ class LatencyMeter:
             repetitions=len(pairs.candidate),
             baseline_ms=baseline_ms,
             throughput=1000 * self.settings.batch_size / median_ms,
-            peak_memory=candidates[0].peak_memory,
+            peak_memory=candidate.peak_memory,
             conditions=found,
             narrow_enough=pairs.narrow_enough,
             seconds=pairs.seconds,
             note=note,
         )
-
-    def _in_turn(self, builds: list[Prepared]) -> Callable[[], float]:
-        timers = itertools.cycle([_timer(build.run, self._iterations) for build in builds])
-        return lambda: next(timers)()
 
     def _check(self, arch: Architecture, width: float, max_seconds: float, min_pairs: int) -> None:
         if (arch.backbone, arch.timm_kwargs) != (self.plain.backbone, self.plain.timm_kwargs):
@@ -236,7 +218,7 @@ class LatencyMeter:
         from se_nas.model import build_model
 
         # Measuring must not move the random numbers of a training that goes on in the same process.
-        with torch.random.fork_rng(devices=[]), _infeasible_if_out_of_memory():
+        with self._threads(), torch.random.fork_rng(devices=[]), _infeasible_if_out_of_memory():
             model = build_model(arch, num_classes=self.settings.num_classes).eval()
             image = torch.randn(1, *self.settings.input_size)
             with torch.inference_mode():
@@ -310,6 +292,25 @@ def _timer(run: Callable[[], object], iterations: int) -> Callable[[], float]:
 
     timed = timeit(num_iters=iterations)(run)
     return lambda: float(timed()["median"]) * 1000
+
+
+def _mover(baseline: Prepared, candidate: Prepared) -> Callable[[], None]:
+    """Gives both sides other places in memory, each first as often as the other.
+
+    They run once each before they are timed again, the baseline last: so either follows itself once and the
+    other side once in A B B A.
+    """
+    sides = [side.move for side in (baseline, candidate) if side.move is not None]
+
+    def move() -> None:
+        for side in sides:
+            side()
+        sides.reverse()
+        if sides:
+            candidate.run()
+            baseline.run()
+
+    return move
 
 
 def _median(times: Any) -> float:

@@ -59,6 +59,7 @@ def measure_pairs(
     width: float,
     max_seconds: float,
     min_pairs: int,
+    before_quartet: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Pairs:
     """Time A B B A, A B B A, … until the interval of the ratio is narrow or the time is up.
@@ -69,6 +70,8 @@ def measure_pairs(
         width: wanted width of the interval, above 0; 0.01 is one percent of the ratio's unit.
         max_seconds: time limit; eight pairs are measured in any case.
         min_pairs: pairs before the first look.
+        before_quartet: draws anew what timings of the same two functions have in common, such as their places
+            in memory, so that the interval covers it.
         clock: seconds that pass.
     """
     start = clock()
@@ -77,6 +80,7 @@ def measure_pairs(
     looks = look_schedule(min_pairs)
     next_look = next(looks)
     while True:
+        before_quartet()
         a_first, b_first, b_second, a_second = baseline(), candidate(), candidate(), baseline()
         a_times += (a_first, a_second)
         b_times += (b_first, b_second)

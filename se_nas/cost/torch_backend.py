@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,7 +65,22 @@ def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prep
         run()
         held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), images))
         peak = torch.cuda.max_memory_allocated(device) - before + held
-    return Prepared(run=run, peak_memory=peak)
+    # A captured graph knows addresses, a compiled network may.
+    move = _mover((*model.parameters(), *model.buffers(), images)) if settings.mode == "eager" else None
+    return Prepared(run=run, peak_memory=peak, move=move)
+
+
+def _mover(tensors: Sequence[Tensor]) -> Callable[[], None]:
+    """Copies one tensor after the other, in random order: each may get the place that another has just left."""
+    order = list(tensors)
+    generator = random.Random(0)
+
+    def move() -> None:
+        generator.shuffle(order)
+        for tensor in order:
+            tensor.data = tensor.data.clone()
+
+    return move
 
 
 def _captured(model: nn.Module, images: Tensor) -> Callable[[Tensor], None]:

@@ -86,6 +86,36 @@ def test_torch_casts_weights_and_images() -> None:
     assert model.conv.weight.dtype == torch.bfloat16
 
 
+def test_a_network_moves_in_memory_and_stays_what_it_is() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+    ).eval()
+    model[3].weight = model[2].weight
+    recorder = Recorder().eval()
+    model.append(recorder)
+    recorder.conv = nn.Conv2d(4, 4, 1)
+    settings = LatencySettings(input_size=(3, 8, 8), channels_last=True)
+    prepared = torch_backend.prepare(model, torch.randn(2, 3, 8, 8), settings)
+    tensors = [*model.parameters(), *model.buffers()]
+    before = [(tensor.data_ptr(), tensor.clone(), tensor.stride()) for tensor in tensors]
+    prepared.run()
+    prepared.move()
+    prepared.run()
+    assert [id(tensor) for tensor in (*model.parameters(), *model.buffers())] == [id(t) for t in tensors]
+    for tensor, (place, values, strides) in zip(tensors, before, strict=True):
+        assert torch.equal(tensor, values)
+        assert tensor.stride() == strides
+        assert tensor.data_ptr() != place
+    assert model[3].weight.data_ptr() == model[2].weight.data_ptr(), "shared weights stay shared"
+    assert torch.equal(recorder.seen[-1], recorder.seen[-2])
+
+
+@pytest.mark.slow
+def test_what_may_know_addresses_is_not_moved() -> None:
+    settings = LatencySettings(input_size=(3, 8, 8), mode="compile")
+    assert torch_backend.prepare(nn.Conv2d(3, 4, 3).eval(), torch.zeros(1, 3, 8, 8), settings).move is None
+
+
 def test_peak_memory_by_hand() -> None:
     """Two 1x1 convolutions in a row: weights, images, and both outputs of 4x8x8 floats at the second."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.Conv2d(4, 4, 1, bias=False)).eval()

@@ -69,16 +69,27 @@ def test_the_backbone_itself_has_a_ratio_of_one(fake: list[nn.Module]) -> None:
     assert len(fake) == 2
 
 
-def test_both_networks_are_built_in_the_order_in_which_they_are_timed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What is built later lies better in memory; in this order neither side gains."""
-    meter = LatencyMeter(SE, LatencySettings(input_size=SIZE, threads=1))
-    built: list[Architecture] = []
-    prepare = meter._prepare
-    monkeypatch.setattr(meter, "_prepare", lambda arch: (built.append(arch), prepare(arch))[1])
-    meter.measure(SE, width=1.0, max_seconds=0.1)
-    assert built == [meter.plain, SE, SE, meter.plain]
+def test_both_networks_move_before_every_quartet(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    def prepare(model: nn.Module, images: torch.Tensor, settings: LatencySettings) -> Prepared:
+        name = "B" if any("SqueezeExcite" in type(module).__name__ for module in model.modules()) else "A"
+        return Prepared(
+            run=lambda: events.append(name.lower()),
+            move=lambda: events.append(f"move {name}"),
+        )
+
+    def timer(run: Callable[[], object], iterations: int) -> Callable[[], float]:
+        return lambda: (run(), 1.0)[1]
+
+    monkeypatch.setitem(backends._BUILT_IN, "fake", prepare)
+    monkeypatch.setattr(latency, "_timer", timer)
+    meter = LatencyMeter(SE, LatencySettings(input_size=SIZE, backend="fake"))
+    assert meter.measure(SE).repetitions == 30
+    quartets = events[events.index("move A") :]
+    first = ["move A", "move B", *"baabba"]
+    second = ["move B", "move A", *"baabba"]
+    assert quartets == (first + second) * 7 + first
 
 
 def test_a_meter_serves_other_positions_but_no_other_backbone(fake: list[nn.Module]) -> None:
