@@ -5,6 +5,7 @@ divided by timm's of the same round; the table has the median of these ratios an
 test, 95 %). The largest difference of each form's output from timm's, with the same weights, is beside it.
 
     python benchmarks/se_block.py [--device cuda] [--compiled] [--training] [--shapes 1x64x56 16x256x14]
+    python benchmarks/se_block.py --passes  # the passes over the map alone, which no form of the block can spare
 """
 
 from __future__ import annotations
@@ -67,6 +68,18 @@ def measure(
     runs: dict[str, Callable[[], object]], synchronize: Callable[[], object], seconds: float
 ) -> dict[str, tuple[float, float, float]]:
     """Median ratio to the first form and the interval of the median, by form."""
+    found = readings(runs, synchronize, seconds)
+    first = next(iter(found.values()))
+    return {
+        name: _median_with_interval([own / timms for own, timms in zip(values, first, strict=True)])
+        for name, values in found.items()
+    }
+
+
+def readings(
+    runs: dict[str, Callable[[], object]], synchronize: Callable[[], object], seconds: float
+) -> dict[str, list[float]]:
+    """Seconds of one run by form, in rounds in which each has its turn; as many rounds for all."""
     names = list(runs)
 
     def timed(name: str, count: int) -> float:
@@ -81,15 +94,14 @@ def measure(
         timed(name, 3)
     # One reading takes about two milliseconds, long against the clock and short against drifts.
     count = max(1, round(2e-3 / timed(names[0], 3)))
-    ratios: dict[str, list[float]] = {name: [] for name in names}
+    found: dict[str, list[float]] = {name: [] for name in names}
     end, rounds = time.monotonic() + seconds, 0
     while rounds < 15 or (time.monotonic() < end and rounds < 200):
         turned = names[rounds % len(names) :] + names[: rounds % len(names)]
-        readings = {name: timed(name, count) for name in turned}
-        for name in names:
-            ratios[name].append(readings[name] / readings[names[0]])
+        for name in turned:
+            found[name].append(timed(name, count))
         rounds += 1
-    return {name: _median_with_interval(values) for name, values in ratios.items()}
+    return found
 
 
 def _median_with_interval(values: list[float]) -> tuple[float, float, float]:
@@ -140,6 +152,35 @@ def table(shapes: list[str], *, device: str, compiled: bool, training: bool, sec
             print(f"| {shape} | {name} | {' | '.join(cells)} | {max(errors.values()):.0e} |", flush=True)
 
 
+def passes(shapes: list[str], *, device: str, seconds: float) -> None:
+    """Print the time of the mean over the map, and of its product into a new map and in place.
+
+    The block reads the map once for the mean and once for the product. So the two passes in place, as a share of
+    the two passes with a new map, are about what a form in place can take of the time of one that is not.
+    """
+    synchronize = torch.cuda.synchronize if device == "cuda" else _nothing
+    print("\n### passes alone, µs\n")
+    print("| shape | format | mean | product, new map | product, in place | share of both in place |")
+    print("|---|---|---|---|---|---|")
+    for shape in shapes:
+        batch, channels, side = map(int, shape.split("x"))
+        gate = torch.ones(batch, channels, 1, 1, device=device)
+        for name, memory_format in FORMATS.items():
+            x = torch.randn(batch, channels, side, side, device=device).to(memory_format=memory_format)
+            runs: dict[str, Callable[[], object]] = {
+                "mean": lambda x=x: x.mean((2, 3)),
+                "new": lambda x=x, gate=gate: x * gate,
+                "in place": lambda x=x, gate=gate: x.mul_(gate),
+            }
+            with torch.inference_mode():
+                mean, new, in_place = (
+                    1e6 * statistics.median(values)
+                    for values in readings(runs, synchronize, seconds).values()
+                )
+            share = (mean + in_place) / (mean + new)
+            print(f"| {shape} | {name} | {mean:.0f} | {new:.0f} | {in_place:.0f} | {share:.2f} |", flush=True)
+
+
 @torch.no_grad()
 def _open(net: nn.Module) -> None:
     """Gates of 1: a map that is scaled in place in every reading must not fade to slow subnormal numbers."""
@@ -175,12 +216,16 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=SHAPES, help="batch x channels x side")
     parser.add_argument("--compiled", action="store_true", help="also under torch.compile")
     parser.add_argument("--training", action="store_true", help="also forward and backward")
+    parser.add_argument("--passes", action="store_true", help="the passes over the map alone")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each row of a table")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     print(machine() + (f", {torch.cuda.get_device_name()}" if args.device == "cuda" else ""))
+    if args.passes:
+        passes(args.shapes, device=args.device, seconds=args.seconds)
+        return
     print("Time as a share of timm's SEModule: below 1 is faster.")
     for training in [False, True] if args.training else [False]:
         for compiled in [False, True] if args.compiled else [False]:

@@ -144,7 +144,8 @@ class LinearSqueezeExcite(nn.Module):
     Args:
         reduce, act, expand, gate: the layers of the block, in order.
         gate_scale: constant factor of the gate.
-        in_place: scale the input itself; only where nothing else reads it. Not done while autograd records.
+        in_place: scale the input itself; only where nothing else reads it. Not done while autograd records, nor
+            for a single image with the channels last on several CPU threads, unless compiled.
         channels_last: the input is (N, H, W, C) rather than (N, C, H, W).
     """
 
@@ -173,9 +174,20 @@ class LinearSqueezeExcite(nn.Module):
         if self.gate_scale != 1.0:
             gate = self.gate_scale * gate
         gate = gate[:, None, None, :] if self.dims == (1, 2) else gate[:, :, None, None]
-        if self.in_place and not torch.is_grad_enabled():
+        if self.in_place and not torch.is_grad_enabled() and not self._is_split_two_ways(x):
             return x.mul_(gate)
         return x * gate
+
+    def _is_split_two_ways(self, x: Tensor) -> bool:
+        """Whether writing into ``x`` takes memory from other cores, which can cost more than a second map.
+
+        With the channels last, the mean is split among threads by channels and the product by pixels. In batches
+        a second map costs more than that.
+        """
+        if torch.compiler.is_compiling() or not x.is_cpu or len(x) > 1:
+            return False
+        channels_last = self.dims == (1, 2) or not x.is_contiguous()
+        return channels_last and torch.get_num_threads() > 1
 
 
 def optimize_for_inference(

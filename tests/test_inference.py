@@ -166,6 +166,28 @@ class _Views(nn.Module):
         return self.se(first) + second + x[:, :8]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_threads_that_split_a_map_in_two_ways_do_not_write_into_it(
+    threads: int, count: int, memory_format: torch.memory_format
+) -> None:
+    net = optimize_for_inference(_Net(nn.Conv2d(3, 8, 3)), input_size=SIZE)
+    x = torch.randn(count, 8, 9, 9).to(memory_format=memory_format)
+    overwritten = x.clone()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            result = net.se(overwritten)
+            compiled = torch.compile(net.se, backend="aot_eager", fullgraph=True)
+            torch.testing.assert_close(compiled(x.clone()), result)
+    finally:
+        torch.set_num_threads(before)
+    two_ways = threads > 1 and count == 1 and memory_format == torch.channels_last
+    assert torch.equal(overwritten, x if two_ways else result)
+
+
 def test_views_are_not_overwritten() -> None:
     net = _Views().eval()
     fast = optimize_for_inference(net, input_size=SIZE)
