@@ -57,4 +57,13 @@ def main() -> None:
         raise SystemExit(INTERRUPTED) from None
 
 
-from se_nas.cli import models, results, retraining, runs  # noqa: E402, F401  (they register their commands)
+from se_nas.cli import models, results, retraining, runs  # noqa: E402  (they register their commands)
+
+_ORDER = [
+    *(runs.search, runs.resume),
+    *(results.show, results.report, results.export, retraining.retrain),
+    *(results.compare, results.dashboard),
+    *(models.inspect, models.spaces, models.profile),
+]
+"""Commands as a user meets them, which is how ``--help`` lists them."""
+app.registered_commands.sort(key=lambda command: _ORDER.index(command.callback))

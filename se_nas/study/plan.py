@@ -231,9 +231,7 @@ def resolve(
         data = data.with_statistics(frozen["data"]["mean"], frozen["data"]["std"])
     else:
         model = candidate_model(config, dearest, data, config.seed)
-        if config.pretrained or config.checkpoint is not None:
-            own = resolve_model_data_config(model)
-            data = data.with_statistics(own["mean"], own["std"])
+        data = as_weights_want(data, config, model)
         runtime = Runtime.decide(model, recipe, str(device))
         recipe, runtime, epoch_seconds, compilation = schedule(
             config, recipe, runtime, model, data, space, progress
@@ -286,6 +284,14 @@ def candidate_model(
             num_classes=data.num_classes,
             checkpoint=config.checkpoint,
         )
+
+
+def as_weights_want(data: ImageData, config: SearchConfig, model: nn.Module) -> ImageData:
+    """The images, normalised as in the training that the configuration's weights come from, if from any."""
+    if not config.pretrained and config.checkpoint is None:
+        return data
+    own = resolve_model_data_config(model)
+    return data.with_statistics(own["mean"], own["std"])
 
 
 def _latency_settings(config: SearchConfig, data: ImageData, device: str) -> LatencySettings:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from timm.data import resolve_model_data_config
 from torch import nn
 
 from se_nas.architecture import Architecture
@@ -29,7 +28,7 @@ from se_nas.run import read_json, write_json
 from se_nas.study.config import SearchConfig
 from se_nas.study.events import Progress
 from se_nas.study.interrupts import Interrupts
-from se_nas.study.plan import load_images, recipe_of
+from se_nas.study.plan import as_weights_want, load_images, recipe_of
 from se_nas.study.session import data_facts
 from se_nas.training import (
     Context,
@@ -219,9 +218,8 @@ def _prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_
     model = job.model()
     if start is not None:
         data = data.with_statistics(manifest["data"]["mean"], manifest["data"]["std"])
-    elif config.pretrained or config.checkpoint is not None:
-        own = resolve_model_data_config(model)
-        data = data.with_statistics(own["mean"], own["std"])
+    else:
+        data = as_weights_want(data, config, model)
     return replace(job, data=data, runtime=Runtime.decide(model, recipe, str(resolved)))
 
 

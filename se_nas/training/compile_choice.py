@@ -83,7 +83,7 @@ def choose_compile(
         most = candidates * context.epochs * _steps(context) * SLOWEST_STEP if seconds is None else seconds
         if most < (WORTH_CAPTURING if kind == "cuda" else limit):
             return CompileChoice(compile=False, reason=_too_short(most, limit))
-    eager = _measure(model, context)
+    eager = _measure(model, context, replace(context.runtime, compile=False, graphs=False))
     total = candidates * context.epochs * eager.epoch if seconds is None else seconds
     found = CompileChoice(compile=False, reason="", eager_step=eager.step)
     if kind == "cuda" and (asked == "on" or total >= WORTH_CAPTURING):
@@ -94,7 +94,7 @@ def choose_compile(
     began = time.perf_counter()
     try:
         with compilation_errors():
-            fast = _measure(model, context, compile=True, graphs=found.graphs)
+            fast = _measure(model, context, replace(context.runtime, compile=True, graphs=found.graphs))
     except CompilationError as error:
         return replace(found, reason=f"off: compiling fails here: {error}{found.reason}")
     spent = time.perf_counter() - began
@@ -122,7 +122,7 @@ def _try_graphs(model: nn.Module, context: Context, found: CompileChoice) -> Com
     """``found`` with CUDA graphs decided; its reason tells of them, to stand behind another."""
     runtime = replace(context.runtime, graphs=True, compile=False)
     began = time.perf_counter()
-    step = _time_steps(model, context, runtime).step
+    step = _measure(model, context, runtime).step
     spent = time.perf_counter() - began
     if not runtime.graphs:
         return replace(found, reason=f"; no CUDA graphs: {runtime.graphs_error}")
@@ -141,11 +141,7 @@ def _steps(context: Context) -> int:
     return len(context.data.train) // effective_batch(context.recipe, context.data.train)
 
 
-def _measure(model: nn.Module, context: Context, *, compile: bool = False, graphs: bool = False) -> StepTime:
-    return _time_steps(model, context, replace(context.runtime, compile=compile, graphs=graphs))
-
-
-def _time_steps(model: nn.Module, context: Context, runtime: Runtime) -> StepTime:
+def _measure(model: nn.Module, context: Context, runtime: Runtime) -> StepTime:
     return measure_step_time(model, replace(context, runtime=runtime, curve=[]))
 
 

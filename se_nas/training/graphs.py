@@ -64,14 +64,9 @@ def _capture(model: nn.Module, runtime: Runtime, images: torch.Tensor) -> nn.Mod
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     through = _Through(model)
     try:
-        # A cache of casted weights would be filled by passes that are not part of the graph.
-        autocast = torch.autocast(
-            images.device.type,
-            dtype=runtime.dtype,
-            enabled=runtime.precision != "fp32",
-            cache_enabled=False,
-        )
         devices = [images.device] if images.is_cuda else []
+        # A cache of casted weights would be filled by passes that are not part of the graph.
+        autocast = runtime.autocast(cache_enabled=False)
         with torch.random.fork_rng(devices), compilation_errors(), memory_limit(), autocast:
             torch.cuda.make_graphed_callables(through, (images.clone(),), allow_unused_input=True)
     except OutOfMemoryError:

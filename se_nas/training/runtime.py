@@ -91,10 +91,13 @@ class Runtime:
     def dtype(self) -> torch.dtype:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
-    def autocast(self) -> torch.autocast:
-        """The autocast region of forward passes."""
+    def autocast(self, *, cache_enabled: bool = True) -> torch.autocast:
+        """The autocast region of forward passes; casted weights are kept within it, where the cache is on."""
         return torch.autocast(
-            torch.device(self.device).type, dtype=self.dtype, enabled=self.precision != "fp32"
+            torch.device(self.device).type,
+            dtype=self.dtype,
+            enabled=self.precision != "fp32",
+            cache_enabled=cache_enabled,
         )
 
     def place(self, model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What several tests of the study share: a backbone of two sites, and a search in a process of its own."""
+"""What several tests of the study share: a backbone of two sites, a short search, one in a process of its own."""
 
 import textwrap
 
@@ -15,6 +15,14 @@ SITES = tuple(
     )
     for stage in range(2)
 )
+
+SEARCH = {
+    "backbone": "test_resnet",
+    "objectives": "accuracy,macs",
+    "recipe": {"preset": "tiny", "batch_size": 128, "precision": "fp32"},
+    "epochs": 1,
+    "device": "cpu",
+}
 
 
 def search_script(config):

@@ -2,6 +2,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from small_cases import SEARCH
 
 from se_nas.cost import Budget
 from se_nas.errors import ConfigError, InfeasibleError
@@ -13,16 +14,8 @@ from se_nas.study.plan import resolve
 
 
 def config(tmp_path, **changes):
-    values = {
-        "backbone": "test_resnet",
-        "objectives": "accuracy,params",
-        "recipe": {"preset": "tiny", "batch_size": 128, "precision": "fp32"},
-        "epochs": 1,
-        "device": "cpu",
-        "final_seeds": 0,
-        "runs": str(tmp_path / "runs"),
-    }
-    return SearchConfig(**{**values, **changes})
+    given = {"objectives": "accuracy,params", "final_seeds": 0, "runs": str(tmp_path / "runs"), **changes}
+    return SearchConfig(**{**SEARCH, **given})
 
 
 def plain_params():

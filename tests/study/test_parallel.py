@@ -13,7 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
-from small_cases import search_script
+from small_cases import SEARCH, search_script
 
 import se_nas
 from se_nas.errors import ConfigError, RunError
@@ -26,14 +26,7 @@ from se_nas.study.plan import resolve
 from se_nas.study.pool import Pool, wait_for_orphans
 from se_nas.study.trainee import received, sendable
 
-SMALL = {
-    "backbone": "test_resnet",
-    "objectives": "accuracy,macs",
-    "recipe": {"preset": "tiny", "batch_size": 128, "precision": "fp32"},
-    "sampler": "random",
-    "epochs": 2,
-    "device": "cpu",
-}
+SMALL = {**SEARCH, "sampler": "random", "epochs": 2}
 OF_A_RUN = ("number", "seconds", "started", "finished", "curve")
 RESULT = [name for name in ROW_FIELDS if name not in OF_A_RUN]
 

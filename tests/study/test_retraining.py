@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from small_cases import SEARCH
 
 import se_nas
 from se_nas.errors import ConfigError, RunError, SeNasError
@@ -21,16 +22,7 @@ from se_nas.study.events import Progress
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return se_nas.search(
-        se_nas.SearchConfig(
-            backbone="test_resnet",
-            objectives="accuracy,macs",
-            recipe={"preset": "tiny", "batch_size": 128, "precision": "fp32"},
-            epochs=1,
-            trials=3,
-            final_seeds=0,
-            device="cpu",
-            runs=str(tmp_path_factory.mktemp("runs")),
-        )
+        se_nas.SearchConfig(**SEARCH, trials=3, final_seeds=0, runs=str(tmp_path_factory.mktemp("runs")))
     )
 
 

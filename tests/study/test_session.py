@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from small_cases import search_script
+from small_cases import SEARCH, search_script
 
 import se_nas
 from se_nas.errors import RunError, SeNasError
@@ -20,13 +20,6 @@ from se_nas.study.events import Progress
 from se_nas.study.plan import resolve
 from se_nas.study.store import StudyStore
 
-SMALL = {
-    "backbone": "test_resnet",
-    "objectives": "accuracy,macs",
-    "recipe": {"preset": "tiny", "batch_size": 128, "precision": "fp32"},
-    "epochs": 1,
-    "device": "cpu",
-}
 RESULT = [name for name in ROW_FIELDS if name not in ("seconds", "started", "finished", "curve")]
 
 
@@ -46,14 +39,14 @@ def small(tmp_path):
     """Makes the configuration of a search that takes seconds; keywords change it."""
 
     def make(**changes):
-        return se_nas.SearchConfig(**{**SMALL, "runs": str(tmp_path / "runs"), **changes})
+        return se_nas.SearchConfig(**{**SEARCH, "runs": str(tmp_path / "runs"), **changes})
 
     return make
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    config = se_nas.SearchConfig(**SMALL, runs=str(tmp_path_factory.mktemp("runs")), trials=5, final_seeds=2)
+    config = se_nas.SearchConfig(**SEARCH, runs=str(tmp_path_factory.mktemp("runs")), trials=5, final_seeds=2)
     return search(config)
 
 
