@@ -13,6 +13,11 @@ from se_nas.errors import SeNasError
 
 USER_ERROR = 2
 INTERRUPTED = 130
+_ORDER = (
+    *("search", "resume", "show", "report", "export", "retrain", "compare", "dashboard"),
+    *("inspect", "spaces", "profile"),
+)
+"""Commands as a user meets them, which is how ``--help`` lists them."""
 
 app = typer.Typer(
     name="se-nas",
@@ -57,13 +62,6 @@ def main() -> None:
         raise SystemExit(INTERRUPTED) from None
 
 
-from se_nas.cli import models, results, retraining, runs  # noqa: E402  (they register their commands)
+from se_nas.cli import models, results, retraining, runs  # noqa: E402, F401  (they register their commands)
 
-_ORDER = [
-    *(runs.search, runs.resume),
-    *(results.show, results.report, results.export, retraining.retrain),
-    *(results.compare, results.dashboard),
-    *(models.inspect, models.spaces, models.profile),
-]
-"""Commands as a user meets them, which is how ``--help`` lists them."""
-app.registered_commands.sort(key=lambda command: _ORDER.index(command.callback))
+app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))

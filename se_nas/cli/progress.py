@@ -57,7 +57,8 @@ class LineProgress(Progress):
             words.append(f"{row['accuracy']:.2f} %")
         if row.get("latency_ms") is not None:
             words.append(f"{row['latency_ms']:.3f} ms")
-        words.append(f"{row['seconds']:.1f} s")
+        if row.get("seconds") is not None:
+            words.append(f"{row['seconds']:.1f} s")
         if row.get("error"):
             words.append(str(row["error"]))
         return ", ".join(words)

@@ -57,9 +57,9 @@ OBJECTIVES = {
 class Reading:
     """One training of a candidate: a row of ``trials.json``.
 
-    ``accuracy``, ``top5`` and ``test_accuracy`` are in percent, ``ece`` is from 0 to 1, ``seconds`` is wall time,
-    ``started`` and ``finished`` are seconds since the epoch, ``latency_interval`` is the 95 % interval of the
-    ratio to the plain backbone.
+    ``accuracy``, ``top5`` and ``test_accuracy`` are in percent, ``ece`` is from 0 to 1, ``seconds`` is the
+    training's own time without waiting, ``started`` and ``finished`` are seconds since the epoch,
+    ``latency_interval`` is the 95 % interval of the ratio to the plain backbone.
     """
 
     number: int

@@ -160,7 +160,7 @@ def _tiles(report: ParetoReport) -> list[tuple[str, str, str]]:
     tiles.append(("on the front", f"{len(report.front)}", f"of {len(report.candidates)} architectures"))
     tiles.append(("trials", f"{len(states)}", f"{states.count('stopped')} stopped early"))
     seconds = sum(row.get("seconds") or 0 for row in report.rows)
-    tiles.append(("time in trials", _duration(seconds), ""))
+    tiles.append(("time in training", _duration(seconds), ""))
     return tiles
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -77,11 +76,7 @@ class Evaluator:
         return fields
 
     def evaluate(self, job: Job) -> dict[str, Any]:
-        """Cost and train; returns the fields of the row. Never raises for a candidate's own failure.
-
-        A candidate that does not fit the machine is "infeasible", one that raises is "failed" with its error.
-        """
-        began = time.monotonic()
+        """Cost and train; returns the fields of the row. Never raises for a candidate's own failure."""
         fields: dict[str, Any] = {}
         try:
             fields |= self.costs(job.architecture, job.phase)
@@ -90,7 +85,6 @@ class Evaluator:
         except Exception as error:
             # One candidate must not end a search of hours; the error is kept and many in a row stop the run.
             fields |= failure(error)
-        fields["seconds"] = round(time.monotonic() - began, 3)
         return fields
 
     def epoch(self, job: Job, costs: Mapping[str, Any], curve: Curve, metrics: Mapping[str, Any]) -> bool:

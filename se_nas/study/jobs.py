@@ -95,6 +95,10 @@ class CandidateTrainer:
     ) -> dict[str, Any]:
         """Fields of the candidate's row, and ``CORRECT`` where it is known.
 
+        ``seconds`` are the candidate's own: building, training, validation and checkpoints, before an
+        interruption too, without what it waits in ``on_epoch`` and ``stop``. A candidate that does not fit the
+        machine is "infeasible", one that raises is "failed" with its error.
+
         Args:
             job: the candidate.
             on_epoch: told the curve so far and the epoch's metrics; False ends the training early.
@@ -106,7 +110,6 @@ class CandidateTrainer:
             # The context's curve is whole after a resume and begins anew after a restart with a lower rate.
             return on_epoch([_plain(entry) for entry in context.curve], _plain(metrics))
 
-        model = candidate_model(setup.config, job.architecture, setup.data, job.seed)
         context = Context(
             data=setup.data,
             recipe=setup.recipe,
@@ -118,11 +121,19 @@ class CandidateTrainer:
             stop=stop,
             loggers=self._loggers,
         )
+        try:
+            fields = self._trained(job, context)
+        except Exception as error:
+            fields = failure(error)
+        return {**fields, "seconds": round(context.seconds, 3)}
+
+    def _trained(self, job: Job, context: Context) -> dict[str, Any]:
+        model = candidate_model(self._setup.config, job.architecture, context.data, job.seed)
         result = self._train(model, context)
         fields = _fields(result)
         if result.state == "complete" and result.correct is not None:
             fields[CORRECT] = result.correct
-        if job.phase == FINAL and result.state == "complete" and setup.data.test is not None:
+        if job.phase == FINAL and result.state == "complete" and context.data.test is not None:
             fields["test_accuracy"] = evaluate(model, context, "test").accuracy
         return fields
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +25,6 @@ class ParallelWorker(Worker):
             Setup.of(self._plan, self._folder), config.per_gpu, self._folder.path, self._progress.message
         )
         self._costs: dict[int, dict[str, Any]] = {}
-        self._began: dict[int, float] = {}
         if self._plan.axis is not None:
             self._plan.axis.quiet = self._pool.paused
         ended = False
@@ -61,17 +59,16 @@ class ParallelWorker(Worker):
 
     def _train(self, job: Job) -> None:
         self._ready()
-        self._progress.trial_started({**job.row, "seed": job.seed})
-        self._began[job.number] = time.monotonic()
+        self._start(job)
         try:
             costs = self._evaluator.costs(job.architecture, job.phase)
             self._store.record(job.number, **costs)
         except Exception as error:
-            self._conclude(job, {**failure(error), "seconds": self._seconds(job)})
+            self._conclude(job, failure(error))
             return
         self._costs[job.number] = costs
         if self._stop():
-            self._conclude(job, {"state": "unfinished", "seconds": self._seconds(job)})
+            self._conclude(job, {"state": "unfinished"})
             return
         self._store.record(job.number, worker=self._pool.start(job))
 
@@ -90,7 +87,4 @@ class ParallelWorker(Worker):
             job, costs = event.job, self._costs.pop(event.job.number)
             self._evaluator.tell_fallbacks(job, before)
             fields = self._evaluator.trained(job, costs, event.fields)
-            self._conclude(job, {**costs, **fields, "seconds": self._seconds(job)})
-
-    def _seconds(self, job: Job) -> float:
-        return round(time.monotonic() - self._began.pop(job.number), 3)
+            self._conclude(job, {**costs, **fields})

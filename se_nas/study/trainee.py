@@ -86,10 +86,7 @@ class _Worker:
         self._stopping = False
         for name, value in learned.items():
             setattr(self._setup.runtime, name, value)
-        try:
-            outcome = self._trainer.train(unpack(values), self._epoch, self._stop)
-        except Exception as error:
-            outcome = failure(error)
+        outcome = self._trainer.train(unpack(values), self._epoch, self._stop)
         if not self._alone:
             self._pipe.send((DONE, outcome, learned_by(self._setup)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ class Worker:
         self._plan, self._folder, self._store = plan, folder, store
         self._progress, self._clock, self._interrupts = progress, clock, interrupts
         self._failures = 0
+        self._began: dict[int, float] = {}
+        self._lasted: list[float] = []
         self.provisional = True
         self.slots = 1
 
@@ -123,11 +126,20 @@ class Worker:
         return self._store.num_evaluated()
 
     def _expected(self) -> float:
-        """Seconds that the next candidate will take."""
-        seconds = [
+        """Seconds from a candidate's begin to its end: its own, those of its costs, and those that it waits.
+
+        Before one has ended in this process, its own of those that ended in an earlier one.
+        """
+        seconds = self._lasted or [
             row["seconds"] for row in self._store.rows() if row["seconds"] and row["state"] == "complete"
         ]
         return float(np.median(seconds)) if seconds else 0.0
+
+    def _training_time_left(self) -> float:
+        """Seconds of training that the budget still has room for, all places together."""
+        now, expected = time.monotonic(), self._expected()
+        under_way = sum(max(0.0, expected - (now - began)) for began in self._began.values())
+        return max(0.0, self.slots * self._clock.left - under_way)
 
     def _take_up(self, trial: FrozenTrial) -> None:
         """Go on with a trial that was begun by a process that is gone."""
@@ -155,11 +167,19 @@ class Worker:
         self._train(job)
 
     def _train(self, job: Job) -> None:
-        self._progress.trial_started({**job.row, "seed": job.seed})
+        self._start(job)
         self._conclude(job, self._evaluator.evaluate(job))
+
+    def _start(self, job: Job) -> None:
+        self._began[job.number] = time.monotonic()
+        self._progress.trial_started({**job.row, "seed": job.seed})
 
     def _conclude(self, job: Job, fields: dict[str, Any]) -> None:
         """Store what came of a candidate and tell the sampler and whoever watches."""
+        lasted = time.monotonic() - self._began.pop(job.number)
+        if fields["state"] == "complete":
+            # One that was begun in an earlier process has lasted longer than this one knows.
+            self._lasted.append(max(lasted, fields["seconds"]))
         if fields["state"] == "unfinished":
             self._store.record(job.number, **fields)
         else:
@@ -202,7 +222,7 @@ class Worker:
             elif self._stop() or self._expected() > self._clock.left:
                 cut = TOO_LATE
             else:
-                chosen = finals.next(self._store.rows(), self.slots * self._clock.left, self._expected())
+                chosen = finals.next(self._store.rows(), self._training_time_left(), self._expected())
                 if chosen is not None:
                     self._train_final(*chosen)
                 elif not self._wait_for_one():

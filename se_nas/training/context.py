@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,6 +70,17 @@ class Context:
         return self.runtime.device
 
     @property
+    def seconds(self) -> float:
+        """What the training has taken so far, before an interruption too; without what it waited in ``stop`` and
+        ``on_epoch``, where a search judges it and lets it rest.
+        """
+        return time.monotonic() - self._started
+
+    def go_on_from(self, seconds: float) -> None:
+        """Count the seconds that the training had taken when it was interrupted."""
+        self._started -= max(0.0, seconds - self.seconds)
+
+    @property
     def epochs(self) -> int:
         return self.recipe.epochs
 
@@ -83,18 +95,29 @@ class Context:
         row = {
             "epoch": epoch,
             "accuracy": float(accuracy),
-            "seconds": round(time.monotonic() - self._started, 3),
+            "seconds": round(self.seconds, 3),
         }
         row |= metrics
         self.curve.append(row)
         for logger in self.loggers:
             logger.on_epoch(self.name, epoch, row)
-        if self.on_epoch is not None and not self.on_epoch(epoch, row):
+        with self._waiting():
+            goes_on = self.on_epoch is None or self.on_epoch(epoch, row)
+        if not goes_on:
             raise StopTraining
 
     def should_stop(self) -> bool:
         """Whether the run is being stopped. Poll it between batches and return what you have."""
-        return self.stop is not None and self.stop()
+        with self._waiting():
+            return self.stop is not None and self.stop()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self._started += time.monotonic() - before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +135,7 @@ class TrainResult:
         train_loss: mean training loss of the last epoch, with its smoothing and mixing.
         curve: one dictionary an epoch: epoch, accuracy, loss, train_loss, lr, seconds.
         epochs, epochs_planned: trained and planned.
-        seconds: wall time of this call.
+        seconds: ``Context.seconds`` at the end.
         batch_size: images of one optimiser step; ``micro_batch`` those of one pass, smaller after running out
             of memory.
         restarts: 1 after a restart with a lower learning rate.

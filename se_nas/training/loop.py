@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import torch
@@ -87,7 +86,6 @@ class _Training:
         )
         self.restarts = 0
         self.best: tuple[Metrics, dict[str, Any], list[dict[str, Any]]] | None = None
-        self.started = time.monotonic()
 
     def run(self) -> TrainResult:
         try:
@@ -250,6 +248,7 @@ class _Training:
             "restarts": self.restarts,
             "micro_batch": self.runtime.micro_batch,
             "curve": list(self.context.curve),
+            "seconds": self.context.seconds,
             "metrics": None if best is None else {**best[0].to_dict(), "per_class": list(best[0].per_class)},
             "extra": None if best is None else best[1],
         }
@@ -279,6 +278,8 @@ class _Training:
         if state["micro_batch"] is not None:
             self.runtime.micro_batch = min(state["micro_batch"], self.runtime.micro_batch or self.batch_size)
         self.context.curve[:] = state["curve"]
+        # States of earlier versions do not have them.
+        self.context.go_on_from(state.get("seconds", 0.0))
         if state["metrics"] is not None:
             values = {**state["metrics"], "per_class": tuple(state["metrics"]["per_class"])}
             self.best = (Metrics(**values), state["extra"], list(self.context.curve))
@@ -329,7 +330,7 @@ class _Training:
             curve=curve,
             epochs=len(curve),
             epochs_planned=self.recipe.epochs,
-            seconds=time.monotonic() - self.started,
+            seconds=context.seconds,
             batch_size=self.batch_size,
             micro_batch=min(self.runtime.micro_batch or self.batch_size, self.batch_size),
             restarts=self.restarts,

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -66,7 +65,6 @@ def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str
         raise ConfigError(f"{name} is {function!r}, which cannot be called.")
 
     def run(model: nn.Module, context: Context) -> TrainResult:
-        started = time.monotonic()
         try:
             returned: Mapping[str, Any] = function(model, context)
             cut_short = context.should_stop() and len(context.curve) < context.epochs
@@ -86,7 +84,7 @@ def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str
             curve=tuple(context.curve),
             epochs=len(context.curve),
             epochs_planned=context.epochs,
-            seconds=time.monotonic() - started,
+            seconds=context.seconds,
             batch_size=context.recipe.batch_size,
             micro_batch=context.recipe.batch_size,
         )

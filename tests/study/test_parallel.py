@@ -140,7 +140,7 @@ import os, time
 def stamps(model, context):
     with open(os.environ["STAMPS"], "a") as file:
         while not context.should_stop():
-            file.write(f"{time.monotonic()}\\n")
+            file.write(f"{time.monotonic()} {context.seconds}\\n")
             file.flush()
             time.sleep(0.002)
     return {"accuracy": 50.0}
@@ -194,10 +194,14 @@ def test_nothing_is_trained_while_something_is_measured(pool, tmp_path):
     workers.stop()
     ended = event(workers)
     assert (ended.job, ended.fields["state"]) == (job, "unfinished")
-    found = [float(line) for line in stamps.read_text().split()]
-    assert min(found) < before
-    assert max(found) > after
-    assert not [stamp for stamp in found if before < stamp < after]
+    found = np.array([line.split() for line in stamps.read_text().splitlines()], dtype=float)
+    at, own = found.T
+    assert at[0] < before
+    assert at[-1] > after
+    assert not [stamp for stamp in at if before < stamp < after]
+    last, first = np.flatnonzero(at < before)[-1], np.flatnonzero(at > after)[0]
+    assert 0 < own[first] - own[last] < 0.1
+    assert own[-1] <= ended.fields["seconds"] < at[-1] - at[0] - (after - before) + own[0] + 0.1
 
 
 @pytest.mark.slow

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from se_nas.errors import DataError
+from se_nas.training import context as context_module
 from se_nas.training import evaluate, initial_weights, train
 from se_nas.training.checkpoint import checkpoint_path, load_state
 from se_nas.training.loop import make_batches
@@ -178,6 +181,43 @@ def test_resume_is_bit_identical(small_net, make_context, tmp_path, batches_befo
     strip = lambda curve: [{k: v for k, v in row.items() if k not in drop} for row in curve]  # noqa: E731
     assert strip(result.curve) == strip(expected.curve)
     assert not checkpoint_path(tmp_path, "candidate", 0, ".state").exists()
+
+
+def test_seconds_are_the_trainings_own_before_an_interruption_too(
+    small_net, make_context, tmp_path, monkeypatch
+):
+    now = 1000.0
+
+    def spend(seconds, answer):
+        nonlocal now
+        now += seconds
+        return answer
+
+    class Working:
+        def on_epoch(self, name, epoch, metrics):
+            spend(1.0, None)
+
+        def on_end(self, name, result):
+            pass
+
+    monkeypatch.setattr(context_module, "time", SimpleNamespace(monotonic=lambda: now))
+    polls = iter(range(100))
+
+    def context(most):
+        made = make_context(
+            checkpoint_dir=tmp_path,
+            loggers=(Working(),),
+            stop=lambda: spend(10.0, next(polls) == most),
+            on_epoch=lambda epoch, metrics: spend(100.0, True),
+        )
+        return replace(made, _started=now)
+
+    cut = train(small_net(), context(8))
+    assert (cut.state, cut.epochs, cut.seconds) == ("unfinished", 1, 1.0)
+    now += 10_000
+    result = train(small_net(), context(None))
+    assert (result.state, result.seconds) == ("complete", 3.0)
+    assert [row["seconds"] for row in result.curve] == [0.0, 1.0, 2.0]
 
 
 def test_state_of_another_recipe_is_not_taken(small_net, make_context, tmp_path):
