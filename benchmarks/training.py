@@ -68,6 +68,8 @@ CASES = (
 )
 SETTLE = 3
 """Steps at the beginning of a turn that are not counted: batches read in advance, and caches."""
+COMPARED = (("se-nas", "bare"), ("se-nas", "timm"), ("se-nas", "plain"), ("bare", "timm"), ("bare", "plain"))
+"""The last two are bounds: a loop that does nothing but the network's arithmetic is no faster."""
 PARITY = Recipe(
     epochs=5,
     batch_size=64,
@@ -226,14 +228,14 @@ def speed(backbone: str, side: int, batch: int, rounds: int, seconds: float) -> 
     print(
         f"{backbone:<22}{side:>4}  {runtime.precision:<5}"
         + "".join(f"{statistics.median(rates[name]):>7.0f}" for name in rivals)
-        + "".join(f"{quartiles(rates['se-nas'], rates[name]):>20}" for name in ("bare", "timm", "plain")),
+        + "".join(f"{quartiles(rates[a], rates[b]):>20}" for a, b in COMPARED),
         flush=True,
     )
 
 
-def quartiles(ours: list[float], theirs: list[float]) -> str:
+def quartiles(rates: list[float], others: list[float]) -> str:
     """Median of the ratios of the same rounds, and their quartiles."""
-    low, middle, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)])
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(rates, others, strict=True)])
     return f"{middle:.2f} ({low:.2f}-{high:.2f})"
 
 
@@ -387,7 +389,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds, from 2 (speed)")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each in a round (speed)")
-    parser.add_argument("--case", action="append", help="only these networks (speed)")
+    parser.add_argument(
+        "--case", action="append", help="only this network, or NAME@PIXELS; may be repeated (speed)"
+    )
     parser.add_argument(
         "--around", type=float, metavar="SECONDS", help="only the breakdown of a trial of about so long"
     )
@@ -407,13 +411,13 @@ def main() -> None:
     if options.parity:
         parity(options.parity, options.images, options.seeds)
         return
-    print("images a second (median), and se-nas by the others, round by round (median and quartiles)")
+    print("images a second (median), and one by another, round by round (median and quartiles)")
     print(
         f"{'backbone':<22}{'side':>4}  {'':<5}{'bare':>7}{'se-nas':>7}{'timm':>7}{'plain':>7}"
-        f"{'by bare':>20}{'by timm':>20}{'by plain':>20}"
+        + "".join(f"{f'{one} by {other}':>20}" for one, other in COMPARED)
     )
     for backbone, side, batch in CASES:
-        if not options.case or backbone in options.case:
+        if not options.case or {backbone, f"{backbone}@{side}"} & set(options.case):
             speed(backbone, side, batch, rounds=options.rounds, seconds=options.seconds)
     for side in (32, 64):
         reading(side, 64)
