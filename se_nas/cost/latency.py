@@ -29,7 +29,7 @@ class Latency:
 
     Attributes:
         median_ms: median time of the network in milliseconds.
-        ratio: time against the unmodified backbone, measured in turn (median over A B B A quartets).
+        ratio: time against the unmodified backbone, measured in turn (from medians over pairs A B and B A).
         interval: 95 % interval of ``ratio``.
         repetitions: pairs of timings.
         baseline_ms: median time of the unmodified backbone in the same minutes, in milliseconds.
