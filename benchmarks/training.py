@@ -419,9 +419,9 @@ def main() -> None:
     for backbone, side, batch in CASES:
         if not options.case or {backbone, f"{backbone}@{side}"} & set(options.case):
             speed(backbone, side, batch, rounds=options.rounds, seconds=options.seconds)
-    for side in (32, 64):
-        reading(side, 64)
     if not options.case:
+        for side in (32, 64):
+            reading(side, 64)
         around("resnet50", 60.0, options.data)
 
 
