@@ -163,12 +163,15 @@ def resume(
 
 def _finish(run: Any) -> None:
     from se_nas.cli import tables
-    from se_nas.run import HTML
+    from se_nas.run import CHECKPOINTS, HTML
 
     tables.print_front(run.report)
     if run.interrupted:
         typer.echo(f"\nStopped. Go on with:  se-nas resume {run.path}")
         raise typer.Exit(INTERRUPTED)
+    # A trainer of the user's own keeps no weights, and neither does --keep none.
+    command = "export" if any((run.path / CHECKPOINTS).glob("*.safetensors")) else "retrain"
     typer.echo(
-        f"\nrun     {run.path}\nreport  {run.path / HTML}\nexport  se-nas export {run.path} --pick best --out best"
+        f"\nrun     {run.path}\nreport  {run.path / HTML}\n"
+        f"{command:<8}se-nas {command} {run.path} --pick best --out best"
     )

@@ -185,8 +185,8 @@ class Plan:
                 f"{seconds / 60:.1f} min: {SEARCH_SHARE:.0%} search, {FINAL_SHARE:.0%} final seeds,"
                 f" {LATENCY_SHARE:.0%} latency"
             )
-        finals = f"; {self.config.final_seeds} final seeds" if self.config.final_seeds else "; no final seeds"
-        return ", ".join(words) + finals
+        seeds = self.config.final_seeds
+        return f"{', '.join(words)}; {seeds or 'no'} final seed{'' if seeds == 1 else 's'}"
 
 
 def resolve(

@@ -16,7 +16,7 @@ from se_nas.training.runtime import Runtime
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 EVAL_BATCH = 512
-"""On a CPU in bf16, a tenth faster than 256 by image, and no slower in fp32."""
+"""On a CPU in bf16, up to a tenth faster than 256 by image, and no slower in fp32."""
 EVAL_PIXELS = 256 * 96 * 96
 
 

@@ -82,7 +82,7 @@ def choose_compile(
             return CompileChoice(compile=False, reason=f"off: not tried on {context.device}")
         most = candidates * context.epochs * _steps(context) * SLOWEST_STEP if seconds is None else seconds
         if most < (WORTH_CAPTURING if kind == "cuda" else limit):
-            return CompileChoice(compile=False, reason=_too_short(most, limit))
+            return CompileChoice(compile=False, reason=_too_short(limit))
     eager = _measure(model, context, replace(context.runtime, compile=False, graphs=False))
     total = candidates * context.epochs * eager.epoch if seconds is None else seconds
     found = CompileChoice(compile=False, reason="", eager_step=eager.step)
@@ -90,7 +90,7 @@ def choose_compile(
         found = _try_graphs(model, context, found)
     best = found.graphs_step if found.graphs and found.graphs_step is not None else eager.step
     if asked == "auto" and limit is not None and total < limit:
-        return replace(found, reason=_too_short(total, limit) + found.reason)
+        return replace(found, reason=_too_short(limit) + found.reason)
     began = time.perf_counter()
     try:
         with compilation_errors():
@@ -145,8 +145,7 @@ def _measure(model: nn.Module, context: Context, runtime: Runtime) -> StepTime:
     return measure_step_time(model, replace(context, runtime=runtime, curve=[]))
 
 
-def _too_short(seconds: float, limit: float) -> str:
+def _too_short(limit: float) -> str:
     return (
-        f"off: not tried, because at most {seconds / 60:.0f} min of training are too few for it to pay"
-        f" (from {limit / 60:.0f} min here)"
+        f"off: not tried, it can pay from about {limit / 60:.0f} min of training on here, and less lies ahead"
     )

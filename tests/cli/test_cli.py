@@ -348,6 +348,14 @@ def test_ctrl_c_says_how_to_go_on(se, monkeypatch):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("keep", "command"), [("front", "export"), ("none", "retrain")])
+def test_search_ends_with_a_command_that_can_be_carried_out(se, keep, command):
+    code, out, err = se(*SEARCH, "--trials", "2", "--final-seeds", "0", "--keep", keep)
+    assert code == 0, err
+    line = out.splitlines()[-1]
+    assert line == f"{command:<8}se-nas {command} runs/test_resnet-digits-1 --pick best --out best"
+
+
 def test_light_import_and_help():
     heavy = "[m for m in ('torch', 'timm', 'optuna', 'pandas', 'plotly', 'pydantic', 'numpy') if m in sys.modules]"
     for code in ("import se_nas", "import se_nas.cli"):
