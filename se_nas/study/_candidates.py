@@ -232,19 +232,21 @@ class Grid:
         narrowest SE, whatever the choices are called. Without a known cost, numbers are ordered by value.
         """
         costs = self.functions(sketch)[:, : len(self.known_columns)]
-        spread = costs.std(axis=0)
+        offsets = np.cumsum(np.append(0, self.sizes))
+        onehot = np.zeros((len(sketch), offsets[-1]))
+        onehot[np.arange(len(sketch))[:, None], offsets[:-1] + sketch] = 1.0
+        counts = onehot.sum(axis=0)
+        effects = np.linalg.lstsq(onehot, costs, rcond=None)[0]
+        # What is left of a cost when effects are added up makes them uncertain by about this much.
+        error = np.sqrt(((costs - onehot @ effects) ** 2).mean(axis=0) / max(1.0, counts.min()))
+        error += 1e-9 * costs.std(axis=0)
         out = []
         for d, values in enumerate(self.choices):
-            size = len(values)
             place: Array = np.array([v if _is_number(v) else np.nan for v in values], dtype=float)
+            own = slice(offsets[d], offsets[d + 1])
             for column in range(costs.shape[1]):
-                counts = np.bincount(sketch[:, d], minlength=size)
-                if not counts.all() or spread[column] == 0:
-                    continue
-                means = np.bincount(sketch[:, d], weights=costs[:, column], minlength=size) / counts
-                # Means over a sketch differ by chance; a parameter without an effect keeps its own order.
-                if np.ptp(means) > 0.2 * spread[column]:
-                    place = means
+                if counts[own].all() and np.ptp(effects[own, column]) > 5 * error[column]:
+                    place = effects[own, column]
                     break
             ranked = ~np.isnan(place)
             levels = np.unique(place[ranked])

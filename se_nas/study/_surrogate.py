@@ -7,8 +7,8 @@ The covariance of two points is a sum of
 * everything else, an exponential of the weighted Hamming distance;
 * a linear trend in the given features (known costs, a cheap estimate), which few points suffice to learn.
 
-Choices that have an order correlate more the nearer they are; how far that holds is learned, so an order that
-means nothing costs little. Hyperparameters are the maximum of the posterior under weak priors.
+Choices that have an order correlate more the nearer they are; how far that holds is learned (`_choices`), so an
+order that means nothing costs little. Hyperparameters are the maximum of the posterior under weak priors.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 from scipy.optimize import minimize
 
+from se_nas.study._choices import ChoiceCorrelations
+
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 _BIAS = 9.0
 """Variance of the constant, in variances of the readings: as good as unknown."""
 _NOISE_FLOOR = 1e-4
-_PAIR, _REST, _RANGE, _BLEND, _DECAY, _TREND, _NOISE = range(-7, 0)
+_PAIR, _REST, _RANGE, _SHARE, _SCALE, _POWER, _TREND, _NOISE = range(-8, 0)
+_ORDER = slice(_SHARE, _POWER + 1)
 # The noise begins at 0.29 of the readings' deviation: networks of one space differ little, and a prior of less
 # noise makes the first models far too sure.
-_CENTRES = {_PAIR: -1.9, _REST: -1.9, _RANGE: 0.7, _BLEND: 0.5, _DECAY: -0.4, _TREND: -0.7, _NOISE: -2.5}
-_SPREADS = {_PAIR: 1.0, _REST: 1.0, _RANGE: 0.7, _BLEND: 1.5, _DECAY: 0.5, _TREND: 1.0, _NOISE: 1.0}
+_CENTRES = (-1.9, -1.9, 0.7, 2.0, -0.4, -0.7, -0.7, -2.5)
+_SPREADS = (1.0, 1.0, 0.7, 1.5, 0.5, 0.5, 1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,27 +92,13 @@ class Surrogate:
         self._counts = np.ones(n) if counts is None else counts
         self._extra = np.zeros(n) if extra is None else extra / self.scale**2
         self._within = (within[0] / self.scale**2, within[1])
-        self._equal = [np.eye(len(p)) for p in positions]
-        # A choice on no order is infinitely far from every other and at its own place.
-        gaps = [np.where(np.eye(len(p), dtype=bool), 0.0, np.abs(p[:, None] - p[None, :])) for p in positions]
-        self._gaps = [np.where(np.isnan(gap), np.inf, gap) for gap in gaps]
-        self._ordered = np.array([len(p) > 2 and (~np.isnan(p)).sum() > 1 for p in positions])
+        self._choices = ChoiceCorrelations(positions)
         self.theta = self._fit() if theta is None else theta
         self._condition()
 
     def _prior(self) -> tuple[Array, Array]:
         d = len(self._positions)
-        centre = np.concatenate([np.full(d, -np.log(d)), [_CENTRES[i] for i in range(-7, 0)]])
-        spread = np.concatenate([np.full(d, 1.0), [_SPREADS[i] for i in range(-7, 0)]])
-        return centre, spread
-
-    def _tables(self, theta: Array) -> list[Array]:
-        """For every parameter, the correlation of its choices."""
-        blend, decay = 1 / (1 + np.exp(-theta[_BLEND])), np.exp(theta[_DECAY])
-        return [
-            blend * np.exp(-gap / decay) + (1 - blend) * equal if ordered else equal
-            for gap, equal, ordered in zip(self._gaps, self._equal, self._ordered, strict=True)
-        ]
+        return np.append(np.full(d, -np.log(d)), _CENTRES), np.append(np.ones(d), _SPREADS)
 
     def covariance(self, a: Points, b: Points, dtype: type[np.floating[Any]] = np.float64) -> Array:
         """(len(a), len(b)) prior covariance of the standardised function."""
@@ -118,7 +107,7 @@ class Surrogate:
         columns = np.concatenate(
             [
                 w * t[:, b.index[:, d]]
-                for d, (w, t) in enumerate(zip(weights, self._tables(theta), strict=True))
+                for d, (w, t) in enumerate(zip(weights, self._choices.tables(*theta[_ORDER]), strict=True))
             ]
         )
         columns = columns.astype(dtype)
@@ -156,23 +145,17 @@ class Surrogate:
         twice = np.where(i == j, 1.0, 2.0)
         place, diagonal = i * n + j, np.flatnonzero(i == j)
         codes = np.stack([index[i, k] * len(self._positions[k]) + index[j, k] for k in range(d)])
-        r = np.stack([self._equal[k].ravel()[codes[k]] for k in range(d)])
+        r = np.stack([np.eye(len(p)).ravel()[codes[k]] for k, p in enumerate(self._positions)])
         squares = r * r
-        ordered = np.flatnonzero(self._ordered)
-        finite = [np.where(np.isfinite(gap), gap, 0.0).ravel() for gap in self._gaps]
+        ordered = self._choices.ordered
         linear = (self.points.features @ self.points.features.T)[i, j]
         y, counts, extra, (ss, dof) = self._y, self._counts, self._extra, self._within
 
         def objective(theta: Array) -> tuple[float, Array]:
             w = np.exp(theta[:d])
             pair, rest, reach = np.exp(theta[_PAIR]), np.exp(theta[_REST]), np.exp(theta[_RANGE])
-            trend, noise, decay = (
-                np.exp(theta[_TREND]),
-                np.exp(theta[_NOISE]) + _NOISE_FLOOR,
-                np.exp(theta[_DECAY]),
-            )
-            blend = 1 / (1 + np.exp(-theta[_BLEND]))
-            tables = self._tables(theta)
+            trend, noise = np.exp(theta[_TREND]), np.exp(theta[_NOISE]) + _NOISE_FLOOR
+            tables = self._choices.tables(*theta[_ORDER])
             for k in ordered:
                 np.take(tables[k].ravel(), codes[k], out=r[k])
                 np.multiply(r[k], r[k], out=squares[k])
@@ -203,17 +186,16 @@ class Surrogate:
             grad[_RANGE] = reach * ((q * far) @ (main - w.sum()))
             grad[_TREND] = trend * (q @ linear)
             grad[_NOISE] = np.exp(theta[_NOISE]) * at_noise
-            grad[_BLEND] = grad[_DECAY] = 0.0
+            grad[_ORDER] = 0.0
             for k in ordered:
                 # What a correlation of two choices is worth: the sum over all pairs of points that have them.
-                size = len(finite[k])
+                size = tables[k].size
                 worth = w[k] * (
                     np.bincount(codes[k], weights=qs, minlength=size)
                     - pair * w[k] * tables[k].ravel() * np.bincount(codes[k], weights=q, minlength=size)
                 )
-                smooth = np.exp(-self._gaps[k].ravel() / decay)
-                grad[_BLEND] += blend * (1 - blend) * (worth @ (smooth - self._equal[k].ravel()))
-                grad[_DECAY] += blend * (worth @ (smooth * finite[k])) / decay
+                slopes = self._choices.slopes(k, *theta[_ORDER])
+                grad[_ORDER] += [worth @ slope.ravel() for slope in slopes]
             off = (theta - centre) / spread
             return value + 0.5 * off @ off, grad + off / spread
 

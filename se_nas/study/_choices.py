@@ -1,0 +1,67 @@
+"""How much the choices of one parameter are alike: a correlation that is learned with the rest of the process."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class ChoiceCorrelations:
+    """For every parameter the correlation of its choices, and how it changes with what is learned.
+
+    Choices that have an order lie on a line, at their rank to a learned power; they correlate as a Gaussian of
+    their distance. A power below one sets the first choice (no SE, the cheapest) apart and brings the others
+    together: returns that diminish. A learned share is left to what the order does not explain. Choices without
+    an order are unlike each other.
+
+    Three numbers are learned, in common for all parameters, so that few readings suffice: the logit of the
+    order's share, and the logarithms of the distance's scale and of the power.
+
+    Args:
+        positions: for every parameter, the (n_choices,) positions in [0, 1] of its choices on their order;
+            NaN for a choice that has none.
+    """
+
+    def __init__(self, positions: list[Array]) -> None:
+        self._equal = [np.eye(len(p)) for p in positions]
+        self._ranked = [~np.isnan(p) for p in positions]
+        self._both = [np.outer(known, known) for known in self._ranked]
+        # 0 stays 0 to any power; elsewhere the power acts on the logarithm.
+        self._positions = [np.where(known, p, 0.0) for p, known in zip(positions, self._ranked, strict=True)]
+        self._logs = [np.log(np.where(p > 0, p, 1.0)) for p in self._positions]
+        self.ordered = [k for k, known in enumerate(self._ranked) if len(known) > 2 and known.sum() > 1]
+
+    def tables(self, share: float, scale: float, power: float) -> list[Array]:
+        """(n_choices, n_choices) for every parameter; arguments as learned: logit, logarithm, logarithm."""
+        tables = list(self._equal)
+        for k in self.ordered:
+            smooth, *_ = self._smooth(k, scale, power)
+            tables[k] = _logistic(share) * smooth + (1 - _logistic(share)) * self._equal[k]
+        return tables
+
+    def slopes(self, k: int, share: float, scale: float, power: float) -> tuple[Array, Array, Array]:
+        """Derivatives of the table of the ordered parameter ``k`` by the three arguments."""
+        part = _logistic(share)
+        smooth, gap, rise = self._smooth(k, scale, power)
+        reach = np.exp(-2 * scale)
+        return (
+            part * (1 - part) * (smooth - self._equal[k]),
+            2 * part * reach * smooth * gap**2,
+            -2 * part * reach * smooth * gap * rise,
+        )
+
+    def _smooth(self, k: int, scale: float, power: float) -> tuple[Array, Array, Array]:
+        """The Gaussian of the signed gaps between choices, the gaps, and their derivative by ``power``."""
+        exponent = np.exp(power)
+        place = np.where(self._positions[k] > 0, np.exp(exponent * self._logs[k]), 0.0)
+        climb = exponent * self._logs[k] * place
+        gap = place[:, None] - place[None, :]
+        near = np.exp(-np.exp(-2 * scale) * gap**2)
+        smooth = np.where(self._both[k], near, self._equal[k])
+        return smooth, gap, climb[:, None] - climb[None, :]
+
+
+def _logistic(value: float) -> float:
+    return float(1 / (1 + np.exp(-value)))
