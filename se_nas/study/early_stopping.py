@@ -174,7 +174,7 @@ class EarlyStopping:
         *,
         epochs: int,
         table: Table | None = None,
-        threshold: float = 0.05,
+        threshold: float = 0.1,
         negligible: float = 0.001,
         control: float = 0.05,
         min_finished: int = 6,
