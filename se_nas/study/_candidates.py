@@ -228,30 +228,31 @@ class Grid:
     def positions(self, sketch: Index) -> list[Array]:
         """For every parameter, where its choices lie on their order, in [0, 1]; NaN: on none.
 
-        The order is that of the mean known cost of each choice over ``sketch``: it puts "no SE" beside the
-        narrowest SE, whatever the choices are called. Without a known cost, numbers are ordered by value.
+        The order is that of what each choice adds to a known cost, by least squares over ``sketch``: it puts
+        "no SE" beside the narrowest SE, whatever the choices are called and however dear other parameters are.
+        Without such a cost, numbers are ordered by value. Equal ones share a place.
         """
         costs = self.functions(sketch)[:, : len(self.known_columns)]
         offsets = np.cumsum(np.append(0, self.sizes))
         onehot = np.zeros((len(sketch), offsets[-1]))
         onehot[np.arange(len(sketch))[:, None], offsets[:-1] + sketch] = 1.0
         counts = onehot.sum(axis=0)
-        effects = np.linalg.lstsq(onehot, costs, rcond=None)[0]
+        effects = np.linalg.pinv(onehot.T @ onehot, rcond=1e-10, hermitian=True) @ (onehot.T @ costs)
         # What is left of a cost when effects are added up makes them uncertain by about this much.
         error = np.sqrt(((costs - onehot @ effects) ** 2).mean(axis=0) / max(1.0, counts.min()))
         error += 1e-9 * costs.std(axis=0)
-        out = []
+        out: list[Array] = []
         for d, values in enumerate(self.choices):
-            place: Array = np.array([v if _is_number(v) else np.nan for v in values], dtype=float)
-            own = slice(offsets[d], offsets[d + 1])
+            place = np.array([v if _is_number(v) else np.nan for v in values], dtype=float)
+            own, alike = slice(offsets[d], offsets[d + 1]), 0.0
             for column in range(costs.shape[1]):
                 if counts[own].all() and np.ptp(effects[own, column]) > 5 * error[column]:
-                    place = effects[own, column]
+                    place, alike = effects[own, column], float(error[column])
                     break
-            ranked = ~np.isnan(place)
-            levels = np.unique(place[ranked])
-            rank = np.searchsorted(levels, place) / max(1, len(levels) - 1)
-            out.append(np.where(ranked, rank, np.nan))
+            order = np.argsort(place)[: np.isfinite(place).sum()]
+            rank = np.cumsum(np.diff(place[order], prepend=place[order[:1]]) > alike)
+            out.append(np.full(len(place), np.nan))
+            out[-1][order] = rank / max(1, rank.max(initial=0))
         return out
 
 

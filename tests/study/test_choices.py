@@ -39,6 +39,15 @@ def test_an_order_by_chance_is_none_where_costs_do_not_add_up() -> None:
     assert [place.tolist() for place in others] == [[0.0, 0.5, 1.0]] * 3
 
 
+def test_choices_of_equal_cost_share_a_place() -> None:
+    price = {"none": 0.0, "a": 0.1, "b": 0.1, "c": 0.3}
+    grid = Grid(
+        {"gate": tuple(price), "other": tuple(range(7))},
+        known={0: lambda p: price[p["gate"]] + p["other"] / 7},
+    )
+    assert _order(grid, grid.everything())[0] == [0.0, 0.5, 0.5, 1.0]
+
+
 def test_numbers_without_a_cost_keep_their_own_order_and_words_have_none() -> None:
     grid = Grid({"size": (3, 1, 2), "kind": ("x", "y", None)}, known={0: lambda p: 1.0})
     size, kind = grid.positions(grid.everything())
