@@ -145,7 +145,7 @@ class Surrogate:
         twice = np.where(i == j, 1.0, 2.0)
         place, diagonal = i * n + j, np.flatnonzero(i == j)
         codes = np.stack([index[i, k] * len(self._positions[k]) + index[j, k] for k in range(d)])
-        r = np.stack([np.eye(len(p)).ravel()[codes[k]] for k, p in enumerate(self._positions)])
+        r = (index.T[:, i] == index.T[:, j]).astype(float)
         squares = r * r
         ordered = self._choices.ordered
         linear = (self.points.features @ self.points.features.T)[i, j]
