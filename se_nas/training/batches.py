@@ -66,7 +66,9 @@ class MemoryBatches:
         for step in range(start, self.steps):
             chosen = torch.from_numpy(order[step * self.batch_size : (step + 1) * self.batch_size])
             chosen = chosen.to(self._pixels.device)
-            images = self.augment.geometric(self._pixels[chosen], self._seed, epoch, step)
+            # Several times faster on a CPU than indexing with brackets.
+            pixels = self._pixels.index_select(0, chosen)
+            images = self.augment.geometric(pixels, self._seed, epoch, step)
             images, targets = self.augment.finish(images, self._labels[chosen], self._seed, epoch, step)
             yield formatted(images, self._runtime), targets
 
