@@ -62,12 +62,15 @@ def free_boxes(front: Array, reference: Array) -> tuple[Array, Array]:
 def expected_excess(mean: Array, sd: Array, level: Array) -> Array:
     """E[max(z - level, 0)] for z normal, (n, n_levels); an infinite level gives 0. ``sd`` 0: known."""
     gap = mean[:, None] - level[None, :]
-    wide = np.maximum(sd, 1e-300)[:, None]
+    out = np.maximum(gap, 0.0)
     with np.errstate(over="ignore", invalid="ignore"):
-        score = np.clip(gap / wide, -38.0, 38.0)
-        out = gap * ndtr(score) + wide * np.exp(-0.5 * score * score) * 0.3989422804014327
-    out = np.where(sd[:, None] > 0, out, gap)
-    return np.where(np.isneginf(gap), 0.0, np.maximum(out, 0.0))
+        score = gap / np.maximum(sd, 1e-300)[:, None]
+    # Farther away the deviation adds less than rounding does.
+    near = np.abs(score) < 8.0
+    score = score[near]
+    density = np.exp(-0.5 * score * score) * 0.3989422804014327
+    out[near] = np.broadcast_to(sd[:, None], near.shape)[near] * (score * ndtr(score) + density)
+    return out
 
 
 def improvement(means: Array, deviations: Array, lows: Array, highs: Array) -> Array:

@@ -14,11 +14,11 @@ from se_nas.study._candidates import Array, Grid, Index
 from se_nas.study._history import History
 from se_nas.study._surrogate import Points, Surrogate
 
-ENUMERATE = 20_000
+ENUMERATE = 131_072
 """Largest space of which every point is weighed; beyond, local search."""
 SKETCH = 2_048
-SIEVE = 2_000
-"""Points of an enumerated space that are weighed exactly; the others promise less by a rough bound."""
+SIEVE = 1_000
+"""Points of an enumerated space that are weighed in double precision: those that promise most in single."""
 SHORTLIST = 128
 DRAWS = 32
 EVALUATED = 64
@@ -145,7 +145,12 @@ class Proposer:
         asked = np.concatenate([history.rows, history.pending])
         if not len(asked):
             return rows[0]
-        blank = Surrogate(self._positions, self._points(asked[-CAP:]), np.zeros(len(asked[-CAP:])))
+        blank = Surrogate(
+            self._positions,
+            self._points(asked[-CAP:]),
+            np.zeros(len(asked[-CAP:])),
+            by_cost=bool(self._known),
+        )
         _, sd = blank.predict(self._points(rows))
         return rows[int(sd.argmax())]
 
@@ -186,6 +191,7 @@ class Proposer:
             counts=np.concatenate([counts, np.ones(int((~complete).sum()))]),
             extra=np.concatenate([np.zeros(len(unique)), extra[~complete] ** 2]),
             within=within,
+            by_cost=bool(self._known),
             theta=theta,
         )
 
@@ -228,7 +234,7 @@ class Proposer:
         def weigh(points: Points) -> Array:
             return improvement(*self._predict(models, points), *boxes)
 
-        points = self._sieve(models, boxes, rng)
+        points = self._sieve(models, boxes)
         if points is None:
             points, scores = self._search(evaluated[front_rows(means)], weigh, rng)
         else:
@@ -336,19 +342,14 @@ class Proposer:
             out[column] = worst - 0.1 * max(best - worst, 1e-12)
         return out
 
-    def _sieve(
-        self, models: dict[int, Surrogate], boxes: tuple[Array, Array], rng: np.random.Generator
-    ) -> Points | None:
-        """The points of an enumerated space that promise most if they are lucky; None where it is too large."""
+    def _sieve(self, models: dict[int, Surrogate], boxes: tuple[Array, Array]) -> Points | None:
+        """The points of an enumerated space that promise most; None where it is too large."""
         if self._pool_points is None or len(self._pool_points) <= SIEVE or not models:
             return self._pool_points
-        some = self._pool_points[rng.permutation(len(self._pool_points))[:SHORTLIST]]
-        lucky = self._pool_costs.copy()
+        mean, sd = self._pool_costs.copy(), np.zeros_like(self._pool_costs)
         for column, model in models.items():
-            usual = np.quantile(model.predict(some)[1], 0.9)
-            lucky[:, column] = model.rough_mean(self._pool_points) + 2.5 * usual
-        bound = improvement(lucky, np.zeros_like(lucky), *boxes)
-        kept = np.argpartition(-bound, SIEVE)[:SIEVE]
+            mean[:, column], sd[:, column] = model.rough(self._pool_points)
+        kept = np.argpartition(-improvement(mean, sd, *boxes), SIEVE)[:SIEVE]
         return self._pool_points[np.sort(kept)]
 
     def _search(

@@ -34,8 +34,11 @@ _PAIR, _REST, _RANGE, _SHARE, _SCALE, _POWER, _TREND, _NOISE = range(-8, 0)
 _ORDER = slice(_SHARE, _POWER + 1)
 # The noise begins at 0.29 of the readings' deviation: networks of one space differ little, and a prior of less
 # noise makes the first models far too sure.
-_CENTRES = (-1.9, -1.9, 0.7, 2.0, -0.4, -0.7, -0.7, -2.5)
-_SPREADS = (1.0, 1.0, 0.7, 1.5, 0.5, 0.5, 1.0, 1.0)
+# Where choices are ordered by what they cost, fits to many readings nearly always find that the order explains almost
+# all (a logit of 5 and more); an order by value may mislead (0 for none, else a divisor).
+_CENTRES = (-1.9, -1.9, 0.7, 3.0, 0.0, -0.7, -0.7, -2.5)
+_SPREADS = (1.0, 1.0, 0.7, 2.0, 0.5, 0.5, 1.0, 1.0)
+_SHARE_BY_VALUE, _SCALE_BY_VALUE = (2.0, 1.5), (-0.4, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ class Surrogate:
         counts: (n,) how many readings each value is the mean of.
         extra: (n,) further variance of each value (0 for a complete reading), in squared units.
         within: sum of squares of the single readings around their means, and its degrees of freedom.
+        by_cost: whether the positions are an order of cost, which tells more than one of the choices' values.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Surrogate:
         counts: Array | None = None,
         extra: Array | None = None,
         within: tuple[float, int] = (0.0, 0),
+        by_cost: bool = True,
         theta: Array | None = None,
     ) -> None:
         n = len(points)
@@ -92,13 +97,17 @@ class Surrogate:
         self._counts = np.ones(n) if counts is None else counts
         self._extra = np.zeros(n) if extra is None else extra / self.scale**2
         self._within = (within[0] / self.scale**2, within[1])
-        self._choices = ChoiceCorrelations(positions)
+        self._choices, self._by_cost = ChoiceCorrelations(positions), by_cost
         self.theta = self._fit() if theta is None else theta
         self._condition()
 
     def _prior(self) -> tuple[Array, Array]:
         d = len(self._positions)
-        return np.append(np.full(d, -np.log(d)), _CENTRES), np.append(np.ones(d), _SPREADS)
+        centre, spread = np.append(np.full(d, -np.log(d)), _CENTRES), np.append(np.ones(d), _SPREADS)
+        if not self._by_cost:
+            centre[_SHARE], spread[_SHARE] = _SHARE_BY_VALUE
+            centre[_SCALE], spread[_SCALE] = _SCALE_BY_VALUE
+        return centre, spread
 
     def covariance(self, a: Points, b: Points, dtype: type[np.floating[Any]] = np.float64) -> Array:
         """(len(a), len(b)) prior covariance of the standardised function."""
@@ -225,15 +234,20 @@ class Surrogate:
         """Deviation of one reading, in the readings' unit."""
         return float(np.sqrt(np.exp(self.theta[_NOISE]) + _NOISE_FLOOR)) * self.scale
 
-    def rough_mean(self, at: Points) -> Array:
-        """Mean (n,) as by `predict`, in single precision and without its deviation: for sieving many points."""
-        alpha = self._alpha.astype(np.float32)
+    def rough(self, at: Points) -> tuple[Array, Array]:
+        """Mean and deviation (n,) as by `predict`, in single precision: for sieving many points."""
+        whiten = solve_triangular(self._root, np.eye(len(self._root)), lower=True, check_finite=False)
+        alpha, whiten = self._alpha.astype(np.float32), whiten.T.astype(np.float32)
+        mean, known = np.empty(len(at)), np.empty(len(at))
         # In pieces that fit a processor's cache: twice as fast.
-        pieces = [
-            self.covariance(at[start : start + 512], self.points, np.float32) @ alpha
-            for start in range(0, len(at), 512)
-        ]
-        return self._mean + self.scale * np.concatenate(pieces).astype(np.float64)
+        for start in range(0, len(at), 512):
+            piece = slice(start, start + 512)
+            cross = self.covariance(at[piece], self.points, np.float32)
+            mean[piece] = cross @ alpha
+            half = cross @ whiten
+            known[piece] = np.einsum("ij,ij->i", half, half)
+        var = np.maximum(self.variance(at) - known, 1e-10)
+        return self._mean + self.scale * mean, self.scale * np.sqrt(var)
 
     def predict(self, at: Points) -> tuple[Array, Array]:
         """Mean and deviation (n,) of the true function, without the noise of a reading."""

@@ -7,8 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from se_nas.study import _surrogate
+from se_nas.study import _proposal, _surrogate
 from se_nas.study._acquisition import contenders, free_boxes, front_of, improvement, volume
+from se_nas.study._candidates import Grid
+from se_nas.study._proposal import Proposer
 from se_nas.study._surrogate import Points, Surrogate
 
 
@@ -97,9 +99,29 @@ def test_the_gradient_of_the_fit_is_that_of_finite_differences(monkeypatch: pyte
     assert function(at)[0] == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_rough_mean_is_the_mean() -> None:
+def test_a_rough_prediction_is_the_prediction() -> None:
     rng = np.random.default_rng(0)
     index = rng.integers(0, 3, size=(1200, 4))
     points = Points(index=index, features=rng.standard_normal((1200, 1)))
     model = Surrogate([np.linspace(0, 1, 3)] * 4, points[:20], index[:20].sum(axis=1) + 70.0)
-    assert model.rough_mean(points) == pytest.approx(model.predict(points)[0], abs=1e-3)
+    for rough, exact in zip(model.rough(points), model.predict(points), strict=True):
+        assert rough == pytest.approx(exact, abs=1e-3)
+
+
+def test_the_sieve_keeps_what_promises_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_proposal, "SIEVE", 20)
+    choices = {f"p{i}": (0, 1, 2) for i in range(5)}
+    grid = Grid(choices, known={1: lambda params: float(sum(params.values()))})
+    proposer = Proposer(grid, np.array([1.0, -1.0]), entropy=0, repeats=False, initial=None)
+    rng = np.random.default_rng(0)
+    rows = grid.sample(12, rng)
+    values = rows @ rng.random(5) + 0.1 * rng.standard_normal(12)
+    model = Surrogate(proposer._positions, proposer._points(rows), values)
+    means = np.stack([values, -rows.sum(axis=1)], axis=1)
+    boxes = free_boxes(front_of(means), np.array([values.min() - 0.1, -10.1]))
+    everything = grid.everything()
+    mean, sd = proposer._predict({0: model}, proposer._points(everything))
+    best = np.argsort(-improvement(mean, sd, *boxes))[:20]
+    kept = proposer._sieve({0: model}, boxes)
+    assert kept is not None
+    assert set(grid.identify(kept.index)) == set(grid.identify(everything[best]))
