@@ -36,7 +36,7 @@ _ORDER = slice(_SHARE, _POWER + 1)
 # noise makes the first models far too sure.
 # Where choices are ordered by what they cost, fits to many readings nearly always find that the order explains almost
 # all (a logit of 5 and more); an order by value may mislead (0 for none, else a divisor).
-_CENTRES = (-1.9, -1.9, 0.7, 3.0, 0.0, -0.7, -0.7, -2.5)
+_CENTRES = (-1.9, -1.9, 0.7, 2.5, 0.0, -0.7, -0.7, -2.5)
 _SPREADS = (1.0, 1.0, 0.7, 2.0, 0.5, 0.5, 1.0, 1.0)
 _SHARE_BY_VALUE, _SCALE_BY_VALUE = (2.0, 1.5), (-0.4, 0.5)
 
