@@ -17,7 +17,7 @@ from se_nas.study._surrogate import Points, Surrogate
 ENUMERATE = 131_072
 """Largest space of which every point is weighed; beyond, local search."""
 SKETCH = 2_048
-SIEVE = 1_000
+SIEVE = 512
 """Points of an enumerated space that are weighed in double precision: those that promise most in single."""
 SHORTLIST = 128
 DRAWS = 32
