@@ -34,8 +34,8 @@ class ParetoSampler(BaseSampler):
 
     Args:
         known: objective number to a function of the trial's params dict that gives this objective exactly.
-            It is called once a point; in bulk if it has a method ``batch`` (list of params dicts to as many
-            numbers).
+            It is called once a point, in a space of up to 131,072 for all points at the first suggestion; in
+            bulk if it has a method ``batch`` (list of params dicts to as many numbers).
         seed: makes proposals a function of the study's history (for one worker).
         repeats: whether another reading of the same params may be proposed, where that promises more than any
             new point. False: params are asked for twice only when nothing else is left.
