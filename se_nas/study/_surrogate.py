@@ -99,6 +99,7 @@ class Surrogate:
         self._within = (within[0] / self.scale**2, within[1])
         self._choices, self._by_cost = ChoiceCorrelations(positions), by_cost
         self.theta = self._fit() if theta is None else theta
+        self._tables = self._choices.tables(*self.theta[_ORDER])
         self._condition()
 
     def _prior(self) -> tuple[Array, Array]:
@@ -114,10 +115,7 @@ class Surrogate:
         theta = self.theta
         weights = np.exp(theta[: len(self._positions)])
         columns = np.concatenate(
-            [
-                w * t[:, b.index[:, d]]
-                for d, (w, t) in enumerate(zip(weights, self._choices.tables(*theta[_ORDER]), strict=True))
-            ]
+            [w * t[:, b.index[:, d]] for d, (w, t) in enumerate(zip(weights, self._tables, strict=True))]
         )
         columns = columns.astype(dtype)
         onehot = np.zeros((len(a), self._offsets[-1]), dtype=dtype)
