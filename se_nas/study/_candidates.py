@@ -104,8 +104,12 @@ class Grid:
             np.concatenate([np.arange(size) for size in self.sizes]),
         )
 
-    def params(self, row: Index) -> Params:
-        return {name: values[int(i)] for name, values, i in zip(self.names, self.choices, row, strict=True)}
+    def params(self, rows: Index) -> list[Params]:
+        columns = [
+            [values[i] for i in column]
+            for values, column in zip(self.choices, rows.T.tolist(), strict=True)
+        ]
+        return [dict(zip(self.names, picked, strict=True)) for picked in zip(*columns, strict=True)]
 
     def row(self, params: Mapping[str, Any]) -> Index | None:
         """Numbers of the choices of ``params``; None if a parameter is missing or has another value."""
@@ -128,7 +132,7 @@ class Grid:
         if self._key is None:
             return list(numbers)
         missing = {number: i for i, number in enumerate(numbers) if number not in self._keys}
-        points = [self.params(rows[i]) for i in missing.values()]
+        points = self.params(rows[list(missing.values())])
         batch = getattr(self._key, "batch", None)
         found = batch(points) if batch is not None and points else [self._key(point) for point in points]
         self._keys.update(zip(missing, found, strict=True))
@@ -167,7 +171,7 @@ class Grid:
         keys = self.identify(rows).tolist()
         missing = {key: i for i, key in enumerate(keys) if key not in self._costs}
         if missing:
-            points = [self.params(rows[i]) for i in missing.values()]
+            points = self.params(rows[list(missing.values())])
             columns = [self._call(f, points) for f in self._functions]
             for key, values in zip(missing, zip(*columns, strict=True), strict=True):
                 self._costs[key] = values
@@ -196,7 +200,7 @@ class Grid:
             return np.ones(len(rows), dtype=bool)
         keys = self.identify(rows).tolist()
         missing = {key: i for i, key in enumerate(keys) if key not in self._allowed}
-        points = [self.params(rows[i]) for i in missing.values()]
+        points = self.params(rows[list(missing.values())])
         batch = getattr(self._feasible, "batch", None)
         answers = batch(points) if batch is not None else [self._feasible(point) for point in points]
         self._allowed.update(zip(missing, (bool(a) for a in answers), strict=True))

@@ -126,7 +126,7 @@ class ParetoSampler(BaseSampler):
             history = read(trials, proposer.grid, signs, trial.number)
             proposal = self._listed(proposer.grid, history) or proposer.propose(history, trial.number)
         study._storage.set_trial_system_attr(trial._trial_id, MODEL, _record(proposal))
-        return proposer.grid.params(proposal.row)
+        return proposer.grid.params(proposal.row[None])[0]
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
