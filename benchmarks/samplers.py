@@ -17,7 +17,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,14 @@ def optuna_samplers() -> dict[str, Callable[[Task, int], Any]]:
 SAMPLERS = ("random", "tpe", "tpe-multivariate", "nsga2", "pymoo-nsga2", "moasha", "gp", "pareto")
 
 
-def run(out: Path, tasks: list[str], names: list[str], repetitions: int, evaluations: int) -> None:
+def run(
+    out: Path,
+    tasks: list[str],
+    names: list[str],
+    repetitions: int,
+    evaluations: int,
+    load: Callable[[str], Task] = load,
+) -> None:
     """Does the runs that `out` lacks and appends them, one line each."""
     done = {(row["task"], row["sampler"], row["seed"]) for row in read(out)}
     known = optuna_samplers()
@@ -217,14 +224,14 @@ def first_at(shares: Array, level: float) -> float:
     return float(reached[0] + 1) if len(reached) else np.inf
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], tasks: Sequence[str] = NAMES) -> str:
     """Markdown: medians and quartiles by budget, evaluations to each level, paired differences."""
     lines = [
         f"Python {platform.python_version()}, "
         + ", ".join(f"{package} {version(package)}" for package in ("optuna", "numpy", "scipy")),
         "",
     ]  # fmt: skip
-    for task in [name for name in NAMES if any(row["task"] == name for row in rows)]:
+    for task in [name for name in tasks if any(row["task"] == name for row in rows)]:
         runs = {
             s: {
                 row["seed"]: np.array(row["share"])
