@@ -164,13 +164,14 @@ def resume(
 def _finish(run: Any) -> None:
     from se_nas.cli import tables
     from se_nas.run import CHECKPOINTS, HTML
+    from se_nas.training.checkpoint import WEIGHTS
 
     tables.print_front(run.report)
     if run.interrupted:
         typer.echo(f"\nStopped. Go on with:  se-nas resume {run.path}")
         raise typer.Exit(INTERRUPTED)
     # A trainer of the user's own keeps no weights, and neither does --keep none.
-    command = "export" if any((run.path / CHECKPOINTS).glob("*.safetensors")) else "retrain"
+    command = "export" if any((run.path / CHECKPOINTS).glob(f"*{WEIGHTS}")) else "retrain"
     typer.echo(
         f"\nrun     {run.path}\nreport  {run.path / HTML}\n"
         f"{command:<8}se-nas {command} {run.path} --pick best --out best"

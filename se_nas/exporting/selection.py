@@ -16,6 +16,7 @@ from se_nas.report import ParetoReport
 from se_nas.report.candidates import Candidate
 from se_nas.report.picks import pick as pick_from
 from se_nas.run import CHECKPOINTS
+from se_nas.training.checkpoint import WEIGHTS, checkpoint_path
 
 
 def export(
@@ -124,13 +125,15 @@ def kept_weights(report: ParetoReport, candidate: Candidate) -> tuple[int, dict[
         reverse=True,
     )
     for reading in readings:
-        path = folder / CHECKPOINTS / f"{candidate.key}-s{reading.seed}.safetensors"
+        if reading.seed is None:
+            continue
+        path = checkpoint_path(folder / CHECKPOINTS, candidate.key, reading.seed)
         if path.is_file():
             try:
                 return reading.number, load_file(path)
             except (OSError, SafetensorError) as error:
                 raise RunError(f"the weights {path} cannot be read: {error}.") from error
-    stems = {path.name.rpartition("-s")[0] for path in (folder / CHECKPOINTS).glob("*.safetensors")}
+    stems = {path.name.rpartition("-s")[0] for path in (folder / CHECKPOINTS).glob(f"*{WEIGHTS}")}
     kept = [f"{member.number} ({member.key})" for member in report.candidates if member.key in stems]
     raise RunError(
         f"no weights of {candidate.key} were kept in {folder / CHECKPOINTS}; kept are those of "
