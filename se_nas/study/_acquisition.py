@@ -7,13 +7,15 @@ factor is a length and a modelled one's a difference of two expected improvement
 
 from __future__ import annotations
 
-from itertools import pairwise
+from bisect import bisect_left
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
 Array = NDArray[np.float64]
+_CELLS = 2**18
+"""Points times boxes that are weighed at once, to stay within a processor's cache."""
 
 
 def front_of(values: Array) -> Array:
@@ -50,13 +52,42 @@ def free_boxes(front: Array, reference: Array) -> tuple[Array, Array]:
         return np.stack([floors, edges[:-1]], axis=1), np.stack(
             [np.full(len(floors), np.inf), edges[1:]], axis=1
         )
-    edges = np.concatenate([[reference[2]], np.unique(front[:, 2]), [np.inf]])
-    lows, highs = [], []
-    for low, high in pairwise(edges.tolist()):
-        flat_low, flat_high = free_boxes(front[front[:, 2] >= high, :2], reference[:2])
-        lows.append(np.column_stack([flat_low, np.full(len(flat_low), low)]))
-        highs.append(np.column_stack([flat_high, np.full(len(flat_high), high)]))
-    return np.concatenate(lows), np.concatenate(highs)
+    return _swept(front, reference)
+
+
+def _swept(front: Array, reference: Array) -> tuple[Array, Array]:
+    """Free boxes over three objectives, at most twice as many as points, and one.
+
+    A plane of constant third objective is lowered from infinity. In it the free region is a staircase: over
+    each interval of the second objective, what lies above a floor of the first. A point raises the floor of
+    some intervals; only those end a box there, the others go on.
+    """
+    base = float(reference[0])
+    # Intervals by ascending second objective: begin, floor, and the third objective from which they hold.
+    starts, floors, tops = [float(reference[1])], [base], [np.inf]
+    boxes: list[tuple[float, float, float, float, float]] = []
+    for first, second, third in front[np.argsort(-front[:, 2], kind="stable")].tolist():
+        # Floors fall as the second objective rises: the point raises those from `low` on, up to its own.
+        low = next((k for k, floor in enumerate(floors) if floor < first), len(floors))
+        high = bisect_left(starts, second)
+        if low >= high:
+            continue
+        for k in range(low, high):
+            end = min(second, starts[k + 1] if k + 1 < len(starts) else np.inf)
+            boxes.append((floors[k], starts[k], end, third, tops[k]))
+        rest_end = starts[high] if high < len(starts) else np.inf
+        begins, under, since = [starts[low]], [first], [third]
+        if second < rest_end:
+            begins, under, since = [*begins, second], [*under, floors[high - 1]], [*since, tops[high - 1]]
+        starts[low:high], floors[low:high], tops[low:high] = begins, under, since
+    ends = [*starts[1:], np.inf]
+    boxes += [
+        (floor, start, end, float(reference[2]), top)
+        for floor, start, end, top in zip(floors, starts, ends, tops, strict=True)
+    ]
+    cells = np.array([box for box in boxes if box[3] < box[4]])
+    lows, highs = cells[:, [0, 1, 3]], np.column_stack([np.full(len(cells), np.inf), cells[:, [2, 4]]])
+    return lows, highs
 
 
 def expected_excess(mean: Array, sd: Array, level: Array) -> Array:
@@ -82,6 +113,12 @@ def improvement(means: Array, deviations: Array, lows: Array, highs: Array) -> A
         lows: (n_boxes, n_objectives) from `free_boxes`.
         highs: the same.
     """
+    step = max(1, _CELLS // max(1, len(lows)))
+    if len(means) > step:
+        parts = range(0, len(means), step)
+        return np.concatenate(
+            [improvement(means[k : k + step], deviations[k : k + step], lows, highs) for k in parts]
+        )
     product: Array | None = None
     for m in range(means.shape[1]):
         low, high = lows[:, m], highs[:, m]
@@ -126,8 +163,11 @@ def front_rows(means: Array) -> NDArray[np.int64]:
 
 
 def volume(front: Array, reference: Array) -> float:
-    """Hypervolume of a front, as the improvement over nothing, point by point."""
-    total = 0.0
-    for i, row in enumerate(front):
-        total += float(improvement(row[None], np.zeros((1, len(row))), *free_boxes(front[:i], reference))[0])
-    return total
+    """Hypervolume of a front: what it leaves of the box between the reference and its best values."""
+    front = front[(front > reference).all(axis=1)]
+    if not len(front):
+        return 0.0
+    top = front.max(axis=0)
+    lows, highs = free_boxes(front, reference)
+    free = np.clip(np.minimum(highs, top) - lows, 0.0, None).prod(axis=1).sum()
+    return float((top - reference).prod() - free)

@@ -106,8 +106,7 @@ class Grid:
 
     def params(self, rows: Index) -> list[Params]:
         columns = [
-            [values[i] for i in column]
-            for values, column in zip(self.choices, rows.T.tolist(), strict=True)
+            [values[i] for i in column] for values, column in zip(self.choices, rows.T.tolist(), strict=True)
         ]
         return [dict(zip(self.names, picked, strict=True)) for picked in zip(*columns, strict=True)]
 

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from se_nas.pareto import hypervolume
 from se_nas.study import _proposal, _surrogate
 from se_nas.study._acquisition import contenders, free_boxes, front_of, improvement, volume
 from se_nas.study._candidates import Grid
@@ -34,6 +35,23 @@ def test_the_improvement_of_known_points_is_the_gain_of_hypervolume(objectives: 
     after = [dominated_share(np.vstack([front, row]), reference, grid) for row in new]
     assert found == pytest.approx(np.array(after) - before, abs=1e-12)
     assert volume(front_of(front), reference) == pytest.approx(before, abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [4, None])
+def test_three_objectives_need_two_boxes_a_point_and_one(levels: int | None) -> None:
+    rng = np.random.default_rng(0)
+    for count in (1, 5, 24):
+        values = (
+            rng.random((count, 3)) if levels is None else rng.integers(0, levels, (count, 3)).astype(float)
+        )
+        reference, maximise = np.array([0.1, -0.5, 0.2]), ["maximize"] * 3
+        boxes = free_boxes(values, reference)
+        assert len(boxes[0]) <= 2 * count + 1
+        new = rng.random((6, 3)) * 3
+        before = hypervolume(values, reference, maximise)
+        after = [hypervolume(np.vstack([values, row]), reference, maximise) for row in new]
+        assert improvement(new, np.zeros_like(new), *boxes) == pytest.approx(np.array(after) - before)
+        assert volume(front_of(values), reference) == pytest.approx(before)
 
 
 @pytest.mark.parametrize("modelled", [(0,), (0, 1), (0, 2)])
