@@ -228,9 +228,11 @@ def _control(stopping: Mapping[str, Any]) -> str:
     if not stopping.get("would_stop"):
         return f"{words}."
     low, high = stopping.get("wrong_interval") or (0.0, 1.0)
+    wrong = stopping.get("wrong")
+    which = f"for {wrong}, which ended on the front" if wrong else "for none: none ended on the front"
     return (
-        f"{words}, {stopping.get('wrong')} wrongly: they ended on the front"
-        f" (95 % interval of that share: {100 * low:.0f} to {100 * high:.0f} %)."
+        f"{words}. That would have been wrong {which}"
+        f" (95 % interval of the wrong share: {100 * low:.0f} to {100 * high:.0f} %)."
     )
 
 

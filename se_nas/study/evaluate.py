@@ -24,7 +24,8 @@ class Evaluator:
         plan: the resolved search.
         store: where rows go.
         progress: told of every epoch.
-        stopping: the rule that ends hopeless candidates early.
+        stopping: the rule that ends hopeless trainings of the search early, further readings of a network
+            included: all raise the level that later ones need. Those of finalists run to their end.
         stop: polled between batches; True ends the training as unfinished.
         spent: seconds that the run has used so far, recorded with every epoch.
     """
@@ -92,7 +93,9 @@ class Evaluator:
         self._store.record(job.number, curve=curve, epochs=len(curve))
         self._store.spend(self._spent())
         self._progress.epoch(job.row, metrics)
-        return not self._judged(job) or self._stopping.goes_on(job.number, job.architecture, costs, curve)
+        if job.phase == FINAL:
+            return True
+        return self._stopping.goes_on(job.number, job.architecture, costs, curve)
 
     def trained(self, job: Job, costs: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         """Keep what a training gave besides its row; the fields of the row."""
@@ -100,9 +103,9 @@ class Evaluator:
         if correct is not None:
             self._store.folder.write_correct(job.number, correct)
         known = {**costs, **fields}
-        if self._judged(job) and fields["state"] == "complete":
+        if job.phase != FINAL and fields["state"] == "complete":
             self._stopping.finished(job.number, job.architecture, known)
-        if self._judged(job) and fields["state"] == "stopped":
+        if job.phase != FINAL and fields["state"] == "stopped":
             self._store.record(job.number, **self._stopping.expectation(job.number, job.architecture, known))
         return fields
 
@@ -116,10 +119,6 @@ class Evaluator:
                     f"{words} failed for {job.architecture.describe()} ({reason}); it and later candidates"
                     " are trained without"
                 )
-
-    def _judged(self, job: Job) -> bool:
-        # Another reading is asked for because the first is not sure: half of one would not make it surer.
-        return job.phase != FINAL and job.seed == self._plan.config.seed
 
     def _train(self, job: Job, costs: Mapping[str, Any]) -> dict[str, Any]:
         runtime = self._plan.runtime

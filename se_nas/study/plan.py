@@ -27,6 +27,7 @@ from se_nas.study.latency import LatencyAxis
 from se_nas.study.limits import Limits
 from se_nas.study.samplers import make_sampler
 from se_nas.study.schedule import schedule
+from se_nas.study.stopping import Stopping
 from se_nas.study.warm_start import check_source
 from se_nas.training import (
     CompileChoice,
@@ -250,7 +251,7 @@ def resolve(
         compilation=compilation,
         notes=(),
     )
-    notes = []
+    notes = Stopping.notes(config, recipe.epochs)
     if "latency" not in config.objectives and config.max_latency is None:
         notes += _idle_latency_options(config)
     else:

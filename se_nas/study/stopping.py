@@ -11,6 +11,7 @@ from se_nas.study.early_stopping import Candidate, EarlyStopping, StudyTable
 from se_nas.study.store import COLUMNS, StudyStore
 
 if TYPE_CHECKING:
+    from se_nas.study.config import SearchConfig
     from se_nas.study.plan import Plan
 
 
@@ -26,6 +27,16 @@ class Stopping:
             table=StudyTable(store.study),
             seed=config.seed,
         )
+
+    @classmethod
+    def notes(cls, config: SearchConfig, epochs: int) -> list[str]:
+        """What the user should know of the rule before the search begins."""
+        if config.early_stopping == "off" or EarlyStopping(config.early_stopping, epochs=epochs).rungs:
+            return []
+        return [
+            f"early_stopping {config.early_stopping} without effect: with {epochs} epoch a candidate there is"
+            " nothing to stop before its end."
+        ]
 
     @property
     def active(self) -> bool:

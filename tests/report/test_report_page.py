@@ -217,14 +217,24 @@ def test_what_the_manifest_says_of_early_stopping_and_importance_is_shown(make_r
     )
     text = render(ParetoReport.load(run))
     assert (
-        "As a control 4 candidates ran to the end whatever the rule said; it would have stopped 3 of them,"
-        " 1 wrongly: they ended on the front (95 % interval of that share: 1 to 91 %)."
+        "As a control 4 candidates ran to the end whatever the rule said; it would have stopped 3 of them."
+        " That would have been wrong for 1, which ended on the front (95 % interval of the wrong share: 1 to 91 %)."
     ) in text
     assert "<td>stage2</td>" in text
     assert ">75.0</td>" in text
     assert ">+0.500 [+0.200, +0.800]</td>" in text
     assert "<td>stage0 = 16</td>" in text
     assert ">−0.100</td>" in text
+
+
+def test_controls_that_were_rightly_condemned_are_not_said_to_be_on_the_front(make_run):
+    run = make_run(
+        early_stopping={"controls": 4, "would_stop": 2, "wrong": 0, "wrong_interval": [0.0, 0.842]},
+    )
+    assert (
+        "it would have stopped 2 of them. That would have been wrong for none: none ended on the front"
+        " (95 % interval of the wrong share: 0 to 84 %)."
+    ) in render(ParetoReport.load(run))
 
 
 def test_methods_paragraph_says_what_was_done(make_run):

@@ -289,6 +289,13 @@ def test_stopped_candidates_keep_their_curve_and_are_not_on_the_front(small, rul
         assert row["key"] not in {member.key for member in run.front}
 
 
+def test_a_rule_without_a_rung_is_said_to_be_idle(small):
+    (note,) = resolve(small(early_stopping="curves", epochs=1)).notes
+    assert note.startswith("early_stopping curves without effect: with 1 epoch")
+    assert resolve(small(early_stopping="curves", epochs=2)).notes == ()
+    assert resolve(small(epochs=1)).notes == ()
+
+
 def test_weights_are_kept_by_policy(small, finished):
     members = {member.key for member in (*finished.front, *finished.report.baselines)}
     stems = {path.stem.rpartition("-s")[0] for path in (finished.path / "checkpoints").glob("*.safetensors")}
