@@ -12,10 +12,14 @@ from optuna.trial import create_trial
 from se_nas.cost import differences
 from se_nas.errors import RunError
 from se_nas.run import ROW_FIELDS, RunFolder
+from se_nas.study.config import SearchConfig
 from se_nas.study.store import COLUMNS, FROM_TRIAL, IMPORTED, SEARCH, StudyStore
 
 if TYPE_CHECKING:
     from se_nas.study.plan import Plan
+
+_TRAINED_BY = ("trainer", "pretrained", "checkpoint", "init")
+"""Settings of a configuration that change what a training reads, and that no recipe holds."""
 
 
 def check_source(plan: Plan) -> None:
@@ -27,7 +31,8 @@ def check_source(plan: Plan) -> None:
     source = plan.config.warm_start
     if source is None:
         return
-    manifest = RunFolder.open(source).manifest
+    folder = RunFolder.open(source)
+    manifest, config = folder.manifest, folder.config
     ours = {
         "search space": plan.space.fingerprint,
         "data": plan.data.fingerprint,
@@ -35,6 +40,7 @@ def check_source(plan: Plan) -> None:
         "input size": list(plan.data.input_size),
         "objectives": list(plan.config.objectives),
         "recipe": plan.recipe.to_dict(),
+        **{name: getattr(plan.config, name) for name in _TRAINED_BY},
     }
     theirs = {
         "search space": manifest["space"]["fingerprint"],
@@ -43,6 +49,7 @@ def check_source(plan: Plan) -> None:
         "input size": manifest["input_size"],
         "objectives": manifest["objectives"],
         "recipe": manifest["recipe"],
+        **{name: config.get(name, SearchConfig.model_fields[name].default) for name in _TRAINED_BY},
     }
     reasons = [name for name in ours if ours[name] != theirs[name]]
     if plan.axis is not None and manifest["latency"] is not None:

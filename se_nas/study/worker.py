@@ -209,7 +209,10 @@ class Worker:
     def _count_failures(self, fields: dict[str, Any]) -> None:
         self._failures = self._failures + 1 if fields["state"] in ("failed", "infeasible") else 0
         if self._failures >= MAX_FAILURES:
-            raise RunError(f"{MAX_FAILURES} candidates in a row failed, the last with: {fields.get('error')}")
+            raise RunError(
+                f"{MAX_FAILURES} candidates in a row failed, the last with: {fields.get('error')}\n"
+                f"Once the cause is mended, go on with:  se-nas resume {self._folder.path}"
+            )
 
     def _train_finalists(self, finals: Finals) -> None:
         if not self._interrupts.requested:

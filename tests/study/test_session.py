@@ -245,13 +245,18 @@ def test_a_failing_candidate_does_not_end_the_search(small, monkeypatch):
     assert "RuntimeError: a worker died" in RunFolder.open(run.path).rows()[1]["error"]
 
 
-def test_all_candidates_failing_is_explained(small, monkeypatch):
+def test_candidates_that_fail_in_a_row_stop_the_run_which_can_go_on(small, monkeypatch):
     def broken(model, context):
         raise RuntimeError("no space in the cache")
 
-    monkeypatch.setattr(jobs, "load_trainer", lambda name: broken)
-    with pytest.raises(RunError, match=r"3 candidates in a row failed.*no space in the cache"):
-        search(small(trials=8, name="failing"))
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "load_trainer", lambda name: broken)
+        with pytest.raises(RunError, match=r"3 candidates in a row failed.*no space in the cache") as error:
+            search(small(trials=4, final_seeds=0, name="failing"))
+    path = str(error.value).rpartition("go on with:  se-nas resume ")[2]
+    assert RunFolder.open(path).manifest["status"] == "interrupted"
+    run = resume(path)
+    assert [row["state"] for row in RunFolder.open(run.path).rows()] == ["failed"] * 3 + ["complete"]
 
 
 def test_a_space_that_is_smaller_than_the_trials(small, tmp_path):
@@ -313,11 +318,17 @@ def test_warm_start_takes_readings_over_and_trains_nothing_twice(small, finished
     assert len({row["key"] for row in rows}) == len(rows) == 6
 
 
-def test_warm_start_from_other_conditions_is_refused(small, finished, tmp_path):
+def test_warm_start_from_other_conditions_is_refused(small, finished, tmp_path, monkeypatch):
+    weights = next((finished.path / "checkpoints").glob("*.safetensors"))
     with pytest.raises(RunError, match="differs in: recipe"):
         search(small(trials=1, epochs=2, warm_start=str(finished.path)))
     with pytest.raises(RunError, match="no run folder"):
         search(small(trials=1, warm_start="nowhere"))
+    (tmp_path / "theirs.py").write_text("def train(model, context): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for change in ({"trainer": "theirs:train"}, {"init": "default"}, {"checkpoint": str(weights)}):
+        with pytest.raises(RunError, match=f"differs in: {next(iter(change))}\\."):
+            resolve(small(trials=1, warm_start=str(finished.path), **change))
     assert not (tmp_path / "runs").exists()
 
 
