@@ -17,6 +17,7 @@ from se_nas.study.known import Identity, KnownCost
 from se_nas.study.sampler import ParetoSampler
 from se_nas.study.samplers import make_sampler
 from se_nas.study.store import FIXED, SEARCH, StudyStore
+from se_nas.study.users_sampler import UsersSampler
 
 if TYPE_CHECKING:
     from se_nas.study.plan import Plan
@@ -42,9 +43,10 @@ class Proposals:
 
     def _sampler(self) -> BaseSampler:
         config = self._plan.config
-        if config.sampler != "pareto":
-            return make_sampler(config.sampler, seed=config.seed, choices=self._plan.space.choices)
-        return pareto_sampler(self._plan)
+        if config.sampler == "pareto":
+            return pareto_sampler(self._plan)
+        sampler = make_sampler(config.sampler, seed=config.seed, choices=self._plan.space.choices)
+        return UsersSampler(config.sampler, sampler) if ":" in config.sampler else sampler
 
     def next(self) -> tuple[Trial, Architecture] | None:
         """A trial with an architecture that is new and within the limits; None where none is left."""

@@ -13,6 +13,7 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from se_nas.errors import ConfigError, nearest
+from se_nas.study.users_sampler import blamed
 
 MAX_GRID = 100_000
 """Points that Optuna's grid sampler may hold: it lists them all."""
@@ -27,7 +28,7 @@ def make_sampler(name: str, *, seed: int, choices: Mapping[str, tuple[Any, ...]]
         choices: parameter names and their choices, for samplers that need the whole grid.
 
     Raises:
-        ConfigError: the name is unknown, or names no sampler.
+        ConfigError: the name is unknown, names no sampler, or one that cannot be made from a seed or nothing.
     """
     builtin: dict[str, Callable[[], BaseSampler]] = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True),
@@ -68,12 +69,16 @@ def _grid(choices: Mapping[str, tuple[Any, ...]], seed: int) -> BaseSampler:
 
 def _imported(name: str, seed: int) -> BaseSampler:
     module, _, attribute = name.partition(":")
-    try:
-        cls: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"sampler {name!r} cannot be imported: {error}.") from error
+    if not module or not attribute:
+        raise ConfigError(f"sampler is {name!r}; it must be package.module:Class.")
+    with blamed(name):
+        try:
+            cls: Any = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"sampler {name!r} cannot be imported: {error}.") from error
     if not (isinstance(cls, type) and issubclass(cls, BaseSampler)):
         raise ConfigError(f"sampler {name!r} is no subclass of optuna.samplers.BaseSampler.")
-    takes_seed = "seed" in inspect.signature(cls).parameters
     make: Callable[..., BaseSampler] = cls
-    return make(seed=seed) if takes_seed else make()
+    with blamed(name):
+        takes_seed = "seed" in inspect.signature(cls).parameters
+        return make(seed=seed) if takes_seed else make()

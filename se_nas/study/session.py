@@ -112,6 +112,10 @@ def _carry_out(plan: Plan, folder: RunFolder, store: StudyStore, progress: Progr
     except KeyboardInterrupt:
         _close(folder, store, clock, status="interrupted", stop_reason="interrupted")
         raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        _close(folder, store, clock, status="interrupted", stop_reason=reason)
+        raise
     finally:
         progress.close()
     _close(folder, store, clock, status=status, stop_reason=reason, provisional=worker.provisional)
