@@ -26,7 +26,9 @@ BACKGROUND = 96
 """Random architectures over which an effect is averaged."""
 
 
-def importance(study: optuna.Study, *, objective: int = 0) -> dict[str, Any]:
+def importance(
+    study: optuna.Study, *, objective: int = 0, names: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Share of each parameter in reaching the best trials, from 0 to 1; the shares sum to 1.
 
     PED-ANOVA (Watanabe et al., IJCAI 2023) as in Optuna: descriptive, without intervals, and only over
@@ -34,6 +36,7 @@ def importance(study: optuna.Study, *, objective: int = 0) -> dict[str, Any]:
 
     Args:
         objective: what ``"objective"`` in the result is about; accuracy in se-nas's own studies.
+        names: parameters that share; None for all. One that can change nothing would get a share by chance.
 
     Returns:
         ``{"objective": {name: share} | None, "trade_off": {name: share} | None, "best": float,
@@ -45,6 +48,8 @@ def importance(study: optuna.Study, *, objective: int = 0) -> dict[str, Any]:
     nothing = {"objective": None, "trade_off": None, "best": best}
     if len(complete) < LEAST_TRIALS:
         return nothing | {"reason": f"{len(complete)} complete trials; {LEAST_TRIALS} are needed"}
+    if names is not None and not names:
+        return nothing | {"reason": "no parameter changes anything"}
     sign = -1.0 if study.directions[objective] == StudyDirection.MAXIMIZE else 1.0
     values = np.array([trial.values[objective] for trial in complete])
     if np.ptp(values) == 0:
@@ -60,9 +65,14 @@ def importance(study: optuna.Study, *, objective: int = 0) -> dict[str, Any]:
             single = get_param_importances(
                 study,
                 evaluator=PedAnovaImportanceEvaluator(target_quantile=best),
+                params=None if names is None else list(names),
                 target=lambda trial: sign * trial.values[objective],
             )
-            front = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=best))
+            front = get_param_importances(
+                study,
+                evaluator=PedAnovaImportanceEvaluator(target_quantile=best),
+                params=None if names is None else list(names),
+            )
         except UserWarning:
             return nothing | {"reason": "too many equal values to tell the best trials from the others"}
     return {"objective": _plain(single), "trade_off": _plain(front), "best": best, "reason": None}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from se_nas.study.importance import LEAST_TRIALS, effects, importance
+from se_nas.study.known import Identity
 from se_nas.study.proposals import pareto_sampler
 from se_nas.study.store import SEARCH, StudyStore, quiet_optuna
 
@@ -24,17 +25,21 @@ def what_mattered(plan: Plan, store: StudyStore) -> dict[str, Any]:
     Over the search's own readings, whichever sampler proposed them; finalists' readings, which come several a
     network, are left out. Effects are of accuracy, by stage first (all its blocks against none) and then by
     choice, against the first cost among the objectives. Empty ``effects`` with fewer than `LEAST_TRIALS`
-    readings.
+    readings. Parameters whose choices all build one network, wherever the search has been, are left out.
     """
     study = _searched(plan, store)
-    found: dict[str, Any] = {"importance": importance(study), "effects": []}
+    points = [trial.params for trial in study.get_trials(deepcopy=False)]
+    used = _that_change(points, plan.space.choices, Identity(plan.space))
+    found: dict[str, Any] = {"importance": importance(study, names=used), "effects": []}
     if len(study.get_trials(deepcopy=False)) < LEAST_TRIALS:
         return found
     sampler = pareto_sampler(plan)
     stages = by_stage(plan.space.choices)
     if stages:
         found["effects"] += effects(study, sampler, groups=stages, seed=plan.config.seed)
-    found["effects"] += effects(study, sampler, seed=plan.config.seed)
+    found["effects"] += [
+        row for row in effects(study, sampler, seed=plan.config.seed) if row["group"] in used
+    ]
     return found
 
 
@@ -46,6 +51,17 @@ def by_stage(names: Sequence[str] | Mapping[str, Any]) -> dict[str, list[str]]:
         if match:
             groups.setdefault(int(match[1]), []).append(name)
     return {f"stage {stage}": groups[stage] for stage in sorted(groups)}
+
+
+def _that_change(
+    points: Sequence[Mapping[str, Any]], choices: Mapping[str, Sequence[Any]], identity: Identity
+) -> list[str]:
+    """Parameters by which another network can be made of at least one of ``points``."""
+    return [
+        name
+        for name, values in choices.items()
+        if any(len(set(identity.batch([{**point, name: value} for value in values]))) > 1 for point in points)
+    ]
 
 
 def _searched(plan: Plan, store: StudyStore) -> optuna.Study:

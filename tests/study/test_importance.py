@@ -43,6 +43,13 @@ def test_the_parameter_without_an_effect_is_the_least_important() -> None:
     json.dumps(found)
 
 
+def test_shares_are_of_the_parameters_that_are_named() -> None:
+    found = importance(study_of(60), names=["s0", "s1", "s2"])
+    assert set(found["objective"]) == set(found["trade_off"]) == {"s0", "s1", "s2"}
+    assert sum(found["objective"].values()) == pytest.approx(1.0)
+    assert importance(study_of(20), names=[])["reason"] == "no parameter changes anything"
+
+
 def test_too_few_trials_and_constant_values_are_explained() -> None:
     assert "10 are needed" in importance(study_of(5))["reason"]
     study = optuna.create_study(directions=["maximize", "minimize"])

@@ -5,6 +5,7 @@ import pytest
 
 import se_nas
 from se_nas.run import RunFolder
+from se_nas.space import SearchSpace
 from se_nas.study import search
 from se_nas.study.mattered import by_stage
 
@@ -70,6 +71,31 @@ def test_a_run_says_which_stage_mattered_whichever_sampler_it_had(tmp_path, late
     page = (run.path / "report.html").read_text()
     assert "As the sampler's model has it" in page.replace("&#39;", "'")
     assert "Importance of the parameters" in page
+
+
+def test_a_parameter_that_always_builds_one_network_has_no_part(tmp_path, late_stage_pays):
+    # timm rounds hidden widths to multiples of 8: at the 32 channels of stage 0 every γ gives 8.
+    space = SearchSpace.load("per_block", backbone="test_resnet")
+    config = se_nas.SearchConfig(
+        backbone="test_resnet",
+        space="per_block",
+        objectives="accuracy,params",
+        epochs=1,
+        device="cpu",
+        trainer=late_stage_pays,
+        sampler="random",
+        trials=14,
+        final_seeds=0,
+        runs=str(tmp_path / "runs"),
+    )
+    manifest = RunFolder.open(search(config).path).manifest
+    used = set(space.choices) - {"stage0.reduction"}
+    assert len(used) == 7
+    for shares in (manifest["importance"]["objective"], manifest["importance"]["trade_off"]):
+        assert set(shares) == used
+        assert sum(shares.values()) == pytest.approx(1)
+    groups = {row["group"] for row in manifest["effects"]}
+    assert groups == used | {f"stage {stage}" for stage in range(4)}
 
 
 def test_parameters_by_stage():
