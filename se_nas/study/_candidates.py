@@ -112,17 +112,19 @@ class Grid:
 
     def row(self, params: Mapping[str, Any]) -> Index | None:
         """Numbers of the choices of ``params``; None if a parameter is missing or has another value."""
-        out = np.empty(len(self.names), dtype=np.int64)
+        numbers = self.choices_in(params)
+        return np.array(list(numbers.values())) if len(numbers) == len(self.names) else None
+
+    def choices_in(self, params: Mapping[str, Any]) -> dict[int, int]:
+        """Number of the parameter to that of its choice, for those of ``params`` that are in the space."""
+        out = {}
         for i, (name, numbers) in enumerate(zip(self.names, self._numbers, strict=True)):
-            if name not in params:
-                return None
-            value = params[name]
-            if isinstance(value, float) and (type(value), value) not in numbers:
-                value = round(value, 12)
-            found = numbers.get((type(value), value))
-            if found is None:
-                return None
-            out[i] = found
+            if name in params:
+                value = params[name]
+                if isinstance(value, float) and (type(value), value) not in numbers:
+                    value = round(value, 12)
+                if (type(value), value) in numbers:
+                    out[i] = numbers[type(value), value]
         return out
 
     def keys(self, rows: Index) -> list[Hashable]:

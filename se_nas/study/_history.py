@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ PARTIAL = "se_nas:partial"
 each objective, in the study's own units: what the trial would have reached, extrapolated."""
 
 
+DUPLICATE = "duplicate_of"
+"""User attribute of a trial that was not run, but told what another one with equal params had reached."""
+_PROPOSING = timedelta(minutes=10)
+"""A running trial without params is taken to be lost after that: no proposal takes so long."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class History:
     """Readings in the order of trials; objectives are turned so that all are maximised.
@@ -28,7 +35,8 @@ class History:
         extra: (n, n_objectives) further deviation of readings that were extrapolated, else 0.
         barred: (n,) readings of points that broke a constraint: they inform, but are on no front.
         pending: (n_pending, n_params) points in progress.
-        unseen: how many trials with lower numbers are being proposed right now, their params not yet known.
+        unseen: earlier trials that are being proposed right now, their params not yet known: numbers, and when
+            they began.
         keys: keys of everything that was asked for.
     """
 
@@ -37,32 +45,46 @@ class History:
     extra: Array
     barred: NDArray[np.bool_]
     pending: Index
-    unseen: int
+    unseen: tuple[tuple[int, datetime], ...]
     keys: frozenset[Hashable]
 
+    def joined_by(self, rows: Index, keys: Sequence[Hashable]) -> History:
+        """With more points in progress, (n, n_params)."""
+        return replace(self, pending=np.concatenate([self.pending, rows]), keys=self.keys.union(keys))
 
-def read(trials: Sequence[FrozenTrial], grid: Grid, signs: Array, number: int) -> History:
-    """The history that trial ``number`` may use. Trials with parameters outside the grid are left out."""
+
+def read(
+    trials: Sequence[FrozenTrial], grid: Grid, signs: Array, number: int, as_of: datetime | None = None
+) -> History:
+    """The history that trial ``number`` may use. Trials with parameters outside the grid are left out.
+
+    With ``as_of``, trials that ended later are still in progress.
+    """
     rows, values, extra, barred, pending = [], [], [], [], []
     canonical: dict[Hashable, Index] = {}
     asked: list[tuple[FrozenTrial, Index]] = []
-    unseen = 0
+    unseen: list[tuple[int, datetime]] = []
+    recent = datetime.now() - _PROPOSING
     for trial in trials:
         if trial.number == number or trial.state == TrialState.WAITING:
             continue
         row = grid.row(trial.params)
         if row is None:
-            unseen += trial.state == TrialState.RUNNING and trial.number < number
+            started = trial.datetime_start
+            if trial.state == TrialState.RUNNING and trial.number < number and started and started > recent:
+                unseen.append((trial.number, started))
             continue
         asked.append((trial, row))
     keys = grid.keys(np.array([row for _, row in asked], dtype=np.int64).reshape(-1, len(grid.names)))
     for (trial, own), key in zip(asked, keys, strict=True):
         row = canonical.setdefault(key, own)
-        if trial.state == TrialState.RUNNING:
+        later = as_of is not None and trial.datetime_complete is not None and trial.datetime_complete > as_of
+        if trial.state == TrialState.RUNNING or later:
             pending.append(row)
             continue
         reading = reading_of(trial, len(signs))
-        if reading is None:
+        # A duplicate that was told the result of another trial is no further reading.
+        if reading is None or DUPLICATE in trial.user_attrs:
             continue
         rows.append(row)
         values.append(signs * reading[0])
@@ -75,7 +97,7 @@ def read(trials: Sequence[FrozenTrial], grid: Grid, signs: Array, number: int) -
         extra=np.array(extra, dtype=float).reshape(-1, count),
         barred=np.array(barred, dtype=bool),
         pending=np.array(pending, dtype=np.int64).reshape(-1, width),
-        unseen=unseen,
+        unseen=tuple(unseen),
         keys=frozenset(keys),
     )
 
@@ -93,3 +115,20 @@ def reading_of(trial: FrozenTrial, count: int) -> tuple[Array, Array] | None:
             deviations = [0.0 if s is None else s for s in sds]
     out = np.array(values, dtype=float), np.array(deviations, dtype=float)
     return out if np.isfinite(out[1]).all() and not np.isnan(out[0]).all() else None
+
+
+def fit_count(count: int) -> int:
+    """How many readings hyperparameters are fitted on: all up to 20, then in steps of a tenth."""
+    step = 20
+    while step + max(1, step // 10) <= count:
+        step += max(1, step // 10)
+    return min(count, step)
+
+
+def thinned(rows: Index, cap: int) -> Index:
+    """At most ``cap`` of the readings: the latest, which lie near the front, and as many of the others."""
+    if len(rows) <= cap:
+        return rows
+    latest = cap // 2
+    early = rows[:-latest]
+    return np.concatenate([early[np.linspace(0, len(early) - 1, cap - latest).astype(int)], rows[-latest:]])

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from se_nas.errors import InfeasibleError
-from se_nas.study._acquisition import contenders, free_boxes, front_of, front_rows, improvement, volume
+from se_nas.study._acquisition import (
+    contenders,
+    free_boxes,
+    front_rows,
+    improvement,
+    reread,
+    volume,
+)
 from se_nas.study._candidates import Array, Grid, Index
-from se_nas.study._history import History
+from se_nas.study._history import History, fit_count, thinned
+from se_nas.study._local_search import local_search
 from se_nas.study._surrogate import Points, Surrogate
 
 ENUMERATE = 131_072
@@ -22,6 +30,8 @@ SIEVE = 512
 SHORTLIST = 128
 DRAWS = 32
 EVALUATED = 64
+COMPLETIONS = 512
+"""Random points that are weighed where some parameters are given."""
 CAP = 256
 """Readings that the process is conditioned on; beyond, thinned."""
 FIT_CAP = 128
@@ -55,9 +65,19 @@ class Proposer:
         entropy: seed of everything random; a proposal also depends on the trial's number, on nothing else.
         repeats: whether points may be read again.
         initial: points of the initial design, counting what the history already has.
+        listed: (n, n_params) points that come first, in order.
     """
 
-    def __init__(self, grid: Grid, signs: Array, *, entropy: int, repeats: bool, initial: int | None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        signs: Array,
+        *,
+        entropy: int,
+        repeats: bool,
+        initial: int,
+        listed: Sequence[Index] = (),
+    ) -> None:
         self.grid, self._signs, self._repeats = grid, signs, repeats
         self._entropy = entropy
         self._known = grid.known_columns
@@ -82,7 +102,7 @@ class Proposer:
         self._sorted = np.sort(grid.functions(sketch), axis=0)
         self._pool_points = None if self._pool is None else self._points(self._pool)
         self._pool_costs = self._costs(self._pool if self._pool is not None else self._extremes)
-        self._initial = 3 if initial is None else initial
+        self._initial, self._listed = initial, listed
 
     def _points(self, rows: Index) -> Points:
         """Known functions enter the trend twice: as they are, and as ranks (accuracy saturates with cost)."""
@@ -103,15 +123,53 @@ class Proposer:
         out[:, self._known] = self.grid.functions(rows)[:, : len(self._known)] * self._signs[self._known]
         return out
 
-    def propose(self, history: History, number: int) -> Proposal:
+    def propose(
+        self,
+        history: History,
+        number: int,
+        *,
+        fixed: Mapping[int, int] | None = None,
+        others: Sequence[tuple[int, History]] = (),
+    ) -> Proposal:
+        """The next point, for trial ``number``; ``fixed``: given parameters, and their choices.
+
+        ``others``: trials that are being proposed at this instant, and what they know. What they propose
+        depends on that alone, so it is worked out here rather than proposed twice.
+        """
+        theirs = np.zeros((0, len(self.grid.names)), dtype=np.int64)
+        for other, known in others:
+            row = self._propose(known.joined_by(theirs, self.grid.keys(theirs)), other).row
+            theirs = np.concatenate([theirs, row[None]])
+        history = history.joined_by(theirs, self.grid.keys(theirs))
+        return self._completed(history, number, fixed) if fixed else self._propose(history, number)
+
+    def _propose(self, history: History, number: int) -> Proposal:
+        for first in self._listed:
+            if self._unasked(first[None], history)[0]:
+                return Proposal(row=first, source="initial")
         rng = np.random.default_rng([self._entropy, 1, number])
-        asked = len(history.keys) + history.unseen
         usable = self._usable(history)
-        enough = usable.sum() >= min(3, self._initial) or not self._modelled
-        if asked < self._initial or not enough:
+        if len(history.keys) < self._initial or not self._enough(usable):
             row = self._spread(history, rng, corners=True)
             return self._again(history, rng) if row is None else Proposal(row=row, source="initial")
         return self._improve(history, usable, rng)
+
+    def _enough(self, usable: NDArray[np.bool_]) -> bool:
+        return bool(usable.sum() >= min(3, self._initial)) or not self._modelled
+
+    def _completed(self, history: History, number: int, fixed: Mapping[int, int]) -> Proposal:
+        """The best of random points that have the given choices."""
+        rng = np.random.default_rng([self._entropy, 1, number])
+        rows = self.grid.sample(COMPLETIONS, rng)
+        rows[:, list(fixed)] = list(fixed.values())
+        rows = self.grid.distinct(rows)
+        free = rows[self.grid.allowed(rows) & self._unasked(rows, history)]
+        if not len(free):
+            return Proposal(row=rows[rng.integers(len(rows))], source="again")
+        usable = self._usable(history)
+        if not self._enough(usable):
+            return Proposal(row=free[rng.integers(len(free))], source="initial")
+        return self._improve(history, usable, rng, free)
 
     def _again(self, history: History, rng: np.random.Generator) -> Proposal:
         """Every allowed point has been asked for: the least often read one that was read at all, else any."""
@@ -156,20 +214,12 @@ class Proposer:
 
     def _surrogate(self, history: History, usable: NDArray[np.bool_], column: int) -> Surrogate:
         chosen = np.flatnonzero(usable)
-        known = self._fit_rows(len(chosen))
+        known = fit_count(len(chosen))
         theta = self._fits.get((column, known))
         if theta is None:
-            theta = self._gather(history, _thin(chosen[:known], FIT_CAP), column, None).theta
+            theta = self._gather(history, thinned(chosen[:known], FIT_CAP), column, None).theta
             self._fits[column, known] = theta
-        return self._gather(history, _thin(chosen, CAP), column, theta)
-
-    @staticmethod
-    def _fit_rows(count: int) -> int:
-        """How many readings the hyperparameters are fitted on: all up to 20, then in steps of a tenth."""
-        step = 20
-        while step + max(1, step // 10) <= count:
-            step += max(1, step // 10)
-        return min(count, step)
+        return self._gather(history, thinned(chosen, CAP), column, theta)
 
     def _gather(self, history: History, chosen: Index, column: int, theta: Array | None) -> Surrogate:
         """Complete readings of one point are pooled; what they scatter tells the noise."""
@@ -219,7 +269,14 @@ class Proposer:
     def _usable(self, history: History) -> NDArray[np.bool_]:
         return np.asarray(np.isfinite(history.values[:, self._modelled]).all(axis=1))
 
-    def _improve(self, history: History, usable: NDArray[np.bool_], rng: np.random.Generator) -> Proposal:
+    def _improve(
+        self,
+        history: History,
+        usable: NDArray[np.bool_],
+        rng: np.random.Generator,
+        among: Index | None = None,
+    ) -> Proposal:
+        """The point that promises most, of the whole space or ``among`` some."""
         models = self._models(history, usable)
         read = self.grid.distinct(history.rows[~history.barred])
         evaluated = self.grid.distinct(np.concatenate([read, history.pending]))
@@ -228,36 +285,36 @@ class Proposer:
         evaluated_points = self._points(evaluated)
         means, deviations = self._predict(models, evaluated_points)
         reference = self._reference(means)
-        front = front_of(means)
-        boxes, total = free_boxes(front, reference), volume(front, reference)
+        boxes, total = free_boxes(means, reference), volume(means, reference)
+        # All readings are equal: nothing says where more is to be had, so the space is covered.
+        flat = bool(models) and not np.ptp(history.values[usable][:, self._modelled], axis=0).any()
 
-        def weigh(points: Points) -> Array:
-            return improvement(*self._predict(models, points), *boxes)
+        def weigh(rows: Index) -> Array:
+            return improvement(*self._predict(models, self._points(rows)), *boxes)
 
-        points = self._sieve(models, boxes)
-        if points is None:
-            points, scores = self._search(evaluated[front_rows(means)], weigh, rng)
+        rows = among if among is not None else self._sieve(models, boxes)
+        if rows is None:
+            best = evaluated[front_rows(means)]
+            rows, scores = local_search(self.grid, best, self._extremes, weigh, rng)
         else:
-            scores = weigh(points)
+            scores = weigh(rows)
+        points = self._points(rows)
         picked = self._best_unasked(points, scores, history)
-        if not len(picked):
+        if among is None and (flat or not len(picked)):
             left = self._spread(history, rng, corners=False)
-            return (
-                self._again(history, rng)
-                if left is None
-                else self._proposal(models, left, "spread", 0.0, total)
-            )
+            if left is None:
+                return self._again(history, rng)
+            return self._proposal(models, left, "spread", 0.0, total if total > 0 else 1.0)
         shortlist = points[picked]
         chosen = contenders(means, deviations, EVALUATED)
         scores = self._noisy(models, evaluated_points[chosen], shortlist, reference, rng)
-        # Workers that ask at the same instant know nothing of each other's points: each takes its own rank.
-        best = int(np.argsort(-scores, kind="stable")[min(history.unseen, len(scores) - 1)])
-        gain, row = float(scores[best]), shortlist.index[best]
-        if self._repeats and models and len(read):
-            again, promised = self._reread(models, read, reference, history)
+        place = int(scores.argmax())
+        gain, row = float(scores[place]), shortlist.index[place]
+        if self._repeats and models and len(read) and among is None:
+            place, promised = self._reread(models, read, reference, history)
             if promised > gain:
-                return self._proposal(models, again, "repeat", promised, total)
-        if gain <= 1e-9 * max(total, 1e-300):
+                return self._proposal(models, read[place], "repeat", promised, total)
+        if gain <= 1e-9 * max(total, 1e-300) and among is None:
             left = self._spread(history, rng, corners=False)
             return self._proposal(models, row if left is None else left, "spread", gain, total)
         return self._proposal(models, row, "model", gain, total)
@@ -286,30 +343,19 @@ class Proposer:
         )
 
     def _reread(
-        self, models: dict[int, Surrogate], evaluated: Index, reference: Array, history: History
-    ) -> tuple[Index, float]:
-        """The point of which another reading promises most, and how much the front of means would grow by it.
-
-        The knowledge gradient (Frazier et al., 2009) of the point's own mean: a reading moves it by a normal
-        step of deviation var / sqrt(var + noise²).
-        """
-        points = self._points(evaluated)
-        means, deviations = self._predict(models, points)
-        steps = np.zeros_like(deviations)
-        for column, model in models.items():
-            variance = deviations[:, column] ** 2
-            steps[:, column] = variance / np.sqrt(variance + model.noise**2)
-        busy = set(self.grid.identify(history.pending).tolist())
-        best, gain = evaluated[0], -np.inf
-        for i in contenders(means, deviations, EVALUATED):
-            if int(self.grid.identify(evaluated[i])) in busy:
-                continue
-            boxes = free_boxes(np.delete(means, i, axis=0), reference)
-            sure = improvement(means[i : i + 1], np.zeros((1, means.shape[1])), *boxes)[0]
-            found = float(improvement(means[i : i + 1], steps[i : i + 1], *boxes)[0] - sure)
-            if found > gain:
-                best, gain = evaluated[i], found
-        return best, gain
+        self, models: dict[int, Surrogate], read: Index, reference: Array, history: History
+    ) -> tuple[int, float]:
+        """The row of ``read`` of which another reading promises most, and how much."""
+        means, deviations = self._predict(models, self._points(read))
+        numbers = self.grid.identify(read)
+        # What was stopped early is not begun again: the rule that stopped it judged the same promise.
+        whole = history.rows[(history.extra[:, self._modelled] == 0).all(axis=1)]
+        free = np.isin(numbers, self.grid.identify(whole)) & ~np.isin(
+            numbers, self.grid.identify(history.pending)
+        )
+        rows = contenders(means, deviations, EVALUATED)
+        noise = np.array([models[m].noise if m in models else 0.0 for m in range(len(self._signs))])
+        return reread(means, deviations, noise, reference, rows[free[rows]])
 
     def _noisy(
         self,
@@ -342,56 +388,12 @@ class Proposer:
             out[column] = worst - 0.1 * max(best - worst, 1e-12)
         return out
 
-    def _sieve(self, models: dict[int, Surrogate], boxes: tuple[Array, Array]) -> Points | None:
+    def _sieve(self, models: dict[int, Surrogate], boxes: tuple[Array, Array]) -> Index | None:
         """The points of an enumerated space that promise most; None where it is too large."""
-        if self._pool_points is None or len(self._pool_points) <= SIEVE or not models:
-            return self._pool_points
+        if self._pool is None or self._pool_points is None or len(self._pool) <= SIEVE or not models:
+            return self._pool
         mean, sd = self._pool_costs.copy(), np.zeros_like(self._pool_costs)
         for column, model in models.items():
             mean[:, column], sd[:, column] = model.rough(self._pool_points)
         kept = np.argpartition(-improvement(mean, sd, *boxes), SIEVE)[:SIEVE]
-        return self._pool_points[np.sort(kept)]
-
-    def _search(
-        self,
-        front: Index,
-        weigh: Callable[[Points], Array],
-        rng: np.random.Generator,
-    ) -> tuple[Points, Array]:
-        """What local search around the front and from random restarts finds, with its improvement."""
-        front = front[rng.permutation(len(front))[:32]]
-        mutated = front[rng.integers(len(front), size=2_000)]
-        change = rng.random(mutated.shape) < 2.5 / mutated.shape[1]
-        mutated = np.where(change, self.grid.sample(len(mutated), rng), mutated)
-        crossed = np.where(
-            rng.random((1_000, front.shape[1])) < 0.5,
-            front[rng.integers(len(front), size=1_000)],
-            front[rng.integers(len(front), size=1_000)],
-        )
-        rows = np.concatenate(
-            [self.grid.neighbours(front), mutated, crossed, self.grid.sample(1_000, rng), self._extremes]
-        )
-        found, scores = self._weighed(rows, weigh)
-        for _ in range(4):
-            top = found[np.argsort(-scores, kind="stable")[:24]]
-            more = self.grid.neighbours(top)
-            more = more[~np.isin(self.grid.identify(more), self.grid.identify(found))]
-            if not len(more):
-                break
-            more, their = self._weighed(more, weigh)
-            found, scores = np.concatenate([found, more]), np.concatenate([scores, their])
-        return self._points(found), scores
-
-    def _weighed(self, rows: Index, weigh: Callable[[Points], Array]) -> tuple[Index, Array]:
-        rows = self.grid.distinct(rows)
-        rows = rows[self.grid.allowed(rows)]
-        return rows, weigh(self._points(rows))
-
-
-def _thin(rows: Index, cap: int) -> Index:
-    """At most ``cap`` of the readings: the latest, which lie near the front, and as many of the others."""
-    if len(rows) <= cap:
-        return rows
-    latest = cap // 2
-    early = rows[:-latest]
-    return np.concatenate([early[np.linspace(0, len(early) - 1, cap - latest).astype(int)], rows[-latest:]])
+        return self._pool[np.sort(kept)]

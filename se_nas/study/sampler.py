@@ -25,6 +25,9 @@ from se_nas.study._proposal import Proposal, Proposer
 
 __all__ = ["MODEL", "PARTIAL", "ParetoSampler"]
 
+INITIAL = 3
+MOST_UNSEEN = 16
+"""Simultaneous proposals that are worked out before one's own."""
 MODEL = "se_nas:model"
 """System attribute of a trial: the source of its proposal, and what the model expected of it."""
 
@@ -85,7 +88,7 @@ class ParetoSampler(BaseSampler):
         self._initial, self._feasible, self._prior = initial, feasible, prior
         self._entropy = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._given = None if space is None else {name: _distribution(name, v) for name, v in space.items()}
-        self._intersection = IntersectionSearchSpace(include_pruned=True)
+        self._intersections: dict[tuple[int, int], IntersectionSearchSpace] = {}
         self._proposers: dict[str, Any] = {}
         self._lock = threading.RLock()
 
@@ -107,7 +110,10 @@ class ParetoSampler(BaseSampler):
         """The parameters that all finished trials share (or those given as ``space``), ordered by name."""
         if self._given is not None:
             return dict(self._given)
-        found = self._intersection.calculate(study)
+        intersection = self._intersections.setdefault(
+            _identity(study), IntersectionSearchSpace(include_pruned=True)
+        )
+        found = intersection.calculate(study)
         if not found:
             # Nothing has finished, but a trial that failed after its last parameter has told the space.
             failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
@@ -118,13 +124,20 @@ class ParetoSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The next point; nothing while the space is unknown, or where the trial's params are given."""
-        if not search_space or search_space.keys() <= trial.system_attrs.get("fixed_params", {}).keys():
+        fixed = trial.system_attrs.get("fixed_params", {})
+        if not search_space or search_space.keys() <= fixed.keys():
             return {}
         with self._lock:
             proposer, signs = self._prepared(study, search_space)
             trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
             history = read(trials, proposer.grid, signs, trial.number)
-            proposal = self._listed(proposer.grid, history) or proposer.propose(history, trial.number)
+            others = [
+                (number, read(trials, proposer.grid, signs, number, as_of=began))
+                for number, began in history.unseen[-MOST_UNSEEN:]
+            ]
+            proposal = proposer.propose(
+                history, trial.number, fixed=proposer.grid.choices_in(fixed), others=others
+            )
         study._storage.set_trial_system_attr(trial._trial_id, MODEL, _record(proposal))
         return proposer.grid.params(proposal.row[None])[0]
 
@@ -204,7 +217,7 @@ class ParetoSampler(BaseSampler):
                     f"known has the objective {column}; the study has objectives 0 to {len(directions) - 1}."
                 )
         signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
-        current = (study.study_name, study._study_id, search_space, tuple(directions))
+        current = (_identity(study), search_space, tuple(directions))
         if self._proposers.get("of") != current:
             grid = Grid(
                 {name: choices_of(name, distribution) for name, distribution in search_space.items()},
@@ -213,26 +226,35 @@ class ParetoSampler(BaseSampler):
                 prior=self._prior,
                 key=self._key,
             )
-            initial = (
-                self._initial if isinstance(self._initial, int) else None if self._initial is None else 0
+            proposer = Proposer(
+                grid,
+                signs,
+                entropy=self._entropy,
+                repeats=self._repeats,
+                initial=self._initial
+                if isinstance(self._initial, int)
+                else INITIAL * (self._initial is None),
+                listed=self._first_rows(grid),
             )
-            proposer = Proposer(grid, signs, entropy=self._entropy, repeats=self._repeats, initial=initial)
             self._proposers = {"of": current, "proposer": proposer}
         return self._proposers["proposer"], signs
 
-    def _listed(self, grid: Grid, history: History) -> Proposal | None:
-        """The first of the listed initial points that nobody has asked for."""
+    def _first_rows(self, grid: Grid) -> list[Index]:
+        """The listed initial points."""
         if self._initial is None or isinstance(self._initial, int):
-            return None
-        for params in self._initial:
-            row = grid.row(params)
+            return []
+        rows = [grid.row(params) for params in self._initial]
+        for row, params in zip(rows, self._initial, strict=True):
             if row is None:
                 raise ConfigError(
                     f"initial has the point {dict(params)!r}, which is not in the space {grid.names}."
                 )
-            if grid.keys(row[None])[0] not in history.keys:
-                return Proposal(row=row, source="initial")
-        return None
+        return [row for row in rows if row is not None]
+
+
+def _identity(study: Study) -> tuple[int, int]:
+    """Studies of different storages may have the same name and number."""
+    return id(study._storage), study._study_id
 
 
 def _rows(grid: Grid, points: Sequence[Mapping[str, Any]]) -> Index:

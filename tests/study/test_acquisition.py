@@ -130,7 +130,7 @@ def test_the_sieve_keeps_what_promises_most(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(_proposal, "SIEVE", 20)
     choices = {f"p{i}": (0, 1, 2) for i in range(5)}
     grid = Grid(choices, known={1: lambda params: float(sum(params.values()))})
-    proposer = Proposer(grid, np.array([1.0, -1.0]), entropy=0, repeats=False, initial=None)
+    proposer = Proposer(grid, np.array([1.0, -1.0]), entropy=0, repeats=False, initial=3)
     rng = np.random.default_rng(0)
     rows = grid.sample(12, rng)
     values = rows @ rng.random(5) + 0.1 * rng.standard_normal(12)
@@ -142,4 +142,4 @@ def test_the_sieve_keeps_what_promises_most(monkeypatch: pytest.MonkeyPatch) -> 
     best = np.argsort(-improvement(mean, sd, *boxes))[:20]
     kept = proposer._sieve({0: model}, boxes)
     assert kept is not None
-    assert set(grid.identify(kept.index)) == set(grid.identify(everything[best]))
+    assert set(grid.identify(kept)) == set(grid.identify(everything[best]))

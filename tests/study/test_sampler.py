@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import pickle
 from collections.abc import Callable
 from itertools import product
@@ -15,6 +16,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
 from se_nas.errors import ConfigError, InfeasibleError
+from se_nas.study import _history
+from se_nas.study._history import read
 from se_nas.study.sampler import MODEL, PARTIAL, ParetoSampler
 
 CHOICES: dict[str, tuple[Any, ...]] = {"a": (0, 16, 4), "b": ("none", "se"), "c": (0, 16, 4), "d": (2, 4, 8)}
@@ -122,15 +125,103 @@ def test_points_in_progress_are_not_proposed_again_and_spread() -> None:
     assert len(set(params)) == 6
 
 
-def test_two_workers_that_ask_at_the_same_instant_get_different_points() -> None:
-    study = run(ParetoSampler(known={1: cost}, seed=0), 10)
-    first, second = study.ask(), study.ask()  # neither has suggested yet
+@pytest.mark.parametrize("readings", [0, 3, 10, 48])
+def test_workers_that_ask_at_the_same_instant_get_different_points(readings: int) -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), readings)
+    before = set(asked(study))
+    numbers = [study.ask().number for _ in range(4)]  # none has suggested yet
     space = {name: CategoricalDistribution(values) for name, values in CHOICES.items()}
     proposals = [
-        ParetoSampler(known={1: cost}, seed=0).sample_relative(study, frozen, space)
-        for frozen in (study.trials[first.number], study.trials[second.number])
+        ParetoSampler(known={1: cost}, seed=0, space=CHOICES).sample_relative(study, study.trials[k], space)
+        for k in numbers
     ]
-    assert proposals[0] != proposals[1]
+    assert len(before | {tuple(params[name] for name in CHOICES) for params in proposals}) == readings + 4
+
+
+def test_what_ends_while_others_propose_changes_nothing_about_their_points() -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 10)
+    busy = study.ask()
+    suggest(busy)
+    space = {name: CategoricalDistribution(values) for name, values in CHOICES.items()}
+    first, second = study.ask(), study.ask()
+    sampler = ParetoSampler(known={1: cost}, seed=0, space=CHOICES)
+    own = sampler.sample_relative(study, study.trials[first.number], space)
+    study.tell(busy, (99.0, cost(busy.params)))
+    other = ParetoSampler(known={1: cost}, seed=0, space=CHOICES)
+    assert other.sample_relative(study, study.trials[second.number], space) != own
+
+
+def test_a_trial_that_never_suggested_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = asked(run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 12))
+    monkeypatch.setattr(_history, "_PROPOSING", datetime.timedelta(0))
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for _ in range(5):
+        study.ask()
+    sampler = ParetoSampler(known={1: cost}, seed=0, space=CHOICES)
+    run(sampler, 12, study=study)
+    trials = read(study.trials, sampler._proposers["proposer"].grid, np.array([1.0, -1.0]), 99)
+    assert trials.unseen == ()
+    assert len(set(asked_of(study, 5))) == len(set(alone)) == 12
+
+
+def test_params_that_are_given_are_completed_by_the_model_and_not_repeated() -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0), 6)
+    for _ in range(10):
+        study.enqueue_trial({"a": 4})
+        trial = study.ask()
+        params = suggest(trial)
+        study.tell(trial, (accuracy(params), cost(params)))
+    given = asked_of(study, 6)
+    assert {point[0] for point in given} == {4}
+    assert len(set(given)) == 10
+    assert {t.system_attrs[MODEL]["source"] for t in study.trials[6:]} == {"model"}
+
+
+def test_readings_that_are_all_equal_spread_over_the_space() -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0, repeats=True), 16, read=lambda params: 50.0)
+    assert len(set(asked(study))) == 16
+    assert {t.system_attrs[MODEL]["improvement"] for t in study.trials[3:]} == {0.0}
+
+
+def test_a_point_that_was_stopped_early_is_not_read_again() -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0), 3)
+    uncertain = {"a": 4, "b": "se", "c": 0, "d": 2}
+    study.enqueue_trial(uncertain)
+    trial = study.ask()
+    suggest(trial)
+    trial.set_user_attr(PARTIAL, {"mean": [73.0, cost(uncertain)], "sd": [2.0, 0.0]})
+    study.tell(trial, state=TrialState.PRUNED)
+    run(ParetoSampler(known={1: cost}, seed=0, repeats=True), 25, study=study)
+    assert asked(study).count(tuple(uncertain.values())) == 1
+
+
+def test_a_duplicate_that_was_told_anothers_result_is_no_further_reading() -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 5)
+    grid = study.sampler._proposers["proposer"].grid
+    before = read(study.trials, grid, np.array([1.0, -1.0]), 99)
+    copied = study.trials[2]
+    study.add_trial(
+        create_trial(
+            params=copied.params,
+            distributions=copied.distributions,
+            values=copied.values,
+            user_attrs={"duplicate_of": "key"},
+        )
+    )
+    after = read(study.trials, grid, np.array([1.0, -1.0]), 99)
+    assert after.values.tolist() == before.values.tolist()
+
+
+def test_one_sampler_keeps_studies_of_different_storages_apart() -> None:
+    sampler = ParetoSampler(known={1: cost}, seed=0)
+    first, second = (
+        optuna.create_study(study_name="same", directions=["maximize", "minimize"], sampler=sampler)
+        for _ in range(2)
+    )
+    run(sampler, 8, study=first)
+    run(sampler, 8, read=lambda params: -accuracy(params), study=second)
+    fresh = run(ParetoSampler(known={1: cost}, seed=0), 8, read=lambda params: -accuracy(params))
+    assert asked(second) == asked(fresh)
 
 
 def test_feasible_is_a_hard_limit() -> None:
