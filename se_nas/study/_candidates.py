@@ -50,7 +50,7 @@ def choices_of(name: str, distribution: BaseDistribution) -> tuple[Any, ...]:
     if count > MAX_CHOICES:
         raise ConfigError(
             f"parameter {name!r} has {count} values ({distribution}); at most {MAX_CHOICES} are allowed."
-            " Give it a larger step."
+            " Give it a larger step, or list the values with suggest_categorical."
         )
     if isinstance(distribution, IntDistribution):
         return tuple(range(distribution.low, distribution.high + 1, int(step)))
@@ -134,8 +134,12 @@ class Grid:
             return list(numbers)
         missing = {number: i for i, number in enumerate(numbers) if number not in self._keys}
         points = self.params(rows[list(missing.values())])
-        batch = getattr(self._key, "batch", None)
-        found = batch(points) if batch is not None and points else [self._key(point) for point in points]
+        found = _called(self._key, points)
+        for value, point in zip(found, points, strict=True):
+            if not isinstance(value, Hashable):
+                raise ConfigError(
+                    f"key returned {value!r} for {point}; it must be hashable: a string, number or tuple."
+                )
         self._keys.update(zip(missing, found, strict=True))
         return [self._keys[number] for number in numbers]
 
@@ -179,20 +183,16 @@ class Grid:
         return np.array([self._costs[key] for key in keys], dtype=float).reshape(len(rows), -1)
 
     def _call(self, function: Callable[..., Any], points: list[Params]) -> list[float]:
-        batch = getattr(function, "batch", None)
-        raw = list(batch(points)) if batch is not None else [function(point) for point in points]
-        name = getattr(function, "__name__", type(function).__name__)
-        if len(raw) != len(points):
-            raise ConfigError(f"{name}.batch returned {len(raw)} values for {len(points)} points.")
+        raw = _called(function, points)
+        prior = self.has_prior and function is self._functions[-1]
+        name = f"{'prior' if prior else 'known'} function {_name(function)}"
         for value, point in zip(raw, points, strict=True):
             try:
                 ok = math.isfinite(value)
-            except TypeError:
+            except (TypeError, OverflowError):
                 ok = False
             if not ok:
-                raise ConfigError(
-                    f"the known function {name} returned {value!r} for {point}; a finite number is needed."
-                )
+                raise ConfigError(f"the {name} returned {value!r} for {point}; a finite number is needed.")
         return [float(value) for value in raw]
 
     def allowed(self, rows: Index) -> NDArray[np.bool_]:
@@ -202,8 +202,7 @@ class Grid:
         keys = self.identify(rows).tolist()
         missing = {key: i for i, key in enumerate(keys) if key not in self._allowed}
         points = self.params(rows[list(missing.values())])
-        batch = getattr(self._feasible, "batch", None)
-        answers = batch(points) if batch is not None else [self._feasible(point) for point in points]
+        answers = _called(self._feasible, points)
         self._allowed.update(zip(missing, (bool(a) for a in answers), strict=True))
         return np.array([self._allowed[key] for key in keys], dtype=bool)
 
@@ -259,6 +258,21 @@ class Grid:
             out.append(np.full(len(place), np.nan))
             out[-1][order] = rank / max(1, rank.max(initial=0))
         return out
+
+
+def _called(function: Callable[..., Any], points: list[Params]) -> list[Any]:
+    """What a user's function says of each point, by its method ``batch`` where it has one."""
+    batch = getattr(function, "batch", None)
+    if batch is None or not points:
+        return [function(point) for point in points]
+    found = list(batch(points))
+    if len(found) != len(points):
+        raise ConfigError(f"{_name(function)}.batch returned {len(found)} values for {len(points)} points.")
+    return found
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _is_number(value: Any) -> bool:

@@ -6,12 +6,14 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
+from se_nas.errors import ConfigError
 from se_nas.study._candidates import Array, Grid, Index
 
 PARTIAL = "se_nas:partial"
@@ -109,12 +111,22 @@ def reading_of(trial: FrozenTrial, count: int) -> tuple[Array, Array] | None:
     values: Sequence[Any] = trial.values if complete and trial.values is not None else [math.nan] * count
     deviations: Sequence[Any] = [0.0] * count
     if isinstance(partial, dict) and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-        means, sds = partial.get("mean", []), partial.get("sd", [])
-        if len(means) == count == len(sds):
-            values = [v if m is None else m for v, m in zip(values, means, strict=True)]
-            deviations = [0.0 if s is None else s for s in sds]
+        means, sds = _numbers(trial, partial.get("mean"), count), _numbers(trial, partial.get("sd"), count)
+        values = [v if m is None else m for v, m in zip(values, means, strict=True)]
+        deviations = [0.0 if s is None else s for s in sds]
     out = np.array(values, dtype=float), np.array(deviations, dtype=float)
     return out if np.isfinite(out[1]).all() and not np.isnan(out[0]).all() else None
+
+
+def _numbers(trial: FrozenTrial, given: Any, count: int) -> list[Any]:
+    """The numbers and nulls of a trial's `PARTIAL`, one for each objective."""
+    fits = isinstance(given, list) and len(given) == count
+    if not fits or not all(v is None or (isinstance(v, Real) and not isinstance(v, bool)) for v in given):
+        raise ConfigError(
+            f"trial {trial.number} has {PARTIAL!r} {trial.user_attrs[PARTIAL]!r}; it must be"
+            f' {{"mean": [...], "sd": [...]}} with {count} numbers or nulls each.'
+        )
+    return list(given)
 
 
 def fit_count(count: int) -> int:

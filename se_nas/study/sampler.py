@@ -8,7 +8,8 @@ search.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,10 @@ class ParetoSampler(BaseSampler):
         feasible: Callable[..., Any] | None = None,
         prior: Callable[..., Any] | None = None,
     ) -> None:
+        if not isinstance(known, Mapping | None):
+            raise ConfigError(
+                f"known is {known!r}; it must map numbers of objectives to functions, such as {{1: cost}}."
+            )
         known = dict(known or {})
         for column, function in known.items():
             if not isinstance(column, int) or isinstance(column, bool) or column < 0:
@@ -78,12 +83,20 @@ class ParetoSampler(BaseSampler):
         for name, given in (("key", key), ("feasible", feasible), ("prior", prior)):
             if given is not None and not callable(given):
                 raise ConfigError(f"{name} is {given!r}; it must be a function of a params dict.")
-        if isinstance(initial, bool) or (isinstance(initial, int) and initial < 1):
+        listed = isinstance(initial, Sequence) and all(isinstance(point, Mapping) for point in initial)
+        if isinstance(initial, bool) or not (initial is None or listed or isinstance(initial, int)):
             raise ConfigError(
                 f"initial is {initial!r}; it must be a number of points from 1, or a list of params."
             )
-        if seed is not None and (not isinstance(seed, int) or seed < 0):
+        if isinstance(initial, int) and initial < 1:
+            raise ConfigError(
+                f"initial is {initial!r}; it must be a number of points from 1, or a list of params."
+            )
+        if seed is not None and (not isinstance(seed, Integral) or seed < 0):
             raise ConfigError(f"seed is {seed!r}; it must be an integer from 0, or None.")
+        if not isinstance(space, Mapping | None):
+            raise ConfigError(f"space is {space!r}; it must map names of parameters to their choices.")
+        seed = None if seed is None else int(seed)
         self._known, self._seed, self._repeats, self._key = known, seed, repeats, key
         self._initial, self._feasible, self._prior = initial, feasible, prior
         self._entropy = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -108,6 +121,7 @@ class ParetoSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The parameters that all finished trials share (or those given as ``space``), ordered by name."""
+        self._signs(study)
         if self._given is not None:
             return dict(self._given)
         intersection = self._intersections.setdefault(
@@ -206,8 +220,8 @@ class ParetoSampler(BaseSampler):
                 return proposer, history
         raise ConfigError("the study has no finished trial yet: there is nothing to predict from.")
 
-    def _prepared(self, study: Study, search_space: dict[str, BaseDistribution]) -> tuple[Proposer, Array]:
-        """The proposer of this study and space: known functions and fits are kept between proposals."""
+    def _signs(self, study: Study) -> Array:
+        """(n_objectives,) 1 where the study maximises, -1 where it minimises."""
         directions = study.directions
         if len(directions) > 3:
             raise ConfigError(f"the study has {len(directions)} objectives; ParetoSampler takes 1 to 3.")
@@ -216,8 +230,12 @@ class ParetoSampler(BaseSampler):
                 raise ConfigError(
                     f"known has the objective {column}; the study has objectives 0 to {len(directions) - 1}."
                 )
-        signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
-        current = (_identity(study), search_space, tuple(directions))
+        return np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
+
+    def _prepared(self, study: Study, search_space: dict[str, BaseDistribution]) -> tuple[Proposer, Array]:
+        """The proposer of this study and space: known functions and fits are kept between proposals."""
+        signs = self._signs(study)
+        current = (_identity(study), search_space, tuple(signs))
         if self._proposers.get("of") != current:
             grid = Grid(
                 {name: choices_of(name, distribution) for name, distribution in search_space.items()},
@@ -264,12 +282,16 @@ def _rows(grid: Grid, points: Sequence[Mapping[str, Any]]) -> Index:
         if row is None:
             raise ConfigError(f"the point {dict(point)!r} is not in the space {grid.names}.")
         rows.append(row)
+    if not rows:
+        raise ConfigError("no point was given; predictions and contrasts need one at least.")
     return np.array(rows, dtype=np.int64).reshape(-1, len(grid.names))
 
 
 def _distribution(name: str, choices: Any) -> BaseDistribution:
     if isinstance(choices, BaseDistribution):
         return choices
+    if isinstance(choices, str) or not isinstance(choices, Iterable):
+        raise ConfigError(f"space has {name!r}: {choices!r}; it must be a list of choices.")
     values = tuple(choices)
     if not values:
         raise ConfigError(f"space has the parameter {name!r} without a choice; it needs one at least.")

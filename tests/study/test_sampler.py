@@ -384,6 +384,10 @@ def test_a_parameter_that_only_some_trials_have_is_drawn_at_random() -> None:
         ({"initial": 0}, "initial is 0"),
         ({"key": "a"}, "key is 'a'"),
         ({"space": {"a": []}}, "without a choice"),
+        ({"space": {"a": "xyz"}}, "'a': 'xyz'; it must be a list"),
+        ({"space": ["a"]}, r"space is \['a'\]"),
+        ({"known": [cost]}, "known is .* must map"),
+        ({"initial": [1, 2]}, r"initial is \[1, 2\]"),
     ],
 )
 def test_invalid_options_name_what_is_allowed(options: dict[str, Any], message: str) -> None:
@@ -391,18 +395,48 @@ def test_invalid_options_name_what_is_allowed(options: dict[str, Any], message: 
         ParetoSampler(**options)
 
 
-def test_a_known_objective_that_the_study_lacks() -> None:
-    study = run(ParetoSampler(seed=0), 1)
-    study.sampler = ParetoSampler(known={2: cost})
+def test_a_known_objective_that_the_study_lacks_shows_before_anything_runs() -> None:
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=ParetoSampler(known={2: cost}, seed=0)
+    )
     with pytest.raises(ConfigError, match="objectives 0 to 1"):
         suggest(study.ask())
 
 
-def test_a_known_function_that_returns_nan_is_named() -> None:
-    study = run(ParetoSampler(seed=0), 1)
-    study.sampler = ParetoSampler(known={1: lambda p: float("nan")})
-    with pytest.raises(ConfigError, match="nan"):
-        suggest(study.ask())
+class Short:
+    """A function whose ``batch`` loses a point."""
+
+    def __call__(self, params: dict[str, Any]) -> float:
+        raise AssertionError("batch is there")
+
+    def batch(self, points: list[dict[str, Any]]) -> list[float]:
+        return [1.0] * (len(points) - 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"known": {1: lambda p: float("nan")}}, "the known function <lambda> returned nan"),
+        ({"known": {1: lambda p: 10**400}}, "finite number"),
+        ({"prior": lambda p: float("nan")}, "the prior function <lambda> returned nan"),
+        ({"key": lambda p: [p["a"]]}, "must be hashable"),
+        *(({name: Short()}, "Short.batch returned") for name in ("key", "feasible", "prior")),
+    ],
+)
+def test_a_function_that_returns_something_else_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(ParetoSampler(seed=0, space=CHOICES, **options), 2)
+
+
+@pytest.mark.parametrize("partial", [{"mean": None, "sd": [0.1, None]}, {"mean": ["a", None], "sd": [0, 0]}])
+def test_a_partial_reading_that_is_none_is_explained(partial: dict[str, Any]) -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0), 3)
+    trial = study.ask()
+    suggest(trial)
+    trial.set_user_attr(PARTIAL, partial)
+    study.tell(trial, state=TrialState.PRUNED)
+    with pytest.raises(ConfigError, match=r"trial 3 has 'se_nas:partial'.*2 numbers or nulls"):
+        run(study.sampler, 1, study=study)
 
 
 @pytest.mark.parametrize(
