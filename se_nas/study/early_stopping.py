@@ -46,11 +46,17 @@ class Candidate:
         costs: each is minimised.
         features: further numbers that its learning curve may depend on, the same ones for all candidates: the
             share of sites with SE, for one. The costs are used in any case.
+        network: what it is a reading of, where one network may have several: these teach, but do not compete
+            with each other, or only luckier readings than the first would be finished. None: of its own.
     """
 
     number: int
     costs: tuple[float, ...]
     features: tuple[float, ...] = ()
+    network: str | None = None
+
+    def competes_with(self, other: Candidate) -> bool:
+        return self.network is None or self.network != other.network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +144,10 @@ def _from_json(row: Any) -> Record | None:
             return None
         given = row["candidate"]
         candidate = Candidate(
-            number=given["number"], costs=tuple(given["costs"]), features=tuple(given["features"])
+            number=given["number"],
+            costs=tuple(given["costs"]),
+            features=tuple(given["features"]),
+            network=given.get("network"),
         )
         rungs = {int(epoch): float(value) for epoch, value in row["rungs"].items()}
         rest = {name: row[name] for name in ("final", "stopped", "control", "would_stop")}
@@ -278,7 +287,7 @@ class EarlyStopping:
         records = list(self.table.records())
         finished = self._finished(records)
         condemned = [r for r in finished if r.control and r.would_stop is not None]
-        wrong = [r for r in condemned if not any(_dominates(other, r) for other in finished)]
+        wrong = [r for r in condemned if not any(_dominates(other, r) for other in _rivals(r, finished))]
         n, k = len(condemned), len(wrong)
         low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
         high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
@@ -301,7 +310,8 @@ class EarlyStopping:
         learned = [r for r in finished if epoch in r.rungs]
         if len(learned) < self._min_finished:
             return Decision(stop=False, reason=f"{len(learned)} of {self._min_finished} finished candidates")
-        cheaper = [r.final for r in finished if r.final is not None and _no_dearer(r, record)]
+        rivals = _rivals(record, finished)
+        cheaper = [r.final for r in rivals if r.final is not None and _no_dearer(r, record)]
         if not cheaper:
             return Decision(stop=False, reason="nothing finished is as cheap", probability=1.0)
         model = CurveModel(*self._training(learned, epoch))
@@ -309,7 +319,7 @@ class EarlyStopping:
             self._row(record, epoch), stretched(record.rungs[epoch]), level=stretched(max(cheaper))
         )
         mean, sd = in_percent(z, dz)
-        gain = _gain(record, mean, sd, finished, others)
+        gain = _gain(record, mean, sd, rivals, others)
         reason = (
             f"epoch {epoch}: {mean:.2f} ± {sd:.2f} expected, {max(cheaper):.2f} needed, chance {chance:.3f}"
             f" to join the front, which would grow by {100 * gain:.3g} %"
@@ -318,7 +328,7 @@ class EarlyStopping:
         return Decision(stop=stop, reason=reason, probability=chance)
 
     def _moasha(self, record: Record, epoch: int, others: Sequence[Record]) -> Decision:
-        peers = [r for r in others if epoch in r.rungs and math.isfinite(r.rungs[epoch])]
+        peers = [r for r in _rivals(record, others) if epoch in r.rungs and math.isfinite(r.rungs[epoch])]
         if len(peers) + 1 < self._reduction:
             return Decision(stop=False, reason=f"{len(peers)} others at epoch {epoch}")
         values = np.array([[-r.rungs[epoch], *r.candidate.costs] for r in [record, *peers]])
@@ -373,6 +383,10 @@ def _gain(
     deviation[0, 0] = sd
     gain = float(improvement(me, deviation, *free_boxes(values, reference))[0])
     return gain / whole if whole > 0 else math.inf
+
+
+def _rivals(record: Record, others: Iterable[Record]) -> list[Record]:
+    return [other for other in others if record.candidate.competes_with(other.candidate)]
 
 
 def _no_dearer(one: Record, other: Record) -> bool:

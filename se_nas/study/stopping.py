@@ -77,6 +77,7 @@ class Stopping:
             costs=tuple(float(costs[name]) for name in self._costs),
             # SE blocks learn later than the rest, so how many there are shapes the curve.
             features=(architecture.num_gated / len(architecture.sites),),
+            network=architecture.key,
         )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -140,6 +142,22 @@ def test_a_wrongly_condemned_control_is_counted() -> None:
     assert (report["would_stop"], report["wrong"], report["wrong_share"]) == (2, 1, 0.5)
     # Clopper-Pearson for 1 of 2, from the closed form 1 - 0.975^(1/2) and its mirror image.
     assert report["wrong_interval"] == pytest.approx([1 - math.sqrt(0.975), math.sqrt(0.975)])
+
+
+@pytest.mark.parametrize("rule", ["curves", "moasha"])
+def test_readings_of_one_network_do_not_compete(rule: Literal["curves", "moasha"]) -> None:
+    def stops(network: str | None) -> bool:
+        stopping = EarlyStopping(rule, epochs=EPOCHS, control=0.0)
+        runs = simulate(12, 0)
+        for candidate, curve in runs:
+            stopping.decide(replace(candidate, network=network), 4, curve.tolist())
+            stopping.finish(replace(candidate, network=network), curve.tolist())
+        worse = Candidate(number=99, costs=(500.0,), features=(0.0,), network="one")
+        return stopping.decide(worse, 4, [20.0] * 4).stop
+
+    assert stops("other")
+    assert stops(None)
+    assert not stops("one")
 
 
 def test_the_extrapolation_covers_what_stopped_candidates_would_have_reached() -> None:
