@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,58 +25,33 @@ from se_nas.errors import ConfigError, nearest
 from se_nas.pareto import ranks
 from se_nas.study._acquisition import free_boxes, front_of, improvement, volume
 from se_nas.study._curves import CurveModel, in_percent, stretched
+from se_nas.study._records import (
+    RECORD,
+    Candidate,
+    MemoryTable,
+    Record,
+    StudyTable,
+    Table,
+    by_network,
+    network_of,
+)
 
-if TYPE_CHECKING:
-    from optuna import Study
+__all__ = [
+    "RECORD",
+    "Candidate",
+    "Decision",
+    "EarlyStopping",
+    "MemoryTable",
+    "Record",
+    "StudyTable",
+    "Table",
+    "rungs_of",
+]
 
 Array = NDArray[np.float64]
 RULES = ("curves", "moasha")
 MAX_OBJECTIVES = 3
 """Of the expected improvement of the hypervolume; with more, the chance alone decides."""
-RECORD = "se_nas:curve"
-"""User attribute of a trial with its `Record`; each worker writes that of its own trial alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """What is known of a candidate before it is trained.
-
-    Attributes:
-        number: identifies it in the run (the trial's number).
-        costs: each is minimised.
-        features: further numbers that its learning curve may depend on, the same ones for all candidates: the
-            share of sites with SE, for one. The costs are used in any case.
-        network: what it is a reading of, where one network may have several: these teach, but do not compete
-            with each other, or only luckier readings than the first would be finished. None: of its own.
-    """
-
-    number: int
-    costs: tuple[float, ...]
-    features: tuple[float, ...] = ()
-    network: str | None = None
-
-    def competes_with(self, other: Candidate) -> bool:
-        return self.network is None or self.network != other.network
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """A candidate's row in the table of rungs.
-
-    Attributes:
-        rungs: epoch of each rung reached to the accuracy there.
-        final: accuracy after all epochs; None unless it got there.
-        stopped: epoch at which it was stopped; None otherwise.
-        control: it belongs to the share that always runs to the end.
-        would_stop: epoch at which the rule would have stopped a control; None if it would not.
-    """
-
-    candidate: Candidate
-    rungs: dict[int, float] = field(default_factory=dict)
-    final: float | None = None
-    stopped: int | None = None
-    control: bool = False
-    would_stop: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,66 +69,6 @@ class Decision:
     reason: str = ""
     probability: float | None = None
     control: bool = False
-
-
-class Table(Protocol):
-    """Where the records of a run are kept."""
-
-    def records(self) -> Iterable[Record]: ...
-
-    def write(self, record: Record) -> None: ...
-
-
-class MemoryTable:
-    """The records of one process."""
-
-    def __init__(self) -> None:
-        self._records: dict[int, Record] = {}
-
-    def records(self) -> list[Record]:
-        return list(self._records.values())
-
-    def write(self, record: Record) -> None:
-        self._records[record.candidate.number] = record
-
-
-class StudyTable:
-    """The records in an Optuna study, as user attributes of its trials: any number of workers may share it.
-
-    A candidate's number is its trial's number. Trials with the attribute of another schema are ignored.
-    """
-
-    def __init__(self, study: Study) -> None:
-        self._study = study
-
-    def records(self) -> list[Record]:
-        rows = (trial.user_attrs.get(RECORD) for trial in self._study.get_trials(deepcopy=False))
-        return [record for row in rows if row is not None and (record := _from_json(row)) is not None]
-
-    def write(self, record: Record) -> None:
-        storage = self._study._storage
-        trial_id = storage.get_trial_id_from_study_id_trial_number(
-            self._study._study_id, record.candidate.number
-        )
-        storage.set_trial_user_attr(trial_id, RECORD, asdict(record) | {"schema": 1})
-
-
-def _from_json(row: Any) -> Record | None:
-    try:
-        if row["schema"] != 1:
-            return None
-        given = row["candidate"]
-        candidate = Candidate(
-            number=given["number"],
-            costs=tuple(given["costs"]),
-            features=tuple(given["features"]),
-            network=given.get("network"),
-        )
-        rungs = {int(epoch): float(value) for epoch, value in row["rungs"].items()}
-        rest = {name: row[name] for name in ("final", "stopped", "control", "would_stop")}
-        return Record(candidate=candidate, rungs=rungs, **rest)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
 
 
 class EarlyStopping:
@@ -287,7 +202,12 @@ class EarlyStopping:
         records = list(self.table.records())
         finished = self._finished(records)
         condemned = [r for r in finished if r.control and r.would_stop is not None]
-        wrong = [r for r in condemned if not any(_dominates(other, r) for other in _rivals(r, finished))]
+        means = by_network(finished)
+        wrong = [
+            r
+            for r in condemned
+            if not any(_dominates(other, means[network_of(r)]) for other in means.values())
+        ]
         n, k = len(condemned), len(wrong)
         low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
         high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
@@ -310,8 +230,8 @@ class EarlyStopping:
         learned = [r for r in finished if epoch in r.rungs]
         if len(learned) < self._min_finished:
             return Decision(stop=False, reason=f"{len(learned)} of {self._min_finished} finished candidates")
-        rivals = _rivals(record, finished)
-        cheaper = [r.final for r in rivals if r.final is not None and _no_dearer(r, record)]
+        networks = list(by_network(finished).values())
+        cheaper = [r.final for r in networks if r.final is not None and _no_dearer(r, record)]
         if not cheaper:
             return Decision(stop=False, reason="nothing finished is as cheap", probability=1.0)
         model = CurveModel(*self._training(learned, epoch))
@@ -319,7 +239,7 @@ class EarlyStopping:
             self._row(record, epoch), stretched(record.rungs[epoch]), level=stretched(max(cheaper))
         )
         mean, sd = in_percent(z, dz)
-        gain = _gain(record, mean, sd, rivals, others)
+        gain = _gain(record, mean, sd, networks, others)
         reason = (
             f"epoch {epoch}: {mean:.2f} ± {sd:.2f} expected, {max(cheaper):.2f} needed, chance {chance:.3f}"
             f" to join the front, which would grow by {100 * gain:.3g} %"
@@ -328,7 +248,7 @@ class EarlyStopping:
         return Decision(stop=stop, reason=reason, probability=chance)
 
     def _moasha(self, record: Record, epoch: int, others: Sequence[Record]) -> Decision:
-        peers = [r for r in _rivals(record, others) if epoch in r.rungs and math.isfinite(r.rungs[epoch])]
+        peers = [r for r in others if epoch in r.rungs and math.isfinite(r.rungs[epoch])]
         if len(peers) + 1 < self._reduction:
             return Decision(stop=False, reason=f"{len(peers)} others at epoch {epoch}")
         values = np.array([[-r.rungs[epoch], *r.candidate.costs] for r in [record, *peers]])
@@ -383,10 +303,6 @@ def _gain(
     deviation[0, 0] = sd
     gain = float(improvement(me, deviation, *free_boxes(values, reference))[0])
     return gain / whole if whole > 0 else math.inf
-
-
-def _rivals(record: Record, others: Iterable[Record]) -> list[Record]:
-    return [other for other in others if record.candidate.competes_with(other.candidate)]
 
 
 def _no_dearer(one: Record, other: Record) -> bool:

@@ -24,8 +24,8 @@ class Evaluator:
         plan: the resolved search.
         store: where rows go.
         progress: told of every epoch.
-        stopping: the rule that ends hopeless trainings of the search early, further readings of a network
-            included: all raise the level that later ones need. Those of finalists run to their end.
+        stopping: the rule that ends hopeless candidates of the search early. It learns from further readings
+            of a network too, but they run to their end, as finalists do.
         stop: polled between batches; True ends the training as unfinished.
         spent: seconds that the run has used so far, recorded with every epoch.
     """
@@ -93,7 +93,9 @@ class Evaluator:
         self._store.record(job.number, curve=curve, epochs=len(curve))
         self._store.spend(self._spent())
         self._progress.epoch(job.row, metrics)
-        if job.phase == FINAL:
+        # Another reading is asked for because the first is not sure: half of one would not make it surer, and
+        # if only lucky ones were finished, their mean would be luck.
+        if job.phase == FINAL or job.seed != self._plan.config.seed:
             return True
         return self._stopping.goes_on(job.number, job.architecture, costs, curve)
 

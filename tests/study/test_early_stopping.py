@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import optuna
@@ -144,20 +142,19 @@ def test_a_wrongly_condemned_control_is_counted() -> None:
     assert report["wrong_interval"] == pytest.approx([1 - math.sqrt(0.975), math.sqrt(0.975)])
 
 
-@pytest.mark.parametrize("rule", ["curves", "moasha"])
-def test_readings_of_one_network_do_not_compete(rule: Literal["curves", "moasha"]) -> None:
-    def stops(network: str | None) -> bool:
-        stopping = EarlyStopping(rule, epochs=EPOCHS, control=0.0)
-        runs = simulate(12, 0)
-        for candidate, curve in runs:
-            stopping.decide(replace(candidate, network=network), 4, curve.tolist())
-            stopping.finish(replace(candidate, network=network), curve.tolist())
-        worse = Candidate(number=99, costs=(500.0,), features=(0.0,), network="one")
-        return stopping.decide(worse, 4, [20.0] * 4).stop
+def test_readings_of_one_network_stand_for_it_by_their_mean() -> None:
+    def needed(network: str | None) -> str:
+        stopping = EarlyStopping("curves", epochs=EPOCHS, control=0.0)
+        for candidate, curve in simulate(12, 0):
+            stopping.finish(candidate, curve.tolist())
+        for number, final in ((50, 96.0), (51, 98.0)):
+            best = Candidate(number=number, costs=(0.0,), features=(0.0,), network=network)
+            stopping.finish(best, [20.0] * (EPOCHS - 1) + [final])
+        late = Candidate(number=99, costs=(500.0,), features=(0.0,))
+        return stopping.decide(late, 4, [20.0] * 4).reason
 
-    assert stops("other")
-    assert stops(None)
-    assert not stops("one")
+    assert "98.00 needed" in needed(None)
+    assert "97.00 needed" in needed("one")
 
 
 def test_the_extrapolation_covers_what_stopped_candidates_would_have_reached() -> None:
