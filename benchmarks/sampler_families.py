@@ -173,10 +173,11 @@ def main() -> None:
     parser.add_argument("--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--tables", type=int, default=16)
     parser.add_argument("--sampler", nargs="+", choices=SAMPLERS, default=["tpe", "gp", "pareto"])
+    parser.add_argument("--evaluations", type=int, default=EVALUATIONS, help="of each run; from 100")
     options = parser.parse_args()
     if options.action == "run":
         names = [f"{f}-{FIRST + i}" for i in range(options.tables) for f in options.family]
-        run(options.out, names, options.sampler, 1, EVALUATIONS, load)
+        run(options.out, names, options.sampler, 1, options.evaluations, load)
         return
     rows = []
     for row in read(options.out):
