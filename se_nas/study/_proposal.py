@@ -298,14 +298,13 @@ class Proposer:
             rows, scores = local_search(self.grid, best, self._extremes, weigh, rng)
         else:
             scores = weigh(rows)
-        points = self._points(rows)
-        picked = self._best_unasked(points, scores, history)
+        picked = self._best_unasked(rows, scores, history)
         if among is None and (flat or not len(picked)):
             left = self._spread(history, rng, corners=False)
             if left is None:
                 return self._again(history, rng)
             return self._proposal(models, left, "spread", 0.0, total if total > 0 else 1.0)
-        shortlist = points[picked]
+        shortlist = self._points(rows[picked])
         chosen = contenders(means, deviations, EVALUATED)
         scores = self._noisy(models, evaluated_points[chosen], shortlist, reference, rng)
         place = int(scores.argmax())
@@ -319,13 +318,13 @@ class Proposer:
             return self._proposal(models, row if left is None else left, "spread", gain, total)
         return self._proposal(models, row, "model", gain, total)
 
-    def _best_unasked(self, points: Points, scores: Array, history: History) -> Index:
+    def _best_unasked(self, rows: Index, scores: Array, history: History) -> Index:
         """Numbers of the `SHORTLIST` best points that nobody asked for, best first."""
         order = np.argsort(-scores, kind="stable")
         picked: list[int] = []
         for start in range(0, len(order), 2 * SHORTLIST):
             some = order[start : start + 2 * SHORTLIST]
-            picked += some[self._unasked(points.index[some], history)].tolist()
+            picked += some[self._unasked(rows[some], history)].tolist()
             if len(picked) >= SHORTLIST:
                 break
         return np.array(picked[:SHORTLIST], dtype=np.int64)

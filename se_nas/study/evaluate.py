@@ -104,10 +104,12 @@ class Evaluator:
         correct = fields.pop(CORRECT, None)
         if correct is not None:
             self._store.folder.write_correct(job.number, correct)
+        if job.phase == FINAL:
+            return fields
         known = {**costs, **fields}
-        if job.phase != FINAL and fields["state"] == "complete":
+        if fields["state"] == "complete":
             self._stopping.finished(job.number, job.architecture, known)
-        if job.phase != FINAL and fields["state"] == "stopped":
+        if fields["state"] == "stopped":
             self._store.record(job.number, **self._stopping.expectation(job.number, job.architecture, known))
         return fields
 

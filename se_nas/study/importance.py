@@ -48,7 +48,8 @@ def importance(
     nothing = {"objective": None, "trade_off": None, "best": best}
     if len(complete) < LEAST_TRIALS:
         return nothing | {"reason": f"{len(complete)} complete trials; {LEAST_TRIALS} are needed"}
-    if names is not None and not names:
+    chosen = None if names is None else list(names)
+    if chosen == []:
         return nothing | {"reason": "no parameter changes anything"}
     sign = -1.0 if study.directions[objective] == StudyDirection.MAXIMIZE else 1.0
     values = np.array([trial.values[objective] for trial in complete])
@@ -65,13 +66,13 @@ def importance(
             single = get_param_importances(
                 study,
                 evaluator=PedAnovaImportanceEvaluator(target_quantile=best),
-                params=None if names is None else list(names),
+                params=chosen,
                 target=lambda trial: sign * trial.values[objective],
             )
             front = get_param_importances(
                 study,
                 evaluator=PedAnovaImportanceEvaluator(target_quantile=best),
-                params=None if names is None else list(names),
+                params=chosen,
             )
         except UserWarning:
             return nothing | {"reason": "too many equal values to tell the best trials from the others"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from se_nas.study._history import DUPLICATE
 from se_nas.study.importance import LEAST_TRIALS, effects, importance
 from se_nas.study.known import Identity
 from se_nas.study.proposals import pareto_sampler
@@ -73,7 +74,7 @@ def _searched(plan: Plan, store: StudyStore) -> optuna.Study:
             trial
             for trial in store.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
             if trial.user_attrs.get("phase") == SEARCH
-            and "duplicate_of" not in trial.user_attrs
+            and DUPLICATE not in trial.user_attrs
             and trial.params.keys() == names
         )
     return study

@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 
 from se_nas.architecture import Architecture
+from se_nas.study._history import DUPLICATE
 from se_nas.study.known import Identity, KnownCost
 from se_nas.study.sampler import ParetoSampler
 from se_nas.study.samplers import make_sampler
@@ -115,7 +116,7 @@ class Proposals:
             return None
         if architecture.key in seen and not self._store.is_repeat(trial.number):
             values = seen[architecture.key]
-            self._store.record(trial.number, duplicate_of=architecture.key)
+            self._store.record(trial.number, **{DUPLICATE: architecture.key})
             self._store.tell(trial.number, values)
             return None
         return trial, architecture

@@ -27,6 +27,7 @@ from se_nas.study._proposal import Proposal, Proposer
 __all__ = ["MODEL", "PARTIAL", "ParetoSampler"]
 
 INITIAL = 3
+"""Points of the initial design, where nothing else is asked for."""
 MOST_UNSEEN = 16
 """Simultaneous proposals that are worked out before one's own."""
 MODEL = "se_nas:model"
@@ -84,11 +85,8 @@ class ParetoSampler(BaseSampler):
             if given is not None and not callable(given):
                 raise ConfigError(f"{name} is {given!r}; it must be a function of a params dict.")
         listed = isinstance(initial, Sequence) and all(isinstance(point, Mapping) for point in initial)
-        if isinstance(initial, bool) or not (initial is None or listed or isinstance(initial, int)):
-            raise ConfigError(
-                f"initial is {initial!r}; it must be a number of points from 1, or a list of params."
-            )
-        if isinstance(initial, int) and initial < 1:
+        count = isinstance(initial, int) and not isinstance(initial, bool) and initial >= 1
+        if not (initial is None or listed or count):
             raise ConfigError(
                 f"initial is {initial!r}; it must be a number of points from 1, or a list of params."
             )
@@ -98,7 +96,9 @@ class ParetoSampler(BaseSampler):
             raise ConfigError(f"space is {space!r}; it must map names of parameters to their choices.")
         seed = None if seed is None else int(seed)
         self._known, self._seed, self._repeats, self._key = known, seed, repeats, key
-        self._initial, self._feasible, self._prior = initial, feasible, prior
+        self._listed = [] if initial is None or isinstance(initial, int) else list(initial)
+        self._initial = INITIAL if initial is None else initial if isinstance(initial, int) else 0
+        self._feasible, self._prior = feasible, prior
         self._entropy = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._given = None if space is None else {name: _distribution(name, v) for name, v in space.items()}
         self._intersections: dict[tuple[int, int], IntersectionSearchSpace] = {}
@@ -160,12 +160,8 @@ class ParetoSampler(BaseSampler):
     ) -> Any:
         """At random (or from ``initial``): before the space is known, and what only some trials have."""
         choices = choices_of(param_name, param_distribution)
-        if (
-            self._initial is not None
-            and not isinstance(self._initial, int)
-            and trial.number < len(self._initial)
-        ):
-            value = self._initial[trial.number].get(param_name)
+        if trial.number < len(self._listed):
+            value = self._listed[trial.number].get(param_name)
             if any(value == choice and type(value) is type(choice) for choice in choices):
                 return value
         seed = np.random.default_rng([self._entropy, 2, trial.number, *param_name.encode()]).integers(2**31)
@@ -249,9 +245,7 @@ class ParetoSampler(BaseSampler):
                 signs,
                 entropy=self._entropy,
                 repeats=self._repeats,
-                initial=self._initial
-                if isinstance(self._initial, int)
-                else INITIAL * (self._initial is None),
+                initial=self._initial,
                 listed=self._first_rows(grid),
             )
             self._proposers = {"of": current, "proposer": proposer}
@@ -259,15 +253,15 @@ class ParetoSampler(BaseSampler):
 
     def _first_rows(self, grid: Grid) -> list[Index]:
         """The listed initial points."""
-        if self._initial is None or isinstance(self._initial, int):
-            return []
-        rows = [grid.row(params) for params in self._initial]
-        for row, params in zip(rows, self._initial, strict=True):
+        rows = []
+        for params in self._listed:
+            row = grid.row(params)
             if row is None:
                 raise ConfigError(
                     f"initial has the point {dict(params)!r}, which is not in the space {grid.names}."
                 )
-        return [row for row in rows if row is not None]
+            rows.append(row)
+        return rows
 
 
 def _identity(study: Study) -> tuple[int, int]:

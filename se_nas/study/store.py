@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.run import ROW_FIELDS, RunFolder
+from se_nas.study._history import DUPLICATE
 from se_nas.study.sampler import MODEL
 
 STUDY_NAME = "se-nas"
@@ -150,7 +151,7 @@ class StudyStore:
             trial.user_attrs.get("phase") == SEARCH
             and trial.user_attrs.get("state", "running") not in ("running", "unfinished")
             and IMPORTED not in trial.user_attrs
-            and "duplicate_of" not in trial.user_attrs
+            and DUPLICATE not in trial.user_attrs
             for trial in self.study.get_trials(deepcopy=False)
         )
 
@@ -162,7 +163,7 @@ class StudyStore:
         for trial in self.study.get_trials(deepcopy=False):
             if trial.user_attrs.get("key") is None or trial.state == TrialState.WAITING:
                 continue
-            if trial.user_attrs.get("duplicate_of") is not None:
+            if trial.user_attrs.get(DUPLICATE) is not None:
                 continue
             row = {name: trial.user_attrs.get(name) for name in ROW_FIELDS if name not in FROM_TRIAL}
             state = trial.user_attrs.get("state", "running")

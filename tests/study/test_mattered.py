@@ -34,19 +34,22 @@ def late_stage_pays(tmp_path, monkeypatch):
     sys.modules.pop("late", None)
 
 
-@pytest.mark.parametrize("sampler", ["pareto", "random"])
-def test_a_run_says_which_stage_mattered_whichever_sampler_it_had(tmp_path, late_stage_pays, sampler):
-    config = se_nas.SearchConfig(
-        backbone="resnet18",
-        space="per_stage",
+def configured(tmp_path, trainer, **settings):
+    return se_nas.SearchConfig(
         objectives="accuracy,params",
         epochs=1,
         device="cpu",
-        trainer=late_stage_pays,
-        sampler=sampler,
-        trials=16,
+        trainer=trainer,
         final_seeds=0,
         runs=str(tmp_path / "runs"),
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("sampler", ["pareto", "random"])
+def test_a_run_says_which_stage_mattered_whichever_sampler_it_had(tmp_path, late_stage_pays, sampler):
+    config = configured(
+        tmp_path, late_stage_pays, backbone="resnet18", space="per_stage", sampler=sampler, trials=16
     )
     run = search(config)
     manifest = RunFolder.open(run.path).manifest
@@ -76,17 +79,8 @@ def test_a_run_says_which_stage_mattered_whichever_sampler_it_had(tmp_path, late
 def test_a_parameter_that_always_builds_one_network_has_no_part(tmp_path, late_stage_pays):
     # timm rounds hidden widths to multiples of 8: at the 32 channels of stage 0 every γ gives 8.
     space = SearchSpace.load("per_block", backbone="test_resnet")
-    config = se_nas.SearchConfig(
-        backbone="test_resnet",
-        space="per_block",
-        objectives="accuracy,params",
-        epochs=1,
-        device="cpu",
-        trainer=late_stage_pays,
-        sampler="random",
-        trials=14,
-        final_seeds=0,
-        runs=str(tmp_path / "runs"),
+    config = configured(
+        tmp_path, late_stage_pays, backbone="test_resnet", space="per_block", sampler="random", trials=14
     )
     manifest = RunFolder.open(search(config).path).manifest
     used = set(space.choices) - {"stage0.reduction"}
