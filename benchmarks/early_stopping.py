@@ -25,9 +25,9 @@ from typing import Any, Literal
 import numpy as np
 
 import se_nas
+from se_nas.early_stopping.base import Candidate, EarlyStopping
 from se_nas.pareto import hypervolume, non_dominated
 from se_nas.space import SearchSpace
-from se_nas.study.early_stopping import Candidate, EarlyStopping
 
 RULES: tuple[Literal["curves", "moasha"] | None, ...] = (None, "curves", "moasha")
 DIRECTIONS = ("maximize", "minimize")

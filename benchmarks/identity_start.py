@@ -18,7 +18,7 @@ from pretrained import LITE0, accuracy, digits, fine_tune, lite0_weights, machin
 from torch import Tensor, nn
 
 from se_nas.architecture import Architecture
-from se_nas.blocks import SqueezeExcite
+from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.model import build_model
 
 # name -> (gate, gate scale, bias of the last layer); None leaves torch's own initialisation

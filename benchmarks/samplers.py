@@ -139,7 +139,7 @@ def optuna_samplers() -> dict[str, Callable[[Task, int], Any]]:
     from optuna import samplers
 
     def ours(task: Task, seed: int) -> Any:
-        from se_nas.study.sampler import ParetoSampler
+        from se_nas.samplers.pareto_sampler import ParetoSampler
 
         return ParetoSampler(known={1: task.cost}, seed=seed)
 
@@ -324,7 +324,7 @@ def speed(observations: int, suggestions: int) -> str:
     from optuna.distributions import CategoricalDistribution
     from optuna.trial import create_trial
 
-    from se_nas.study.sampler import ParetoSampler
+    from se_nas.samplers.pareto_sampler import ParetoSampler
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     lines = ["| points | first | median of the others | slowest of them |", "|---|---|---|---|"]

@@ -21,8 +21,8 @@ from timm.layers import SEModule
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from se_nas.blocks import SqueezeExcite
 from se_nas.inference import LinearSqueezeExcite
+from se_nas.layers.squeeze_excite import SqueezeExcite
 
 # batch, channels, side; from resnet and MBConv nets at 224 pixels, and small maps
 SHAPES = ["1x96x112", "1x256x56", "1x512x28", "1x1024x14", "1x2048x7", "16x64x56", "16x256x14", "64x64x8"]
@@ -57,7 +57,7 @@ def forms(channels: int, *, triton: bool = False) -> dict[str, nn.Module]:
         "linear, in place": linear_form(ours, in_place=True),
     }
     if triton:
-        from se_nas.triton_gate import TritonSqueezeExcite
+        from se_nas.layers.triton_gate import TritonSqueezeExcite
 
         found["Triton"] = TritonSqueezeExcite(linear_form(ours, in_place=False))
         found["Triton, in place"] = TritonSqueezeExcite(linear_form(ours, in_place=True))

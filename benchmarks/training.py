@@ -36,14 +36,15 @@ from torch import nn
 
 from se_nas.data import ImageData, load_data
 from se_nas.device import device_name
-from se_nas.study import SearchConfig, jobs
+from se_nas.study import SearchConfig
 from se_nas.study.evaluate import Evaluator
-from se_nas.study.events import Progress
+from se_nas.study.executors import task as jobs
+from se_nas.study.phases.search import Worker
 from se_nas.study.plan import candidate_model, resolve
-from se_nas.study.proposals import Proposals
+from se_nas.study.progress import Progress
 from se_nas.study.session import start
-from se_nas.study.store import StudyStore
-from se_nas.study.worker import Worker
+from se_nas.study.storage import StudyStore
+from se_nas.study.suggestions import Proposals
 from se_nas.training import (
     Context,
     Recipe,

@@ -25,9 +25,9 @@ from typing import Any
 import timm
 import torch
 
+from se_nas.backbones._graph import ATTENTION, is_spatial
+from se_nas.backbones._tracing import Trace, trace
 from se_nas.backbones.creation import create_on_meta, input_size_of
-from se_nas.backbones.graph import ATTENTION, is_spatial
-from se_nas.backbones.tracing import Trace, trace
 from se_nas.errors import SeNasError
 from se_nas.testing import CHECKS, META_CHECKS, examine
 

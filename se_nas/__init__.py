@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "Architecture": "se_nas.architecture",
-    "Site": "se_nas.architecture",
+    "Site": "se_nas.sites",
     "SearchSpace": "se_nas.space",
     "find_sites": "se_nas.backbones",
     "build_model": "se_nas.model",
@@ -22,11 +22,11 @@ _EXPORTS = {
     "compare": "se_nas.report",
     "export": "se_nas.exporting",
     "load_exported": "se_nas.exporting",
-    "ParetoSampler": "se_nas.study",
+    "ParetoSampler": "se_nas.samplers",
     "SearchConfig": "se_nas.study",
     "search": "se_nas.study",
-    "retrain": "se_nas.study",
-    "open_run": "se_nas.study",
+    "retrain": "se_nas.retraining",
+    "open_run": "se_nas.report",
     "SeNasError": "se_nas.errors",
 }
 

@@ -16,9 +16,8 @@ from typing import Any
 from se_nas.errors import ConfigError
 from se_nas.sites import (
     ABSENT,
-    KEEP,
-    NATIVE_POLICIES,
-    ROUNDINGS,
+    ACTIVATIONS,
+    GATES,
     Site,
     check_reductions,
     check_width,
@@ -27,25 +26,7 @@ from se_nas.sites import (
     width_at,
 )
 
-__all__ = [
-    "ABSENT",
-    "ACTIVATIONS",
-    "GATES",
-    "KEEP",
-    "NATIVE_POLICIES",
-    "ROUNDINGS",
-    "SCHEMA",
-    "Architecture",
-    "Site",
-    "check_reductions",
-    "freeze_kwargs",
-    "native_width",
-    "site_from_dict",
-    "width_at",
-]
 SCHEMA = 1
-GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
-ACTIVATIONS = ("relu", "relu6", "silu", "gelu", "leaky_relu", "hard_swish")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from se_nas.backbones._graph import RESHAPES
+from se_nas.backbones._tracing import Call, Node, Trace, trace
 from se_nas.backbones.creation import input_size_of
-from se_nas.backbones.graph import RESHAPES
-from se_nas.backbones.tracing import Call, Node, Trace, trace
-from se_nas.blocks import SqueezeExcite
-from se_nas.native import bottleneck_layers, is_channel_gate
+from se_nas.layers.native_gates import bottleneck_layers, is_channel_gate
+from se_nas.layers.squeeze_excite import SqueezeExcite
 
 TOLERANCE = 1e-5
 """Largest difference of an optimised block's output from the original's, as a share of the largest output.
@@ -287,7 +287,7 @@ def _fastest(block: LinearSqueezeExcite, shape: tuple[int, ...]) -> nn.Module:
     if weight.device.type != "cuda" or not known:
         return block
     try:
-        from se_nas.triton_gate import TritonSqueezeExcite
+        from se_nas.layers.triton_gate import TritonSqueezeExcite
 
         rival = TritonSqueezeExcite(block)
         if not _agrees(rival, block, shape, str(weight.device)):

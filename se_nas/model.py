@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from se_nas.architecture import Architecture, Site
+from se_nas.architecture import Architecture
 from se_nas.backbones import insert
 from se_nas.backbones.creation import create
-from se_nas.blocks import SqueezeExcite
 from se_nas.errors import CheckpointError, ConfigError
+from se_nas.layers.squeeze_excite import SqueezeExcite
+from se_nas.sites import Site
 
 
 def build_model(

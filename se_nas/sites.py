@@ -14,6 +14,8 @@ KEEP = -1
 """Width of a native gate that has no bottleneck (ECA, eSE) and stays as timm made it."""
 NATIVE_POLICIES = ("keep", "resize", "remove")
 ROUNDINGS = ("timm", "exact")
+GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
+ACTIVATIONS = ("relu", "relu6", "silu", "gelu", "leaky_relu", "hard_swish")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timm.layers import make_divisible
 
-from se_nas.architecture import ABSENT, KEEP, Architecture, Site, check_reductions, width_at
+from se_nas.architecture import Architecture
 from se_nas.errors import ConfigError
+from se_nas.sites import ABSENT, KEEP, Site, check_reductions, width_at
 
 
 def site(index=0, channels=64, stage=0, **fields):

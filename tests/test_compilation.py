@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from se_nas.compilation import CompilationError, compilation_errors, compile_separately
-from se_nas.cost import LatencySettings, torch_backend
+from se_nas.cost import LatencySettings
+from se_nas.cost.backends import torch as torch_backend
 from se_nas.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("quiet_compiler")

@@ -11,8 +11,8 @@ from timm.layers import SEModule, StdConv2d
 from torch import Tensor, nn
 
 from se_nas.architecture import Architecture
-from se_nas.blocks import SqueezeExcite
 from se_nas.inference import TOLERANCE, LinearSqueezeExcite, fold_gate_scale, optimize_for_inference
+from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.model import build_model
 
 SIZE = (3, 64, 64)

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from se_nas import Architecture, build_model
-from se_nas.blocks import SqueezeExcite
 from se_nas.errors import BackboneError, CheckpointError, ConfigError
+from se_nas.layers.squeeze_excite import SqueezeExcite
 
 
 def output(model: nn.Module, side: int = 64) -> torch.Tensor:

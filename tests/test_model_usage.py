@@ -27,7 +27,7 @@ from timm.utils.model import reparameterize_model
 from torch import nn
 
 from se_nas import Architecture, build_model
-from se_nas.blocks import SqueezeExcite
+from se_nas.layers.squeeze_excite import SqueezeExcite
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DEFAULT = {

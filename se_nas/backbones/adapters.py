@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from se_nas.architecture import Site
 from se_nas.errors import BackboneError, nearest
+from se_nas.sites import Site
 
 GROUP = "se_nas.backbones"
 

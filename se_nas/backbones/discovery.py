@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from se_nas.architecture import Site
+from se_nas.backbones._survey import Survey
 from se_nas.backbones.adapters import adapter_of
 from se_nas.backbones.creation import create_on_meta, input_size_of
-from se_nas.backbones.survey import Survey
 from se_nas.errors import BackboneError
+from se_nas.sites import Site
 
 _CACHE_SIZE = 64
 _surveys: OrderedDict[str, Survey] = OrderedDict()

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from se_nas.architecture import ABSENT, Site
-from se_nas.backbones.shortcut import GATE_NAME, REWRITTEN, gate_shortcut
+from se_nas.backbones._fx_rewrite import GATE_NAME, REWRITTEN, gate_shortcut
 from se_nas.errors import BackboneError
+from se_nas.sites import ABSENT, Site
 
 _HOST = "gated_host"
 
@@ -99,7 +99,7 @@ def insert(
     Raises:
         BackboneError: the model has no module at a site's path.
     """
-    from se_nas.native import removed, resized
+    from se_nas.layers.native_gates import removed, resized
 
     for site, width in list(sites_with_widths):
         parent, name, module = _locate(model, site.slot or site.path)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from se_nas.architecture import Site, check_reductions
 from se_nas.backbones import find_sites, positions, usual_position
 from se_nas.cost import CostModel
 from se_nas.errors import ConfigError
+from se_nas.sites import Site, check_reductions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElap
 from rich.progress import Progress as Bars
 
 from se_nas.cli.tables import make_console
-from se_nas.study.events import Progress
+from se_nas.study.progress import Progress
 
 if TYPE_CHECKING:
     from se_nas.study.plan import Plan
-    from se_nas.study.store import StudyStore
+    from se_nas.study.storage import StudyStore
 
 PHASES = {"latency": "latency", "search": "search", "final": "final seeds"}
 LABEL_WIDTH = 11

@@ -61,7 +61,7 @@ def retrain(
     Example:  se-nas retrain runs/resnet50-digits-1 --pick knee --epochs 100 --out knee-100
     """
     from se_nas.cli.progress import make_progress
-    from se_nas.study.retraining import retrain as train_pick
+    from se_nas.retraining import retrain as train_pick
 
     progress = make_progress()
     try:

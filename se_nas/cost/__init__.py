@@ -3,11 +3,11 @@
 from se_nas.cost.backends import Backend, Prepared, backend_names, resolve_backend
 from se_nas.cost.budget import Budget, check_budgets, format_cost
 from se_nas.cost.closed_form import COST_NAMES, Cost, CostModel, measure_cost
-from se_nas.cost.latency import Latency, LatencyMeter, measure_latency
+from se_nas.cost.latency.meter import Latency, LatencyMeter, measure_latency
+from se_nas.cost.latency.table import LatencyTable, TableCheck, random_sampler
 from se_nas.cost.profiling import Profile, latency_table, profile
 from se_nas.cost.ranges import Range, WidthCost, ranges_over
 from se_nas.cost.settings import LatencySettings, conditions_key, device_lock, differences
-from se_nas.cost.table import LatencyTable, TableCheck, random_sampler
 
 __all__ = [
     "COST_NAMES",

@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from se_nas.architecture import ABSENT, Architecture, Site, native_width
+from se_nas.architecture import Architecture
 from se_nas.errors import BackboneError, ConfigError
+from se_nas.sites import ABSENT, Site, native_width
 
 if TYPE_CHECKING:
     import numpy as np

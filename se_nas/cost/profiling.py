@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from se_nas.architecture import ABSENT, Architecture, Site, native_width
+from se_nas.architecture import Architecture
 from se_nas.cost.budget import LABELS, format_cost
 from se_nas.cost.closed_form import Cost, CostModel
-from se_nas.cost.latency import LatencyMeter
+from se_nas.cost.latency.meter import LatencyMeter
+from se_nas.cost.latency.table import LatencyTable, Sampler
 from se_nas.cost.ranges import Range, WidthCost, ranges_over
 from se_nas.cost.settings import LatencySettings
-from se_nas.cost.table import LatencyTable, Sampler
+from se_nas.sites import ABSENT, Site, native_width
 from se_nas.space import SearchSpace
 
 REDUCTIONS = (4, 16)

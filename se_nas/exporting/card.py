@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from se_nas.architecture import ABSENT, Architecture
+from se_nas.architecture import Architecture
 from se_nas.exporting.citation import references
 from se_nas.inference import Folded
+from se_nas.sites import ABSENT
 
 _UNKNOWN = "not recorded"
 

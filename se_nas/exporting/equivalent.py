@@ -13,7 +13,7 @@ from timm.layers import SEModule, make_divisible
 from torch import Tensor, nn
 
 from se_nas.architecture import Architecture
-from se_nas.blocks import SqueezeExcite
+from se_nas.layers.squeeze_excite import SqueezeExcite
 
 _RATIOS = (16, 8, 4, 2, 32, 64, 12, 24, 1)
 

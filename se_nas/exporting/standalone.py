@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from se_nas.architecture import ABSENT, Architecture, Site
-from se_nas.backbones import shortcut
+from se_nas.architecture import Architecture
+from se_nas.backbones import _fx_rewrite
 from se_nas.errors import ConfigError
-from se_nas.native import bottleneck_layers
+from se_nas.layers.native_gates import bottleneck_layers
 from se_nas.run import write_text
+from se_nas.sites import ABSENT, Site
 
 _TEMPLATE = Template('''\
 """$title
@@ -163,7 +164,7 @@ def standalone_source(architecture: Architecture, network: Any, input_size: tupl
         raise ConfigError(
             "sites with channels first and channels last in one network have no standalone form."
         )
-    needs_shortcut = any(row[1] in shortcut.REWRITTEN for row in rows)
+    needs_shortcut = any(row[1] in _fx_rewrite.REWRITTEN for row in rows)
     kwargs = {**dict(architecture.timm_kwargs), "num_classes": network.num_classes}
     if input_size[0] != 3:
         kwargs["in_chans"] = input_size[0]
@@ -213,7 +214,9 @@ def _scales(network: Any, sites: list[Site]) -> dict[str, float]:
     found = {}
     for site in sites:
         names = (
-            [site.slot] if site.slot else [f"{site.path}.{n}" for n in ("se", "se_gate", shortcut.GATE_NAME)]
+            [site.slot]
+            if site.slot
+            else [f"{site.path}.{n}" for n in ("se", "se_gate", _fx_rewrite.GATE_NAME)]
         )
         found[site.path] = next((scales[name] for name in names if name in scales), 1.0)
     return found
@@ -221,7 +224,7 @@ def _scales(network: Any, sites: list[Site]) -> dict[str, float]:
 
 def _shortcut_source() -> tuple[str, str]:
     """Imports and the functions that put SE on an identity shortcut, as they are in se_nas."""
-    source = inspect.getsource(shortcut).replace("BackboneError", "ValueError")
+    source = inspect.getsource(_fx_rewrite).replace("BackboneError", "ValueError")
     body = source.split("from se_nas.errors import ValueError\n", 1)[1]
     imports = "import operator\nfrom pathlib import Path\nfrom typing import Any\n\nimport torch"
     return imports + "\nfrom torch import fx", "\n\n" + body.strip() + "\n"

@@ -4,6 +4,7 @@ Everywhere ``values`` has shape (n, m), one row a point and one column an object
 "maximize" or "minimize" for each column.
 """
 
+from se_nas.pareto._box_decomposition import free_boxes, front_of, improvement, volume
 from se_nas.pareto._finalists import Finalist, choose_finalists, next_training, selection_bias
 from se_nas.pareto._front import attained, knee, non_dominated, ranks
 from se_nas.pareto._indicators import coverage, hypervolume, igd_plus, reference_point
@@ -23,9 +24,12 @@ __all__ = [
     "choose_finalists",
     "coverage",
     "drawn_fronts",
+    "free_boxes",
+    "front_of",
     "hypervolume",
     "hypervolume_interval",
     "igd_plus",
+    "improvement",
     "knee",
     "next_training",
     "non_dominated",
@@ -34,4 +38,5 @@ __all__ = [
     "reference_point",
     "selection_bias",
     "t_quantile_975",
+    "volume",
 ]

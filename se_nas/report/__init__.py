@@ -6,6 +6,7 @@ from se_nas.report.figures import write_figures
 from se_nas.report.page import write_html
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import Pick, pick
+from se_nas.report.run import Run, open_run
 from se_nas.report.tables import candidates_csv, front_table, summary
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "ParetoReport",
     "Pick",
     "Reading",
+    "Run",
     "candidates_csv",
     "compare",
     "front_table",
+    "open_run",
     "pick",
     "summary",
     "write_figures",

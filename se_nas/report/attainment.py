@@ -10,8 +10,8 @@ import numpy as np
 
 from se_nas.pareto import SeedModel, attained, hypervolume, ranks, t_quantile_975
 from se_nas.report.candidates import Candidate
-from se_nas.report.image_bits import hits_by_seed
 from se_nas.report.pareto_report import ParetoReport
+from se_nas.report.per_image import hits_by_seed
 
 _DRAWS = 1000
 _MAX_BUDGETS = 160

@@ -8,9 +8,9 @@ from datetime import datetime
 from statistics import fmean
 from typing import Any
 
-from se_nas.architecture import Site
 from se_nas.errors import RunError
 from se_nas.report.placement import placement
+from se_nas.sites import Site
 
 BASELINE_NAMES = {
     "plain": "plain backbone",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from se_nas.report.chart_data import axis
 from se_nas.report.page import render_template
 from se_nas.report.page_tables import Cell, Column, Row, Table, number_cell
 from se_nas.report.placement import placement
-from se_nas.report.views import axis
 
 if TYPE_CHECKING:
     from se_nas.report.comparison import Comparison

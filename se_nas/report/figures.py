@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from se_nas.errors import RunError
+from se_nas.report.chart_data import nominal, view
 from se_nas.report.front_figure import (
     BLUE,
     GREY,
@@ -19,7 +20,6 @@ from se_nas.report.front_figure import (
 )
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.tables import candidates_csv
-from se_nas.report.views import nominal, view
 from se_nas.run import write_text
 
 if TYPE_CHECKING:

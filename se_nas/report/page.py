@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from se_nas import __version__
+from se_nas.report.chart_data import pick_cards, selection_bias, view
 from se_nas.report.differences import accuracy_gain, latency_gain
 from se_nas.report.methods import methods_paragraph
 from se_nas.report.page_tables import candidate_rows, effect_rows, finalist_rows, front_rows, importance_rows
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import describe
 from se_nas.report.tables import candidates_csv, indistinguishable, plus_minus
-from se_nas.report.views import pick_cards, selection_bias, view
 from se_nas.run import write_text
 
 _LONG = ("class_names", "definition", "sites")

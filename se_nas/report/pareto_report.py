@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from se_nas.architecture import Site, site_from_dict
 from se_nas.errors import ConfigError, RunError
 from se_nas.pareto import (
     SeedModel,
@@ -22,8 +21,9 @@ from se_nas.pareto import (
     reference_point,
 )
 from se_nas.report.candidates import OBJECTIVES, Candidate, Objective, group
-from se_nas.report.image_bits import Bits, from_text, hits_by_seed, read_bits, to_text
+from se_nas.report.per_image import Bits, from_text, hits_by_seed, read_bits, to_text
 from se_nas.run import CONFIG, MANIFEST, REPORT, TRIALS, RunFolder, read_json, write_json
+from se_nas.sites import Site, site_from_dict
 
 SCHEMA = 1
 KIND = "se-nas report"

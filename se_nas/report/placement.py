@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from se_nas.architecture import ABSENT, Site
+from se_nas.sites import ABSENT, Site
 
 
 @dataclass(frozen=True, kw_only=True)

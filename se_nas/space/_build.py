@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from se_nas.architecture import ABSENT, Site, check_reductions, width_at
 from se_nas.errors import ConfigError
+from se_nas.sites import ABSENT, Site, check_reductions, width_at
 from se_nas.space._factor import WIDTH, Factor, Scalar
 from se_nas.space._spec import SpaceSpec
 

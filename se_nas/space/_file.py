@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from se_nas.architecture import ACTIVATIONS, GATES, ROUNDINGS
 from se_nas.errors import ConfigError, nearest
+from se_nas.sites import ACTIVATIONS, GATES, ROUNDINGS
 from se_nas.space._spec import BLOCKS, GRANULARITIES, MAX_REDUCTIONS, NATIVE, POSITIONS, SpaceSpec
 
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]

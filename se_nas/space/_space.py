@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from se_nas.architecture import Architecture, Site, freeze_kwargs, site_from_dict, width_at
+from se_nas.architecture import Architecture, freeze_kwargs
 from se_nas.errors import ConfigError, nearest
+from se_nas.sites import Site, site_from_dict, width_at
 from se_nas.space._build import build_factors, fixed_widths, in_scope
+from se_nas.space._encoding import Points
 from se_nas.space._factor import WIDTH, Scalar
-from se_nas.space._points import Points
 from se_nas.space._shipped import shipped_folder, shipped_names
 from se_nas.space._spec import PAPER_POSITIONS, POSITIONS, SpaceSpec
 

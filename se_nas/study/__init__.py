@@ -1,7 +1,4 @@
-"""The study: sampler, early stopping, evaluation and results. The only part that knows Optuna.
-
-Names are imported on first use, so that ``ParetoSampler`` alone costs neither torch nor pydantic.
-"""
+"""A search: its configuration and plan, its loop, and where its trials are kept. Names are imported on first use."""
 
 from __future__ import annotations
 
@@ -9,13 +6,9 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
-    "ParetoSampler": "se_nas.study.sampler",
     "SearchConfig": "se_nas.study.config",
     "search": "se_nas.study.session",
     "resume": "se_nas.study.session",
-    "retrain": "se_nas.study.retraining",
-    "open_run": "se_nas.study.result",
-    "Run": "se_nas.study.result",
 }
 __all__ = sorted(_EXPORTS)
 

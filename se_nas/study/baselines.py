@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from se_nas.architecture import ABSENT, Architecture, freeze_kwargs, width_at
+from se_nas.architecture import Architecture, freeze_kwargs
 from se_nas.errors import ConfigError
+from se_nas.sites import ABSENT, width_at
 
 if TYPE_CHECKING:
     from se_nas.space import SearchSpace

@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.errors import ConfigError
 from se_nas.run import RunFolder
-from se_nas.study.sampler import MODEL
-from se_nas.study.store import StudyStore
+from se_nas.samplers.pareto_sampler import MODEL
+from se_nas.study.storage import StudyStore
 
 HOST = "127.0.0.1"
 _LONG = ("curve", "se_nas:curve", "se_nas:partial", "widths")

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture
-from se_nas.study.jobs import CORRECT, CandidateTrainer, Curve, Job, Setup, failure
+from se_nas.study.executors.task import CORRECT, CandidateTrainer, Curve, Job, Setup, failure
 from se_nas.study.plan import Plan
-from se_nas.study.store import FINAL, StudyStore, now
+from se_nas.study.storage import FINAL, StudyStore, now
 from se_nas.training import FALLBACKS, Runtime
 
 if TYPE_CHECKING:
-    from se_nas.study.events import Progress
+    from se_nas.study.progress import Progress
     from se_nas.study.stopping import Stopping
 
 

@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from se_nas.study.events import Progress
+    from se_nas.study.progress import Progress
 
 
 class Interrupts:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from se_nas.study.jobs import Job, Setup, failure
-from se_nas.study.pool import EpochEnded, Pool, Trained
-from se_nas.study.store import SEARCH
-from se_nas.study.worker import Worker
+from se_nas.study.executors.process_pool import EpochEnded, Pool, Trained
+from se_nas.study.executors.task import Job, Setup, failure
+from se_nas.study.phases.search import Worker
+from se_nas.study.storage import SEARCH
 
 
 class ParallelWorker(Worker):

@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from timm.data import resolve_model_data_config
 
-from se_nas.architecture import Architecture, width_at
+from se_nas.architecture import Architecture
+from se_nas.backbones.input_sizes import smallest_input
 from se_nas.cost import CostModel, LatencySettings, resolve_backend
+from se_nas.cost.latency.axis import LatencyAxis
 from se_nas.data import ImageData, load_data
 from se_nas.device import device_name, resolve_device
 from se_nas.errors import BackboneError, CheckpointError
 from se_nas.model import build_model
 from se_nas.run import RunFolder
+from se_nas.samplers.registry import make_sampler
+from se_nas.sites import width_at
 from se_nas.space import SearchSpace
 from se_nas.study.baselines import baselines
 from se_nas.study.clock import CANDIDATES, FINAL_SHARE, LATENCY_SHARE, SEARCH_SHARE
 from se_nas.study.config import SearchConfig
-from se_nas.study.events import Progress
-from se_nas.study.inputs import smallest_input
-from se_nas.study.latency import LatencyAxis
-from se_nas.study.limits import Limits
-from se_nas.study.samplers import make_sampler
+from se_nas.study.constraints import Limits
+from se_nas.study.progress import Progress
 from se_nas.study.schedule import schedule
 from se_nas.study.stopping import Stopping
 from se_nas.study.warm_start import check_source
@@ -41,7 +42,7 @@ from se_nas.training import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from se_nas.study.known import WidthCost
+    from se_nas.space.costs import WidthCost
 
 TEST_FRACTION = 0.1
 
@@ -258,7 +259,8 @@ def resolve(
         axis = LatencyAxis.prepare(
             plan.plain,
             timed,
-            config.budget_seconds,
+            None if config.budget_seconds is None else LATENCY_SHARE * config.budget_seconds,
+            candidates=CANDIDATES,
             width=config.latency_width,
             frozen=frozen,
             sample=None if space.position is None else space.sample,

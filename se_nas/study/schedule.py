@@ -13,7 +13,7 @@ from se_nas.model import build_model
 from se_nas.space import SearchSpace
 from se_nas.study.clock import CANDIDATES, SEARCH_SHARE, sized_epochs
 from se_nas.study.config import SearchConfig
-from se_nas.study.events import Progress
+from se_nas.study.progress import Progress
 from se_nas.training import (
     DEFAULT_TRAINER,
     CompileChoice,

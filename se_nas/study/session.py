@@ -12,18 +12,18 @@ from typing import Any
 import se_nas
 from se_nas.data import ImageData
 from se_nas.errors import RunError, SeNasError
+from se_nas.report.run import Run
 from se_nas.run import CHECKPOINTS, RunFolder
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
-from se_nas.study.events import Progress
+from se_nas.study.executors.process_pool import wait_for_orphans
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.parallel import ParallelWorker
+from se_nas.study.phases.search import Worker
 from se_nas.study.plan import Plan, resolve
-from se_nas.study.pool import wait_for_orphans
-from se_nas.study.result import Run
-from se_nas.study.store import StudyStore, now
+from se_nas.study.progress import Progress
+from se_nas.study.storage import StudyStore, now
 from se_nas.study.warm_start import import_readings
-from se_nas.study.worker import Worker
 from se_nas.training import disk_used, prune
 
 _LIBRARIES = ("torch", "timm", "optuna", "fvcore", "numpy", "scipy", "pandas", "scikit-learn")

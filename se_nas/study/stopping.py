@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture
-from se_nas.study._history import PARTIAL
-from se_nas.study.early_stopping import Candidate, EarlyStopping, StudyTable
-from se_nas.study.store import COLUMNS, StudyStore
+from se_nas.early_stopping.base import Candidate, EarlyStopping, StudyTable
+from se_nas.samplers._observations import PARTIAL
+from se_nas.study.storage import COLUMNS, StudyStore
 
 if TYPE_CHECKING:
     from se_nas.study.config import SearchConfig

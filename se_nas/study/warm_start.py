@@ -13,7 +13,7 @@ from se_nas.cost import differences
 from se_nas.errors import RunError
 from se_nas.run import ROW_FIELDS, RunFolder
 from se_nas.study.config import SearchConfig
-from se_nas.study.store import COLUMNS, FROM_TRIAL, IMPORTED, SEARCH, StudyStore
+from se_nas.study.storage import COLUMNS, FROM_TRIAL, IMPORTED, SEARCH, StudyStore
 
 if TYPE_CHECKING:
     from se_nas.study.plan import Plan

@@ -18,15 +18,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from se_nas.architecture import Architecture, Site
+from se_nas.architecture import Architecture
+from se_nas.backbones._survey import Survey
+from se_nas.backbones._tracing import Trace, trace
 from se_nas.backbones.creation import create
 from se_nas.backbones.discovery import survey
-from se_nas.backbones.survey import Survey
-from se_nas.backbones.tracing import Trace, trace
-from se_nas.backbones.wiring import wiring_faults
-from se_nas.blocks import SqueezeExcite
+from se_nas.layers.native_gates import describe_native
+from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.model import add_gates
-from se_nas.native import describe_native
+from se_nas.sites import Site
+from se_nas.testing.gate_placement import wiring_faults
 
 META_CHECKS = ("sites", "wiring", "params_and_macs", "native_gates")
 CHECKS = (*META_CHECKS, "checkpoint_loads", "identity_start", "gradients")

@@ -11,8 +11,8 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from se_nas.blocks import SqueezeExcite
 from se_nas.errors import ConfigError, nearest
+from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.training.recipe import Recipe
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)

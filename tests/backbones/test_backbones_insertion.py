@@ -12,8 +12,8 @@ from torch import nn
 
 from se_nas import Architecture, build_model, find_sites
 from se_nas.backbones import insert
-from se_nas.blocks import SqueezeExcite
 from se_nas.errors import BackboneError
+from se_nas.layers.squeeze_excite import SqueezeExcite
 
 WRAPPED = [("resnet10t", "pre"), ("resnet10t", "post"), ("vgg11_bn", "standard"), ("resnet10t", "identity")]
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from se_nas import Architecture, build_model, find_sites
 from se_nas.backbones import gate_at, insert, positions, usual_position
-from se_nas.blocks import SqueezeExcite
 from se_nas.errors import BackboneError
+from se_nas.layers.squeeze_excite import SqueezeExcite
 
 RESIDUAL = ["standard", "pre", "post", "identity", "conv3x3"]
 

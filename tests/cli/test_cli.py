@@ -333,7 +333,7 @@ def test_search_takes_every_key_of_the_configuration():
 def test_ctrl_c_says_how_to_go_on(se, monkeypatch):
     import signal
 
-    from se_nas.study import jobs
+    from se_nas.study.executors import task as jobs
 
     train = jobs.load_trainer("default")
 

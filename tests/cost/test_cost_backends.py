@@ -13,10 +13,10 @@ from se_nas.cost import (
     Prepared,
     backend_names,
     backends,
-    onnx_backend,
     resolve_backend,
-    torch_backend,
 )
+from se_nas.cost.backends import onnxruntime as onnx_backend
+from se_nas.cost.backends import torch as torch_backend
 from se_nas.cost.memory import check_batch_fits, peak_of_tensors
 from se_nas.errors import ConfigError, DeviceError, InfeasibleError
 

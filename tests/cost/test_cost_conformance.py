@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from se_nas.cost import LatencySettings, Prepared, backends, torch_backend
+from se_nas.cost import LatencySettings, Prepared, backends
+from se_nas.cost.backends import torch as torch_backend
 from se_nas.testing import CostConformance
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from se_nas import Architecture
 from se_nas.cost import LatencyMeter, LatencySettings
-from se_nas.cost.in_place import gate_shares
+from se_nas.cost.latency.gate_timing import gate_shares
 from se_nas.errors import ConfigError
 
 SETTINGS = LatencySettings(input_size=(3, 32, 32), threads=1)

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from se_nas import Architecture, measure_latency
-from se_nas.cost import LatencyMeter, LatencySettings, Prepared, backends, conditions_key, latency
+from se_nas.cost import LatencyMeter, LatencySettings, Prepared, backends, conditions_key
+from se_nas.cost.latency import meter as latency
 from se_nas.errors import BackboneError, ConfigError, DeviceError, InfeasibleError
 
 SIZE = (3, 32, 32)

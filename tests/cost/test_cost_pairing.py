@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from se_nas.cost.pairing import block_length, look_schedule, measure_pairs, ratio_and_interval, warm_up
+from se_nas.cost.latency.paired import block_length, look_schedule, measure_pairs, ratio_and_interval, warm_up
 
 
 class FakeDevice:

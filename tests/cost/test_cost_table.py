@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from se_nas import Architecture, SearchSpace
-from se_nas.architecture import native_width
 from se_nas.cost import CostModel, Latency, LatencySettings, LatencyTable, latency_table, profile, profiling
-from se_nas.cost.additive import fit
-from se_nas.cost.table import random_sampler, table_key
+from se_nas.cost.latency.additive import fit
+from se_nas.cost.latency.table import random_sampler, table_key
 from se_nas.errors import ConfigError, DeviceError, RunError
+from se_nas.sites import native_width
 
 SETTINGS = LatencySettings(input_size=(3, 64, 64))
 PLAIN = Architecture.plain("resnet18")

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from se_nas.architecture import Architecture
-from se_nas.blocks import SqueezeExcite
 from se_nas.errors import CheckpointError, ConfigError, RunError
 from se_nas.exporting import export_model, load_exported, package
+from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.model import build_model
 
 SIZE = (3, 32, 32)

@@ -10,9 +10,9 @@ from synthetic_run import manifest, rows_of, write_run
 
 from se_nas.errors import RunError
 from se_nas.report import ParetoReport, write_figures, write_html
+from se_nas.report.chart_data import nominal, usage
 from se_nas.report.methods import methods_paragraph
 from se_nas.report.page import render
-from se_nas.report.views import nominal, usage
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 

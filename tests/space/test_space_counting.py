@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from se_nas.architecture import Site
 from se_nas.errors import ConfigError
+from se_nas.sites import Site
 from se_nas.space import SearchSpace
 
 

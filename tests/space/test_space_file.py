@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from se_nas.architecture import Site
 from se_nas.errors import ConfigError
+from se_nas.sites import Site
 from se_nas.space import SearchSpace, shipped_spaces
 from se_nas.space._file import SpaceFile, parse_spec, read_spec
 from se_nas.space._shipped import shipped_folder

@@ -6,8 +6,9 @@ import numpy as np
 import optuna
 import pytest
 
-from se_nas.architecture import ABSENT, KEEP, Architecture, Site
+from se_nas.architecture import Architecture
 from se_nas.errors import ConfigError
+from se_nas.sites import ABSENT, KEEP, Site
 from se_nas.space import SearchSpace
 
 

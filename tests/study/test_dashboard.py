@@ -11,9 +11,9 @@ from optuna.storages.journal import JournalFileBackend
 
 from se_nas.errors import ConfigError, RunError
 from se_nas.run import RunFolder
+from se_nas.samplers.pareto_sampler import ParetoSampler
 from se_nas.study.dashboard import Dashboard, expectations
-from se_nas.study.sampler import ParetoSampler
-from se_nas.study.store import StudyStore
+from se_nas.study.storage import StudyStore
 
 CHOICES = {"stage0.reduction": ("none", 8, 16), "stage1.reduction": ("none", 8, 16)}
 

@@ -14,11 +14,13 @@ from small_cases import SEARCH, search_script
 
 import se_nas
 from se_nas.errors import RunError, SeNasError
+from se_nas.report import open_run
 from se_nas.run import CONFIG, ROW_FIELDS, RunFolder, write_json
-from se_nas.study import jobs, open_run, resume, search
-from se_nas.study.events import Progress
+from se_nas.study import resume, search
+from se_nas.study.executors import task as jobs
 from se_nas.study.plan import resolve
-from se_nas.study.store import StudyStore
+from se_nas.study.progress import Progress
+from se_nas.study.storage import StudyStore
 
 RESULT = [name for name in ROW_FIELDS if name not in ("seconds", "started", "finished", "curve")]
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from se_nas.blocks import SqueezeExcite
 from se_nas.data import ImageData, Images
+from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.training import Context, Recipe, Runtime
 
 

@@ -1,0 +1,340 @@
+"""Latency measured on the user's device, against the unmodified backbone in the same minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from se_nas.architecture import Architecture
+from se_nas.cost.backends import Backend, Prepared, resolve_backend
+from se_nas.cost.latency.paired import measure_pairs, warm_up
+from se_nas.cost.settings import LatencySettings, conditions, device_lock
+from se_nas.errors import ConfigError, InfeasibleError
+from se_nas.sites import ABSENT, native_width
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+_SAMPLE_MS = 2.0
+_MOST_ITERATIONS = 50
+_WARM_UP_SHARE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Latency of one inference of a batch, and how sure it is.
+
+    Attributes:
+        median_ms: median time of the network in milliseconds.
+        ratio: time against the unmodified backbone, measured in turn (from medians over pairs A B and B A).
+        interval: 95 % interval of ``ratio``.
+        repetitions: pairs of timings.
+        baseline_ms: median time of the unmodified backbone in the same minutes, in milliseconds.
+        throughput: images a second.
+        peak_memory: bytes that one inference holds at most, weights included; None if the backend cannot say.
+        conditions: device, clocks, threads, versions and settings, JSON-ready.
+        narrow_enough: whether the interval got as narrow as asked before the time was up.
+        seconds: how long the measurement took, without building and warming up.
+        note: what a reader must know, or None.
+    """
+
+    median_ms: float
+    ratio: float
+    interval: tuple[float, float]
+    repetitions: int
+    baseline_ms: float
+    throughput: float
+    peak_memory: int | None
+    conditions: dict[str, Any]
+    narrow_enough: bool
+    seconds: float
+    note: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self) | {"interval": list(self.interval)}
+
+
+class LatencyMeter:
+    """Measures candidates against the unmodified backbone, under the same conditions.
+
+    Args:
+        arch: any architecture of the backbone; candidates are measured against the unmodified backbone.
+        settings: the conditions.
+
+    Attributes:
+        settings: the conditions asked for.
+        conditions: the conditions as found, JSON-ready (``settings.conditions``).
+
+    Raises:
+        BackboneError: the backbone cannot take images of this size.
+        ConfigError: the backend is unknown or lacks a setting.
+        DeviceError: the device does not exist.
+        InfeasibleError: the unmodified backbone is too large for the memory.
+    """
+
+    def __init__(self, arch: Architecture, settings: LatencySettings | None = None) -> None:
+        from se_nas.device import resolve_device
+
+        settings = settings or LatencySettings()
+        self._device = resolve_device(settings.device)
+        self.settings = replace(settings, device=str(self._device))
+        self._backend: Backend = resolve_backend(settings.backend)
+        self.plain = replace(arch, widths=tuple(native_width(site) for site in arch.sites))
+        with self._threads():
+            self._baseline = self._prepare(self.plain)
+            self.conditions = conditions(self.settings, self._device, self._baseline.versions)
+            with device_lock(self._device):
+                baseline_ms = warm_up(_timer(self._baseline.run, 1), max_seconds=60.0)
+        self._iterations = max(1, min(_MOST_ITERATIONS, round(_SAMPLE_MS / max(baseline_ms, 1e-6))))
+
+    def measure(
+        self,
+        arch: Architecture,
+        *,
+        width: float = 0.01,
+        max_seconds: float = 60.0,
+        min_pairs: int = 30,
+    ) -> Latency:
+        """Measure ``arch`` against the unmodified backbone. The backbone itself has a ratio of exactly 1.
+
+        Args:
+            arch: an architecture of the same backbone.
+            width: wanted width of the interval of the ratio; 0.01 is one percent of the backbone's latency.
+            max_seconds: time limit of the measurement, of which up to a quarter goes to warming up.
+            min_pairs: pairs of timings before the interval is looked at.
+
+        Raises:
+            ConfigError: another backbone, or a number out of range.
+            InfeasibleError: the network is too large for the memory.
+        """
+        self._check(arch, width, max_seconds, min_pairs)
+        if arch.is_plain:
+            measured = self._pairs(self._baseline, width, max_seconds, min_pairs)
+            return replace(measured, ratio=1.0, interval=(1.0, 1.0), median_ms=measured.baseline_ms)
+        return self._pairs(self._prepare(arch), width, max_seconds, min_pairs)
+
+    def measure_against_itself(
+        self, *, width: float = 0.01, max_seconds: float = 60.0, min_pairs: int = 30
+    ) -> Latency:
+        """An A/A measurement: the unmodified backbone, built twice. The interval should hold 1."""
+        self._check(self.plain, width, max_seconds, min_pairs)
+        return self._pairs(self._prepare(self.plain), width, max_seconds, min_pairs)
+
+    @property
+    def sees_gates(self) -> bool:
+        """Whether gates can be timed inside the network: as modules that run one after the other."""
+        own = self.settings
+        return (own.backend, own.mode, self._device.type) == ("torch", "eager", "cpu")
+
+    def gate_shares(self, arch: Architecture, *, max_seconds: float) -> np.ndarray:
+        """Time of each gate as a share of the inference's time outside of gates; shape (number of sites,).
+
+        Args:
+            arch: an architecture of the same backbone.
+            max_seconds: time limit, without building; eight inferences are timed in any case.
+
+        Raises:
+            ConfigError: another backbone, or conditions under which gates cannot be seen (``sees_gates``).
+            InfeasibleError: the network is too large for the memory.
+        """
+        from se_nas.backbones import gate_at
+        from se_nas.cost.latency.gate_timing import gate_shares
+
+        self._check(arch, 1.0, max_seconds, 1)
+        if not self.sees_gates:
+            raise ConfigError(
+                "gates can be timed alone on the CPU only, with backend 'torch' and mode 'eager'."
+            )
+        gates: list[nn.Module | None] = []
+
+        def find_gates(model: nn.Module) -> None:
+            chosen = zip(arch.sites, arch.widths, strict=True)
+            gates.extend(gate_at(model, site) if width != ABSENT else None for site, width in chosen)
+
+        with self._threads(), _infeasible_if_out_of_memory():
+            candidate = self._prepare(arch, find_gates)
+            with device_lock(self._device):
+                return gate_shares(candidate.run, gates, max_seconds=max_seconds)
+
+    def _pairs(self, candidate: Prepared, width: float, max_seconds: float, min_pairs: int) -> Latency:
+        with self._threads(), device_lock(self._device), _infeasible_if_out_of_memory():
+            start = time.monotonic()
+            one, other = (_timer(side.run, self._iterations) for side in (self._baseline, candidate))
+            for timed in (one, other):
+                warm_up(timed, max_seconds=max_seconds * _WARM_UP_SHARE / 2)
+            pairs = measure_pairs(
+                one,
+                other,
+                width=width,
+                max_seconds=max_seconds - (time.monotonic() - start),
+                min_pairs=min_pairs,
+                before_quartet=_mover(self._baseline, candidate),
+            )
+            found = conditions(self.settings, self._device, self._baseline.versions)
+        median_ms, baseline_ms = _median(pairs.candidate), _median(pairs.baseline)
+        note = None
+        if not pairs.narrow_enough:
+            low, high = pairs.interval
+            load = "" if found["load"] is None else f"; load average {found['load']:g} for each core"
+            note = (
+                f"the interval is {high - low:.2%} wide after {pairs.seconds:.0f} s, not {width:.2%}:"
+                f" the device is busy or the time limit short{load}."
+            )
+        return Latency(
+            median_ms=median_ms,
+            ratio=pairs.ratio,
+            interval=pairs.interval,
+            repetitions=len(pairs.candidate),
+            baseline_ms=baseline_ms,
+            throughput=1000 * self.settings.batch_size / median_ms,
+            peak_memory=candidate.peak_memory,
+            conditions=found,
+            narrow_enough=pairs.narrow_enough,
+            seconds=pairs.seconds,
+            note=note,
+        )
+
+    def _check(self, arch: Architecture, width: float, max_seconds: float, min_pairs: int) -> None:
+        if (arch.backbone, arch.timm_kwargs) != (self.plain.backbone, self.plain.timm_kwargs):
+            raise ConfigError(
+                f"this meter measures {self.plain.backbone} {dict(self.plain.timm_kwargs)},"
+                f" not {arch.backbone} {dict(arch.timm_kwargs)}; make another one."
+            )
+        for name, value in (("width", width), ("max_seconds", max_seconds), ("min_pairs", min_pairs)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ConfigError(f"{name} is {value!r}; it must be a number above 0.")
+
+    def _prepare(
+        self, arch: Architecture, visit: Callable[[nn.Module], object] = lambda model: None
+    ) -> Prepared:
+        import torch
+
+        from se_nas.cost.counting import check_input_size
+        from se_nas.cost.memory import check_batch_fits
+        from se_nas.model import build_model
+
+        # Measuring must not move the random numbers of a training that goes on in the same process.
+        with self._threads(), torch.random.fork_rng(devices=[]), _infeasible_if_out_of_memory():
+            model = build_model(arch, num_classes=self.settings.num_classes).eval()
+            image = torch.randn(1, *self.settings.input_size)
+            with torch.inference_mode():
+                check_input_size(model, image)
+            if self.settings.optimize:
+                model = _optimized(model)
+            visit(model)
+            if self._device.type == "cpu":
+                check_batch_fits(model, image, self.settings.batch_size)
+            images = torch.randn(self.settings.batch_size, *self.settings.input_size)
+            return self._backend(model, images, self.settings)
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.settings.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def measure_latency(
+    arch: Architecture,
+    *,
+    input_size: tuple[int, int, int] = (3, 224, 224),
+    batch_size: int = 1,
+    device: str = "cpu",
+    num_classes: int = 1000,
+    precision: str = "fp32",
+    channels_last: bool = False,
+    mode: str = "eager",
+    threads: int | None = None,
+    optimize: bool = False,
+    backend: str = "torch",
+    width: float = 0.01,
+    max_seconds: float = 60.0,
+    min_pairs: int = 30,
+) -> Latency:
+    """Latency of an architecture and its ratio to the unmodified backbone, timed in turn.
+
+    Conditions are described at ``LatencySettings``, the statistics at ``LatencyMeter.measure``; to measure
+    several architectures of one backbone, keep a ``LatencyMeter``.
+
+    Raises:
+        BackboneError, ConfigError, DeviceError, InfeasibleError: as ``LatencyMeter``.
+    """
+    settings = LatencySettings(
+        input_size=input_size,
+        batch_size=batch_size,
+        device=device,
+        num_classes=num_classes,
+        precision=precision,
+        channels_last=channels_last,
+        mode=mode,
+        threads=threads,
+        optimize=optimize,
+        backend=backend,
+    )
+    meter = LatencyMeter(arch, settings)
+    return meter.measure(arch, width=width, max_seconds=max_seconds, min_pairs=min_pairs)
+
+
+def _timer(run: Callable[[], object], iterations: int) -> Callable[[], float]:
+    from se_nas.cost.counting import quiet_fvcore
+
+    with quiet_fvcore():
+        from fvcore.common.benchmark import timeit
+
+    timed = timeit(num_iters=iterations)(run)
+    return lambda: float(timed()["median"]) * 1000
+
+
+def _mover(baseline: Prepared, candidate: Prepared) -> Callable[[], None]:
+    """Gives both sides other places in memory, each first as often as the other.
+
+    They run once each before they are timed again, the baseline last: so either follows itself once and the
+    other side once in A B B A.
+    """
+    sides = [side.move for side in (baseline, candidate) if side.move is not None]
+
+    def move() -> None:
+        for side in sides:
+            side()
+        sides.reverse()
+        if sides:
+            candidate.run()
+            baseline.run()
+
+    return move
+
+
+def _median(times: Any) -> float:
+    import numpy as np
+
+    return float(np.median(times))
+
+
+def _optimized(model: nn.Module) -> nn.Module:
+    from se_nas.inference import optimize_for_inference
+
+    optimized: nn.Module = optimize_for_inference(model)
+    return optimized
+
+
+@contextmanager
+def _infeasible_if_out_of_memory() -> Iterator[None]:
+    from se_nas.cost.counting import is_out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or ["out of memory"])[0]
+        raise InfeasibleError(f"the network does not fit into the device's memory: {reason}") from error

@@ -1,0 +1,325 @@
+"""A latency table: what SE costs on this device at every site and width, fitted to networks that ran here.
+
+Random architectures are measured in turn with the unmodified backbone, and their added latency is fitted as
+a sum over gates (``additive.fit``). Measuring networks with half of the sites gated finds each site's share
+with far less noise than one site at a time would (a weighing design), and in the place where it will run.
+Networks that took no part in the fit are then measured to check the sum, each for longer than those, since the
+check can be no finer than they are known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from se_nas.architecture import Architecture
+from se_nas.cost.closed_form import CostModel, checked_widths
+from se_nas.cost.latency.additive import AddedLatency, fit, unknowns
+from se_nas.cost.latency.meter import LatencyMeter
+from se_nas.cost.settings import cache_folder, conditions_key
+from se_nas.errors import ConfigError, DeviceError, RunError
+from se_nas.sites import ABSENT, native_width
+
+SCHEMA = 2
+MAX_TOTAL_ERROR = 0.01
+"""Largest median error of a held-out prediction that passes, as a share of the latency."""
+MAX_ADDED_ERROR = 0.15
+"""Largest median error of a held-out prediction that passes, as a share of the latency that SE adds."""
+_DESIGNS_PER_UNKNOWN = 4
+_HELD_OUT = 8
+_WIDTH = 0.005
+_HELD_OUT_SHARE = 0.4
+"""Of the time, for the networks held out."""
+_IN_PLACE_SHARE = 0.2
+"""Of the time of the others, for their gates alone."""
+
+Sampler = Callable[[np.random.Generator], Architecture]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """A network that took no part in the fit.
+
+    Attributes:
+        widths: its hidden widths, one for each site.
+        measured: ratio to the unmodified backbone.
+        interval: 95 % interval of ``measured``.
+        predicted: the table's ratio.
+    """
+
+    widths: tuple[int, ...]
+    measured: float
+    interval: tuple[float, float]
+    predicted: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableCheck:
+    """How well the table predicts networks that took no part in the fit."""
+
+    held_out: tuple[HeldOut, ...]
+
+    @property
+    def total_error(self) -> float:
+        """Median of |predicted - measured| / measured."""
+        return float(np.median([abs(row.predicted / row.measured - 1) for row in self.held_out]))
+
+    @property
+    def added_error(self) -> float:
+        """Median of |predicted - measured| / |what SE adds|; infinite where nothing is added."""
+        with np.errstate(divide="ignore"):
+            errors = [
+                np.float64(abs(row.predicted - row.measured)) / abs(row.measured - 1) for row in self.held_out
+            ]
+        return float(np.median(errors))
+
+    @property
+    def passed(self) -> bool:
+        """Whether both errors are within ``MAX_TOTAL_ERROR`` and ``MAX_ADDED_ERROR``."""
+        return self.total_error < MAX_TOTAL_ERROR and self.added_error < MAX_ADDED_ERROR
+
+    @property
+    def noise(self) -> float:
+        """Median half width of the intervals of the measured ratios."""
+        return float(np.median([(row.interval[1] - row.interval[0]) / 2 for row in self.held_out]))
+
+    def describe(self) -> str:
+        """The check in a sentence."""
+        verdict = "passes" if self.passed else "FAILS"
+        return (
+            f"The latency table {verdict}: on {len(self.held_out)} networks held out, the median error is"
+            f" {self.total_error:.2%} of the latency (limit {MAX_TOTAL_ERROR:.0%}) and {self.added_error:.1%}"
+            f" of what SE adds (limit {MAX_ADDED_ERROR:.0%}); they were measured to ±{self.noise:.2%}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTable:
+    """Predicted latency of every architecture of a backbone at one position.
+
+    Attributes:
+        key: what the table is for: backbone, position, sites, block and conditions.
+        plain: the widths of the unmodified backbone.
+        baseline_ms: its latency in milliseconds.
+        gates: what gates add.
+        conditions: under which everything was measured.
+        check: how well it predicts.
+    """
+
+    key: str
+    plain: tuple[int, ...]
+    baseline_ms: float
+    gates: AddedLatency
+    conditions: Mapping[str, Any]
+    check: TableCheck
+
+    @classmethod
+    def measure(
+        cls,
+        meter: LatencyMeter,
+        sample: Sampler,
+        *,
+        max_seconds: float = 300.0,
+        seed: int = 0,
+        progress: Callable[[str], object] = lambda text: None,
+    ) -> LatencyTable:
+        """Measure, fit and check a table.
+
+        Args:
+            meter: keeps the unmodified backbone and the conditions.
+            sample: draws an architecture of one position, such as ``SearchSpace.sample``.
+            max_seconds: time limit of all measurements together, without building the networks.
+            seed: of the draws.
+            progress: told what is being measured.
+
+        Raises:
+            ConfigError: ``sample`` draws too few different architectures to fit and to check a table.
+        """
+        generator = np.random.default_rng(seed)
+        first = sample(generator)
+        model = CostModel.for_architecture(first, meter.settings.input_size, meter.settings.num_classes)
+        plain = np.array([native_width(site) for site in first.sites])
+        fewest = unknowns(model) + _HELD_OUT
+        wanted = _DESIGNS_PER_UNKNOWN * unknowns(model) + _HELD_OUT
+        designs = _distinct(sample, first, wanted, generator)
+        if len(designs) < fewest:
+            raise ConfigError(
+                f"a latency table of {meter.plain.backbone} needs {fewest} different"
+                f" architectures, and {len(designs)} were found; measure the candidates themselves instead."
+            )
+        # Spread over the whole time, so that a drift of the device is in the fit and in the check alike.
+        held = np.isin(np.arange(len(designs)), np.linspace(0, len(designs) - 1, _HELD_OUT).round())
+        each = {
+            True: max_seconds * _HELD_OUT_SHARE / _HELD_OUT,
+            False: max_seconds * (1 - _HELD_OUT_SHARE) / (len(designs) - _HELD_OUT),
+        }
+        rows, shares = [], []
+        for number, (arch, is_held) in enumerate(zip(designs, held.tolist(), strict=True), 1):
+            progress(f"latency of network {number} of {len(designs)}")
+            seconds = each[is_held]
+            if meter.sees_gates and not is_held:
+                shares.append(meter.gate_shares(arch, max_seconds=seconds * _IN_PLACE_SHARE))
+                seconds *= 1 - _IN_PLACE_SHARE
+            rows.append(meter.measure(arch, width=_WIDTH, max_seconds=seconds))
+        ratios = np.array([row.ratio for row in rows])
+        spreads = np.array([row.interval[1] - row.interval[0] for row in rows])
+        widths = np.array([arch.widths for arch in designs])
+        gates = fit(
+            model,
+            plain,
+            widths[~held],
+            ratios[~held],
+            np.maximum(spreads[~held], _WIDTH),
+            np.array(shares) if shares else None,
+        )
+        predicted = 1 + gates.added(widths[held], plain)
+        check = TableCheck(
+            held_out=tuple(
+                HeldOut(
+                    widths=designs[i].widths,
+                    measured=rows[i].ratio,
+                    interval=rows[i].interval,
+                    predicted=float(ratio),
+                )
+                for i, ratio in zip(np.flatnonzero(held).tolist(), predicted, strict=True)
+            )
+        )
+        return cls(
+            key=table_key(first, meter.conditions),
+            plain=tuple(plain.tolist()),
+            baseline_ms=float(np.median([row.baseline_ms for row in rows])),
+            gates=gates,
+            conditions=meter.conditions,
+            check=check,
+        )
+
+    @property
+    def passed(self) -> bool:
+        """Whether the held-out check passed."""
+        return self.check.passed
+
+    def ratio(self, widths: np.ndarray, *, even_if_failed: bool = False) -> np.ndarray:
+        """Predicted latency against the unmodified backbone's.
+
+        Args:
+            widths: integers of shape (n, number of sites), as in ``Architecture.widths``.
+            even_if_failed: predict with a table that failed its check.
+
+        Returns:
+            float64 of shape (n,).
+
+        Raises:
+            DeviceError: the table failed its check.
+            ConfigError: the array has another shape or type.
+        """
+        if not (self.passed or even_if_failed):
+            raise DeviceError(
+                f"{self.check.describe()} Measure again on an idle device, or measure each candidate."
+            )
+        checked = checked_widths(widths, len(self.plain))
+        return 1 + self.gates.added(checked, np.array(self.plain))
+
+    def predict(self, widths: np.ndarray, *, even_if_failed: bool = False) -> np.ndarray:
+        """Predicted latency in milliseconds, float64 of shape (n,); arguments and errors as ``ratio``."""
+        return self.baseline_ms * self.ratio(widths, even_if_failed=even_if_failed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; ``from_dict`` gives an equal table back."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LatencyTable:
+        """Inverse of ``to_dict``.
+
+        Raises:
+            RunError: this is no table, or one of a newer schema.
+        """
+        fields = dict(data)
+        if fields.pop("schema", None) != SCHEMA:
+            raise RunError(f"this is no latency table of schema {SCHEMA}; measure it again.")
+        try:
+            rows = [
+                HeldOut(**{**row, **_tuples(row, "widths", "interval")})
+                for row in fields["check"]["held_out"]
+            ]
+            fields |= _tuples(fields, "plain")
+            fields["gates"] = AddedLatency(
+                **{**fields["gates"], **_tuples(fields["gates"], "fixed", "slope")}
+            )
+            return cls(**{**fields, "check": TableCheck(held_out=tuple(rows))})
+        except (KeyError, TypeError) as error:
+            raise RunError(f"this is no latency table: {error}.") from error
+
+    def save(self) -> Path:
+        """Keep the table for later searches on this device; gives the path."""
+        from se_nas.run import write_json
+
+        path = _path(self.key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, self.to_dict())
+        return path
+
+    @classmethod
+    def load(cls, meter: LatencyMeter, arch: Architecture) -> LatencyTable | None:
+        """The table kept for the position and sites of ``arch`` under the meter's conditions, or None.
+
+        A file that cannot be read counts as none: measuring again writes it anew.
+        """
+        path = _path(table_key(arch, meter.conditions))
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, RunError):
+            return None
+
+
+def table_key(arch: Architecture, conditions: Mapping[str, Any]) -> str:
+    """16 hex digits for what a table depends on: backbone, sites, kind of block, conditions."""
+    about = replace(arch, widths=tuple(native_width(site) for site in arch.sites)).to_dict()
+    text = json.dumps(
+        {"schema": SCHEMA, "about": about, "conditions": conditions_key(conditions)}, sort_keys=True
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def random_sampler(arch: Architecture) -> Sampler:
+    """Draws architectures of ``arch``'s position: a gate at each site with chance one half, γ from 2 to 32."""
+
+    def sample(generator: np.random.Generator) -> Architecture:
+        widths = []
+        for site in arch.sites:
+            if not generator.integers(2):
+                widths.append(ABSENT)
+            elif site.native and site.native_rd_channels is None:
+                widths.append(native_width(site))
+            else:
+                widths.append(site.rd_channels(float(generator.choice([2, 4, 8, 16, 32]))))
+        return replace(arch, widths=tuple(widths))
+
+    return sample
+
+
+def _distinct(
+    sample: Sampler, first: Architecture, wanted: int, generator: np.random.Generator
+) -> Sequence[Architecture]:
+    found = {} if first.is_plain else {first.key: first}
+    for _ in range(wanted * 50):
+        if len(found) >= wanted:
+            break
+        arch = sample(generator)
+        if arch.position == first.position and not arch.is_plain:
+            found.setdefault(arch.key, arch)
+    return list(found.values())
+
+
+def _tuples(row: Mapping[str, Any], *names: str) -> dict[str, tuple[Any, ...]]:
+    return {name: tuple(row[name]) for name in names}
+
+
+def _path(key: str) -> Path:
+    return cache_folder() / "latency" / f"{key}.json"

@@ -1,0 +1,1 @@
+"""Gates as modules: the inserted block, the ones that timm builds, and a kernel for GPUs."""

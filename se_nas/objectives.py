@@ -1,0 +1,113 @@
+"""The objectives of a search, in one table: everything that a part must know about one stands in its row.
+
+A search trades accuracy against one or two costs. A new cost is one more row here and one axis in ``cost/``
+(docs/adding-a-cost.md); configuration, limits, table of trials, report and comparison follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+_COUNTS = MappingProxyType({"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9})
+_CLOSED_FORM = "se_nas.cost.closed_form_axis:ClosedFormAxis"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A quantity that a front trades.
+
+    Attributes:
+        name: in a configuration and on the command line.
+        column: its field in a row of the table of trials, unit included.
+        direction: "maximize" or "minimize".
+        title: in a sentence, in the plural where it is counted.
+        unit: in which people read it; values of ``column`` are divided by ``scale`` for it.
+        scale: see ``unit``.
+        limit_units: units that a limit may be given in, and what one of each is in the unit of ``column``;
+            besides these a limit may be a multiple of the unmodified backbone's cost ("1.05x").
+        limit_example: a limit as a user would write it, for ``--help``.
+        axis: ``module:Class`` of the axis that knows or measures it (`se_nas.cost.axes.CostAxis`); None for
+            what a training reads.
+        exact: known in closed form for any architecture, so every row has it; else it is measured only where
+            it is an objective or limited.
+        columns: further fields of a row that the axis fills, beside ``column``.
+    """
+
+    name: str
+    column: str
+    direction: Literal["maximize", "minimize"]
+    title: str
+    unit: str
+    scale: float = 1.0
+    limit_units: Mapping[str, float] = field(default_factory=dict)
+    limit_example: str = ""
+    axis: str | None = None
+    exact: bool = False
+    columns: tuple[str, ...] = ()
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.direction == "maximize" else -1
+
+
+ACCURACY = Objective(name="accuracy", column="accuracy", direction="maximize", title="accuracy", unit="%")
+LATENCY = Objective(
+    name="latency",
+    column="latency_ms",
+    direction="minimize",
+    title="latency",
+    unit="ms",
+    limit_units=MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3}),
+    limit_example="1.05x or 6.5ms",
+    axis="se_nas.cost.latency.axis:LatencyAxis",
+    columns=("latency_ratio", "latency_interval", "latency_source"),
+)
+MACS = Objective(
+    name="macs",
+    column="macs",
+    direction="minimize",
+    title="multiply-adds",
+    unit="G",
+    scale=1e9,
+    limit_units=_COUNTS,
+    limit_example="4.2G",
+    axis=_CLOSED_FORM,
+    exact=True,
+)
+PARAMS = Objective(
+    name="params",
+    column="num_params",
+    direction="minimize",
+    title="parameters",
+    unit="M",
+    scale=1e6,
+    limit_units=_COUNTS,
+    limit_example="27M",
+    axis=_CLOSED_FORM,
+    exact=True,
+)
+ACTIVATIONS = Objective(
+    name="activations",
+    column="activations",
+    direction="minimize",
+    title="activations",
+    unit="M",
+    scale=1e6,
+    limit_units=_COUNTS,
+    limit_example="12M",
+    axis=_CLOSED_FORM,
+    exact=True,
+)
+
+OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
+    {objective.name: objective for objective in (ACCURACY, LATENCY, MACS, PARAMS, ACTIVATIONS)}
+)
+"""Every objective by its name, in the order in which tables show them."""
+COSTS: Mapping[str, Objective] = MappingProxyType(
+    {name: objective for name, objective in OBJECTIVES.items() if objective.axis is not None}
+)
+"""The objectives that are costs: known or measured on the network itself, without training it."""

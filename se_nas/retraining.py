@@ -1,0 +1,347 @@
+"""``retrain``: a pick of a run on a full recipe, and the network that comes out as an exported folder."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from se_nas.architecture import Architecture
+from se_nas.cost import measure_cost
+from se_nas.data import ImageData
+from se_nas.device import resolve_device
+from se_nas.errors import ConfigError, RunError
+from se_nas.exporting.package import Exported, check_request, export_model
+from se_nas.exporting.selection import architecture_of, kept_weights
+from se_nas.model import build_model, load_weights
+from se_nas.report import Candidate, ParetoReport
+from se_nas.report.picks import Pick
+from se_nas.report.picks import pick as pick_from
+from se_nas.run import read_json, write_json
+from se_nas.study.config import SearchConfig
+from se_nas.study.interrupts import Interrupts
+from se_nas.study.plan import as_weights_want, load_images, recipe_of
+from se_nas.study.progress import Progress
+from se_nas.study.session import data_facts
+from se_nas.training import (
+    Context,
+    Metrics,
+    Recipe,
+    Runtime,
+    checkpoint_path,
+    evaluate,
+    initial_weights,
+    train,
+)
+
+PARTIAL = ".partial"
+"""Ending of the folder beside ``out`` that holds a retraining until it is done."""
+SETTINGS = "retrain.json"
+_OF_THE_DATA = ("val_data", "test_data")
+
+
+def retrain(
+    run: Any,
+    pick: str = "best",
+    *,
+    out: str | Path,
+    data: str | None = None,
+    val_data: str | None = None,
+    test_data: str | None = None,
+    epochs: int | None = None,
+    recipe: str | Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    input_size: int | None = None,
+    from_weights: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    strict: bool = False,
+    format: str | Sequence[str] = "timm",
+    standalone: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
+    """Train a candidate of a run on a full recipe and export the result.
+
+    Until that is done everything is in ``<out>.partial``, a checkpoint after every epoch; the same call goes
+    on from there, also after it was killed. ``out`` appears whole.
+
+    Args:
+        run: a run folder, or what ``search`` and ``open_run`` return.
+        pick: "best", "knee", "cheapest", "under:BUDGET", a trial's number or the beginning of a key.
+        out: the folder to write, which must not exist or be empty.
+        data, val_data, test_data, input_size: as in a search; by default those of the run.
+        epochs: passes over the training images; by default the recipe's.
+        recipe: a preset or a mapping of settings; by default the run's.
+        batch_size: instead of the recipe's.
+        from_weights: start from the candidate's kept weights instead of as the search's candidates did (from
+            scratch, or from the weights that the run started from). Another set of classes gets a new
+            classifier.
+        seed: of first weights and data order.
+        format, standalone, force: as in ``export``.
+        progress: told of every epoch.
+
+    Raises:
+        ConfigError: a value does not fit, ``out`` is taken, an unfinished retraining there is another one,
+            or the training diverges.
+        RunError: there is no such run or candidate, its weights were not kept, or the disk refuses files.
+        SeNasError: data, device or backbone do not fit, as for a search.
+        KeyboardInterrupt: stopped cleanly by Ctrl-C; the same call goes on.
+    """
+    progress = progress or Progress()
+    out = Path(out)
+    formats = [*([format] if isinstance(format, str) else format), *(["standalone"] if standalone else [])]
+    check_request(out, formats, force)
+    folder = Path(getattr(run, "path", run))
+    report = ParetoReport.from_run(folder)
+    chosen = pick_from(report, pick)
+    given = {
+        "data": data,
+        "val_data": val_data,
+        "test_data": test_data,
+        "recipe": recipe,
+        "batch_size": batch_size,
+        "input_size": input_size,
+        "epochs": epochs,
+        "strict": strict or None,
+        "seed": seed,
+        "device": device,
+    }
+    job = _prepare(report, chosen, {k: v for k, v in given.items() if v is not None}, from_weights)
+    progress.message(f"picked trial {chosen.candidate.number}: {chosen.reason}")
+    progress.message(job.describe())
+    with _partial(Path(f"{out}{PARTIAL}"), job) as partial:
+        found, weights = _trained(job, partial, progress)
+        exported = export_model(
+            job.architecture,
+            load_file(weights),
+            out,
+            metadata=_metadata(job, report, chosen, found),
+            formats=formats,
+            force=force,
+        )
+    shutil.rmtree(partial, ignore_errors=True)
+    return exported
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A retraining that can begin: what is trained on what, and how."""
+
+    run: str
+    architecture: Architecture
+    config: SearchConfig
+    data: ImageData
+    recipe: Recipe
+    runtime: Runtime
+    start: tuple[int, dict[str, Any]] | None
+    """Trial number and weights to start from."""
+
+    def model(self) -> nn.Module:
+        extra = {"drop_path_rate": self.recipe.drop_path} if self.recipe.drop_path else {}
+        continued = self.start is not None
+        with initial_weights(self.config.seed):
+            model = build_model(
+                self.architecture,
+                pretrained=self.config.pretrained and not continued,
+                init=self.config.init,
+                num_classes=self.data.num_classes,
+                checkpoint=None if continued else self.config.checkpoint,
+                **extra,
+            )
+        if self.start is not None:
+            load_weights(model, self.start[1], f"trial {self.start[0]} of {self.run}")
+        return model
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for an unfinished retraining to be this one."""
+        return {
+            "run": self.run,
+            "key": self.architecture.key,
+            "data": self.data.fingerprint,
+            "split seed": self.data.split_seed,
+            "input size": list(self.data.input_size),
+            "recipe": self.recipe.to_dict(),
+            "seed": self.config.seed,
+            "start": self.origin,
+            "device": self.runtime.device,
+        }
+
+    @property
+    def origin(self) -> str:
+        if self.start is not None:
+            return f"the weights of trial {self.start[0]}"
+        if self.config.pretrained:
+            return "timm's pretrained weights"
+        return "scratch" if self.config.checkpoint is None else f"the weights in {self.config.checkpoint}"
+
+    def describe(self) -> str:
+        size = "x".join(map(str, self.data.input_size))
+        return (
+            f"training {self.architecture} from {self.origin} on {self.data.name}"
+            f" ({len(self.data.train):,} training, {len(self.data.val):,} validation images, {size}) for"
+            f" {self.recipe.epochs} epochs on {self.runtime.device}, {self.runtime.precision}"
+        )
+
+
+def _prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_weights: bool) -> _Job:
+    manifest, candidate = report.manifest, chosen.candidate
+    base = {**report.config, "epochs": None, "batch_size": None}
+    other_data = given.get("data", base.get("data")) != base.get("data")
+    if other_data:
+        base |= dict.fromkeys((*_OF_THE_DATA, "input_size"))
+    config = SearchConfig(**{**base, **given})
+    resolved = resolve_device(config.device)
+    recipe = recipe_of(config) if "recipe" in given else Recipe.from_dict(manifest["recipe"])
+    if config.batch_size is not None:
+        recipe = recipe.with_(batch_size=config.batch_size)
+    if config.epochs is not None:
+        recipe = recipe.with_(epochs=config.epochs)
+    start = kept_weights(report, candidate) if from_weights else None
+    data = load_images(config, split_test=not other_data)
+    job = _Job(
+        run=report.name,
+        architecture=architecture_of(candidate, manifest),
+        config=config,
+        data=data,
+        recipe=recipe,
+        runtime=Runtime(device=str(resolved)),
+        start=start,
+    )
+    model = job.model()
+    if start is not None:
+        data = data.with_statistics(manifest["data"]["mean"], manifest["data"]["std"])
+    else:
+        data = as_weights_want(data, config, model)
+    return replace(job, data=data, runtime=Runtime.decide(model, recipe, str(resolved)))
+
+
+@contextlib.contextmanager
+def _partial(folder: Path, job: _Job) -> Iterator[Path]:
+    """The folder of an unfinished retraining, new or gone on with, held by this process."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "retrain.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"another se-nas process is working on {folder}; wait for it or stop it.") from None
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    try:
+        settings = job.settings()
+        if (folder / SETTINGS).is_file():
+            before = read_json(folder / SETTINGS)
+            differing = [name for name in settings if before.get(name) != settings[name]]
+            if differing:
+                raise ConfigError(
+                    f"{folder} holds an unfinished retraining that differs in: {', '.join(differing)}. Give the"
+                    " same options to go on with it, another --out, or delete that folder."
+                )
+        else:
+            write_json(folder / SETTINGS, settings)
+        yield folder
+    finally:
+        lock.release()
+
+
+def _trained(job: _Job, partial: Path, progress: Progress) -> tuple[dict[str, Any], Path]:
+    """Trains, or goes on; returns what the card's row has of it, and the file of the weights."""
+    model = job.model()
+    began, done = time.monotonic(), 0
+
+    def on_epoch(epoch: int, metrics: Mapping[str, Any]) -> bool:
+        nonlocal done
+        done += 1
+        left = (time.monotonic() - began) / done * (job.recipe.epochs - epoch)
+        progress.message(
+            f"epoch {epoch} of {job.recipe.epochs}: {metrics['accuracy']:.2f} %, loss {metrics['loss']:.4f};"
+            f" about {left / 60:.1f} min left"
+        )
+        return True
+
+    with Interrupts(progress) as interrupts:
+        context = Context(
+            data=job.data,
+            recipe=job.recipe,
+            runtime=job.runtime,
+            seed=job.config.seed,
+            checkpoint_dir=partial,
+            name=job.architecture.key,
+            on_epoch=on_epoch,
+            stop=lambda: interrupts.requested,
+        )
+        weights = checkpoint_path(partial, job.architecture.key, job.config.seed)
+        if weights.is_file():
+            # Killed between the last epoch and the end of the export.
+            model.load_state_dict(load_file(weights))
+            metrics: Metrics = evaluate(job.runtime.place(model), context)
+            found = metrics.to_dict()
+        else:
+            result = train(model, context)
+            if result.state == "diverged":
+                shutil.rmtree(partial, ignore_errors=True)
+                raise ConfigError(
+                    f"the training diverged with lr {job.recipe.lr:g}, and again with a tenth of it; choose"
+                    " another recipe."
+                )
+            if result.state != "complete":
+                progress.message("stopped; the same command goes on from the last epoch")
+                raise KeyboardInterrupt
+            found = {name: getattr(result, name) for name in ("accuracy", "top5", "loss", "ece")}
+        if job.data.test is not None:
+            found["test_accuracy"] = evaluate(model, context, "test").accuracy
+    return found, weights
+
+
+def _metadata(job: _Job, report: ParetoReport, chosen: Pick, found: Mapping[str, Any]) -> dict[str, Any]:
+    manifest, candidate, data = report.manifest, chosen.candidate, job.data
+    cost = measure_cost(job.architecture, input_size=data.input_size, num_classes=data.num_classes)
+    row = {
+        **found,
+        "seed": job.config.seed,
+        "epochs": job.recipe.epochs,
+        "num_params": cost.num_params,
+        "macs": cost.macs,
+    }
+    same_network = (
+        list(data.input_size) == list(manifest["input_size"])
+        and data.num_classes == manifest["data"]["num_classes"]
+    )
+    if same_network:
+        row |= {
+            name: getattr(candidate, name)
+            for name in ("latency_ms", "latency_ratio", "latency_interval", "latency_source")
+        }
+    return {
+        "num_classes": data.num_classes,
+        "input_size": list(data.input_size),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "class_names": list(data.class_names),
+        "name": f"{manifest['backbone']} with SE, from {report.name}, retrained",
+        "reason": chosen.reason,
+        "run": report.name,
+        "manifest": {**manifest, "data": data_facts(data), "recipe": job.recipe.to_dict()},
+        "row": row,
+        "retrained": f"Retrained from {job.origin}, one seed ({job.config.seed})."
+        f" {_in_the_search(candidate, manifest)}",
+    }
+
+
+def _in_the_search(candidate: Candidate, manifest: Mapping[str, Any]) -> str:
+    epochs = max(reading.epochs_planned for reading in candidate.counted or candidate.readings)
+    if candidate.accuracy is None:
+        return "The search has no accuracy of it."
+    return (
+        f"In the run that found it, {candidate.accuracy:.2f} % after {epochs} epochs on"
+        f" {manifest['data']['name']}."
+    )

@@ -1,0 +1,9 @@
+"""Optuna samplers: ``ParetoSampler`` for noisy accuracy against known costs, and samplers by name.
+
+They know Optuna, and nothing of se_nas but ``errors`` and ``pareto``: they work for any study.
+"""
+
+from se_nas.samplers.pareto_sampler import ParetoSampler
+from se_nas.samplers.registry import make_sampler
+
+__all__ = ["ParetoSampler", "make_sampler"]

@@ -1,0 +1,60 @@
+"""Which points may join the front, and which reading promises most. Everything is maximised here."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from se_nas.pareto import free_boxes, front_of, improvement
+
+Array = NDArray[np.float64]
+
+
+def contenders(means: Array, deviations: Array, limit: int) -> NDArray[np.int64]:
+    """Numbers of the rows that may be on the front: not dominated if lucky and all others are not."""
+    lucky, unlucky = means + 2 * deviations, means - 2 * deviations
+    rivals = front_of(unlucky)
+    no_worse = np.all(rivals[None] >= lucky[:, None], axis=2)
+    better = np.any(rivals[None] > lucky[:, None], axis=2)
+    dominated = np.any(no_worse & better, axis=1)
+    rows = np.flatnonzero(~dominated)
+    if len(rows) <= limit:
+        return rows
+    certain = front_of(means)
+    gap = (certain[None] - lucky[rows][:, None]).min(axis=2).max(axis=1)
+    return rows[np.argsort(gap, kind="stable")[:limit]]
+
+
+def reread(
+    means: Array, deviations: Array, noise: Array, reference: Array, rows: NDArray[np.int64]
+) -> tuple[int, float]:
+    """The row (of ``rows``) of which another reading promises most, and how much that is.
+
+    The knowledge gradient (Frazier et al., 2009) of the point's own mean: a reading moves it by a normal step
+    of deviation var / sqrt(var + noise²), and the front of means grows.
+
+    Args:
+        means: (n, n_objectives) of points that were read.
+        deviations: the same; 0 where the objective is known.
+        noise: (n_objectives,) deviation of a reading; 0 where the objective is known.
+        reference: (n_objectives,) of the hypervolume.
+        rows: numbers of the points that may be read again.
+
+    Returns:
+        The number of the point and the expected gain of hypervolume; -inf where there is no point.
+    """
+    steps = deviations**2 / np.sqrt(np.maximum(deviations**2 + noise**2, 1e-300))
+    best, gain = 0, -np.inf
+    for i in rows:
+        boxes = free_boxes(np.delete(means, i, axis=0), reference)
+        sure = improvement(means[i : i + 1], np.zeros((1, means.shape[1])), *boxes)[0]
+        found = float(improvement(means[i : i + 1], steps[i : i + 1], *boxes)[0] - sure)
+        if found > gain:
+            best, gain = int(i), found
+    return best, gain
+
+
+def front_rows(means: Array) -> NDArray[np.int64]:
+    """Rows of ``means`` on their front."""
+    front = {tuple(row) for row in front_of(means)}
+    return np.array([i for i, row in enumerate(means) if tuple(row) in front], dtype=np.int64)

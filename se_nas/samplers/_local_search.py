@@ -1,0 +1,57 @@
+"""Local search for the best point of a space that is too large to enumerate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from se_nas.samplers._grid import Array, Grid, Index
+
+
+def local_search(
+    grid: Grid,
+    front: Index,
+    others: Index,
+    weigh: Callable[[Index], Array],
+    rng: np.random.Generator,
+) -> tuple[Index, Array]:
+    """What is found around a front, by crossing its members and from random restarts.
+
+    Args:
+        grid: the space.
+        front: (n_front, n_params) points to search around.
+        others: (n, n_params) further points to begin at.
+        weigh: of rows (n, n_params) the scores (n,), more being better.
+        rng: of everything random.
+
+    Returns:
+        Allowed points (n_found, n_params), each once, and their scores (n_found,).
+    """
+    front = front[rng.permutation(len(front))[:32]]
+    mutated = front[rng.integers(len(front), size=2_000)]
+    change = rng.random(mutated.shape) < 2.5 / mutated.shape[1]
+    mutated = np.where(change, grid.sample(len(mutated), rng), mutated)
+    crossed = np.where(
+        rng.random((1_000, front.shape[1])) < 0.5,
+        front[rng.integers(len(front), size=1_000)],
+        front[rng.integers(len(front), size=1_000)],
+    )
+    found = _allowed(
+        grid, np.concatenate([grid.neighbours(front), mutated, crossed, grid.sample(1_000, rng), others])
+    )
+    scores = weigh(found)
+    for _ in range(4):
+        top = found[np.argsort(-scores, kind="stable")[:24]]
+        more = grid.neighbours(top)
+        more = more[~np.isin(grid.identify(more), grid.identify(found))]
+        if not len(more):
+            break
+        more = _allowed(grid, more)
+        found, scores = np.concatenate([found, more]), np.concatenate([scores, weigh(more)])
+    return found, scores
+
+
+def _allowed(grid: Grid, rows: Index) -> Index:
+    rows = grid.distinct(rows)
+    return rows[grid.allowed(rows)]

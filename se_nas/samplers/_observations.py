@@ -1,0 +1,146 @@
+"""What a study says so far, as arrays: readings, points in progress, and what was asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
+
+from se_nas.errors import ConfigError
+from se_nas.samplers._grid import Array, Grid, Index
+
+PARTIAL = "se_nas:partial"
+"""User attribute of a trial that was stopped early: ``{"mean": [...], "sd": [...]}``, a number or null for
+each objective, in the study's own units: what the trial would have reached, extrapolated."""
+
+
+DUPLICATE = "duplicate_of"
+"""User attribute of a trial that was not run, but told what another one with equal params had reached."""
+_PROPOSING = timedelta(minutes=10)
+"""A running trial without params is taken to be lost after that: no proposal takes so long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Readings in the order of trials; objectives are turned so that all are maximised.
+
+    Attributes:
+        rows: (n, n_params) points with a reading.
+        values: (n, n_objectives) readings.
+        extra: (n, n_objectives) further deviation of readings that were extrapolated, else 0.
+        barred: (n,) readings of points that broke a constraint: they inform, but are on no front.
+        pending: (n_pending, n_params) points in progress.
+        unseen: earlier trials that are being proposed right now, their params not yet known: numbers, and when
+            they began.
+        keys: keys of everything that was asked for.
+    """
+
+    rows: Index
+    values: Array
+    extra: Array
+    barred: NDArray[np.bool_]
+    pending: Index
+    unseen: tuple[tuple[int, datetime], ...]
+    keys: frozenset[Hashable]
+
+    def joined_by(self, rows: Index, keys: Sequence[Hashable]) -> History:
+        """With more points in progress, (n, n_params)."""
+        return replace(self, pending=np.concatenate([self.pending, rows]), keys=self.keys.union(keys))
+
+
+def read(
+    trials: Sequence[FrozenTrial], grid: Grid, signs: Array, number: int, as_of: datetime | None = None
+) -> History:
+    """The history that trial ``number`` may use. Trials with parameters outside the grid are left out.
+
+    With ``as_of``, trials that ended later are still in progress.
+    """
+    rows, values, extra, barred, pending = [], [], [], [], []
+    canonical: dict[Hashable, Index] = {}
+    asked: list[tuple[FrozenTrial, Index]] = []
+    unseen: list[tuple[int, datetime]] = []
+    recent = datetime.now() - _PROPOSING
+    for trial in trials:
+        if trial.number == number or trial.state == TrialState.WAITING:
+            continue
+        row = grid.row(trial.params)
+        if row is None:
+            started = trial.datetime_start
+            if trial.state == TrialState.RUNNING and trial.number < number and started and started > recent:
+                unseen.append((trial.number, started))
+            continue
+        asked.append((trial, row))
+    keys = grid.keys(np.array([row for _, row in asked], dtype=np.int64).reshape(-1, len(grid.names)))
+    for (trial, own), key in zip(asked, keys, strict=True):
+        row = canonical.setdefault(key, own)
+        later = as_of is not None and trial.datetime_complete is not None and trial.datetime_complete > as_of
+        if trial.state == TrialState.RUNNING or later:
+            pending.append(row)
+            continue
+        reading = reading_of(trial, len(signs))
+        # A duplicate that was told the result of another trial is no further reading.
+        if reading is None or DUPLICATE in trial.user_attrs:
+            continue
+        rows.append(row)
+        values.append(signs * reading[0])
+        extra.append(reading[1])
+        barred.append(any(value > 0 for value in trial.constraints.values()))
+    width, count = len(grid.names), len(signs)
+    return History(
+        rows=np.array(rows, dtype=np.int64).reshape(-1, width),
+        values=np.array(values, dtype=float).reshape(-1, count),
+        extra=np.array(extra, dtype=float).reshape(-1, count),
+        barred=np.array(barred, dtype=bool),
+        pending=np.array(pending, dtype=np.int64).reshape(-1, width),
+        unseen=tuple(unseen),
+        keys=frozenset(keys),
+    )
+
+
+def reading_of(trial: FrozenTrial, count: int) -> tuple[Array, Array] | None:
+    """Values and their further deviations (count,); None for a trial that says nothing (failed, NaN)."""
+    partial = trial.user_attrs.get(PARTIAL)
+    complete = trial.state == TrialState.COMPLETE and trial.values is not None and len(trial.values) == count
+    values: Sequence[Any] = trial.values if complete and trial.values is not None else [math.nan] * count
+    deviations: Sequence[Any] = [0.0] * count
+    if isinstance(partial, dict) and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+        means, sds = _numbers(trial, partial.get("mean"), count), _numbers(trial, partial.get("sd"), count)
+        values = [v if m is None else m for v, m in zip(values, means, strict=True)]
+        deviations = [0.0 if s is None else s for s in sds]
+    out = np.array(values, dtype=float), np.array(deviations, dtype=float)
+    return out if np.isfinite(out[1]).all() and not np.isnan(out[0]).all() else None
+
+
+def _numbers(trial: FrozenTrial, given: Any, count: int) -> list[Any]:
+    """The numbers and nulls of a trial's `PARTIAL`, one for each objective."""
+    fits = isinstance(given, list) and len(given) == count
+    if not fits or not all(v is None or (isinstance(v, Real) and not isinstance(v, bool)) for v in given):
+        raise ConfigError(
+            f"trial {trial.number} has {PARTIAL!r} {trial.user_attrs[PARTIAL]!r}; it must be"
+            f' {{"mean": [...], "sd": [...]}} with {count} numbers or nulls each.'
+        )
+    return list(given)
+
+
+def fit_count(count: int) -> int:
+    """How many readings hyperparameters are fitted on: all up to 20, then in steps of a tenth."""
+    step = 20
+    while step + max(1, step // 10) <= count:
+        step += max(1, step // 10)
+    return min(count, step)
+
+
+def thinned(rows: Index, cap: int) -> Index:
+    """At most ``cap`` of the readings: the latest, which lie near the front, and as many of the others."""
+    if len(rows) <= cap:
+        return rows
+    latest = cap // 2
+    early = rows[:-latest]
+    return np.concatenate([early[np.linspace(0, len(early) - 1, cap - latest).astype(int)], rows[-latest:]])

@@ -1,0 +1,149 @@
+"""The process that trains candidates for a search: takes jobs from a pipe, and reports every epoch.
+
+It writes checkpoints and nothing else of the run: the study belongs to the process that started it. Where that
+one has gone, the training is stopped at the next batch, with its checkpoint.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import fields
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from se_nas.architecture import Architecture
+from se_nas.data import ImageData
+from se_nas.study.executors.task import CandidateTrainer, Curve, Job, Setup, failure
+from se_nas.study.plan import load_images
+from se_nas.training import FALLBACKS, Runtime
+
+# Messages to a worker are tuples that begin with one of these, and so are its answers.
+TRAIN, GO_ON, PAUSE, RESUME, STOP, EXIT = "train", "go on", "pause", "resume", "stop", "exit"
+EPOCH, PAUSED, DONE, BROKEN = "epoch", "paused", "done", "broken"
+
+
+def pack(job: Job) -> dict[str, Any]:
+    """A job as plain values."""
+    return {
+        "number": job.number,
+        "architecture": job.architecture.to_dict(),
+        "seed": job.seed,
+        "phase": job.phase,
+    }
+
+
+def unpack(values: Mapping[str, Any]) -> Job:
+    """Inverse of ``pack``."""
+    return Job(**{**values, "architecture": Architecture.from_dict(values["architecture"])})
+
+
+def work(pipe: Connection, values: Mapping[str, Any], threads: int, lock: Path) -> None:
+    """Train what the pipe asks for until it says EXIT or is closed.
+
+    Args:
+        pipe: this end of the pipe.
+        values: ``sendable`` of what all trainings share.
+        threads: of torch, as in the parent, so that results on a CPU are those of training there.
+        lock: a file that is held locked while this process lives.
+    """
+    # Ctrl-C reaches every process of a terminal; what is to be done about it the parent says.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    try:
+        with FileLock(lock):
+            try:
+                worker = _Worker(pipe, received(values))
+            except Exception as error:
+                pipe.send((BROKEN, failure(error)["error"]))
+                return
+            worker.run()
+    except (EOFError, OSError):
+        # The parent has gone: nobody is left to be told.
+        return
+
+
+class _Worker:
+    def __init__(self, pipe: Connection, setup: Setup) -> None:
+        self._pipe, self._setup = pipe, setup
+        self._trainer = CandidateTrainer(setup)
+        self._stopping = self._alone = False
+
+    def run(self) -> None:
+        while True:
+            kind, *content = self._pipe.recv()
+            if kind == EXIT:
+                return
+            # What else comes while nothing is trained was sent before the last result had arrived.
+            if kind == TRAIN:
+                self._train(*content)
+
+    def _train(self, values: Mapping[str, Any], learned: Mapping[str, Any]) -> None:
+        self._stopping = False
+        for name, value in learned.items():
+            setattr(self._setup.runtime, name, value)
+        outcome = self._trainer.train(unpack(values), self._epoch, self._stop)
+        if not self._alone:
+            self._pipe.send((DONE, outcome, learned_by(self._setup)))
+
+    def _epoch(self, curve: Curve, metrics: dict[str, Any]) -> bool:
+        try:
+            if not self._alone:
+                self._pipe.send((EPOCH, curve, metrics))
+            while not self._alone:
+                kind, *content = self._pipe.recv()
+                if kind == GO_ON:
+                    return bool(content[0])
+                self._obey(kind)
+        except (EOFError, OSError):
+            self._stopping = self._alone = True
+        return True
+
+    def _stop(self) -> bool:
+        """Polled between batches: does what the parent has asked for."""
+        try:
+            while not self._alone and self._pipe.poll():
+                self._obey(self._pipe.recv()[0])
+        except (EOFError, OSError):
+            self._stopping = self._alone = True
+        return self._stopping
+
+    def _obey(self, kind: str) -> None:
+        if kind == STOP:
+            self._stopping = True
+        elif kind == PAUSE:
+            if self._setup.runtime.device.startswith("cuda"):
+                torch.cuda.synchronize(self._setup.runtime.device)
+            self._pipe.send((PAUSED,))
+            while kind != RESUME:
+                kind = self._pipe.recv()[0]
+                self._stopping |= kind == STOP
+
+
+LEARNED = ("micro_batch", *FALLBACKS, *(f"{name}_error" for name in FALLBACKS))
+
+
+def learned_by(setup: Setup) -> dict[str, Any]:
+    """What a training has found out about the machine, for those that follow."""
+    return {name: getattr(setup.runtime, name) for name in LEARNED}
+
+
+def sendable(setup: Setup) -> dict[str, Any]:
+    """A setup as values that go to another process: images in memory are shared, others opened anew there."""
+    values = {item.name: getattr(setup, item.name) for item in fields(setup)}
+    values["runtime"] = setup.runtime.to_dict()
+    if not setup.data.in_memory:
+        values["data"] = (setup.data.mean, setup.data.std)
+    return values
+
+
+def received(values: Mapping[str, Any]) -> Setup:
+    """Inverse of ``sendable``."""
+    data = values["data"]
+    if not isinstance(data, ImageData):
+        data = load_images(values["config"]).with_statistics(*data)
+    return Setup(**{**values, "data": data, "runtime": Runtime.from_dict(values["runtime"])})

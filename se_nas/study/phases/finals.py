@@ -1,0 +1,162 @@
+"""Which trainings the final phase spends its time on: finalists with fresh seeds, at the full schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from se_nas.pareto import Finalist, SeedModel, choose_finalists, next_training
+from se_nas.study.plan import Plan
+from se_nas.study.storage import COLUMNS, FINAL, SEARCH
+
+Row = Mapping[str, Any]
+MIN_SEEDS = 2
+"""Readings that a mean needs before it has an interval."""
+MOST = 2
+"""A finalist gets up to this many times the seeds that all get."""
+EXTRA_SHARE = 0.5
+"""Trainings beyond the seeds that all get, as a share of those; a budget of time sets the limit instead."""
+MIN_DOF = 5
+"""Degrees of freedom that an estimate of the search's noise needs to be worth more than a guess."""
+OPTIONAL = "near the front"
+DECIDED, EXHAUSTED, TOO_LATE, BY_USER = "decided", "exhausted", "budget", "stopped"
+"""Why the phase ended."""
+_FAILED = ("failed", "diverged", "infeasible")
+_DRAWS = 2000
+
+
+class Finals:
+    """The finalists of a search and what they are still to be trained with.
+
+    Finalists are chosen once, from the search's readings with the winner's curse taken off: the plain
+    backbone, what is probably on the front, the other baselines, what could be on it. The last of these are
+    added as long as the seeds that all get need no more trainings than the search had. Everything else
+    depends on the rows that are given, so that a run that was interrupted goes on as if it had not been.
+    """
+
+    def __init__(self, rows: Sequence[Row], plan: Plan) -> None:
+        self._plan = plan
+        self._columns = [COLUMNS[name] for name in plan.config.objectives]
+        self._directions = ["maximize"] + ["minimize"] * (len(self._columns) - 1)
+        self._base = plan.config.final_seeds
+        self._rows, self._finalists = self._choose(rows)
+        self._ended = DECIDED
+
+    def next(self, rows: Sequence[Row], seconds_left: float, seconds_each: float) -> tuple[Row, int] | None:
+        """The finalist and the seed to train next; None where all is decided, or too little time is left.
+
+        Finalists that cannot get ``MIN_SEEDS`` readings in the time left are dropped from the end of the
+        list, so that those that stay get intervals.
+        """
+        chosen, finals = list(self._rows), self._trained(rows)
+        timed = seconds_each > 0 and math.isfinite(seconds_left)
+        if timed:
+            affordable = int(seconds_left // seconds_each)
+            while chosen and sum(self._lacking(own) for own in finals) > affordable:
+                chosen.pop()
+                finals.pop()
+        given = sum(map(len, finals))
+        limit = math.inf if timed else (1 + EXTRA_SHARE) * self._base * len(chosen)
+        if not chosen or not self._base or given >= limit:
+            self._ended = TOO_LATE if len(chosen) < len(self._rows) else EXHAUSTED
+            return None
+        first = self._plan.config.seed + 1
+        step = next_training(
+            [{row["seed"]: row["accuracy"] for row in own if row["state"] == "complete"} for own in finals],
+            self._costs(chosen),
+            self._directions,
+            rng=np.random.default_rng([self._plan.config.seed, given]),
+            under_way=[
+                (i, row["seed"]) for i, own in enumerate(finals) for row in own if row["state"] != "complete"
+            ],
+            failed=[i for i, own in enumerate(finals) if any(row["state"] in _FAILED for row in own)],
+            seeds=range(first, first + MOST * self._base),
+            base_seeds=self._base,
+        )
+        if step is not None:
+            return chosen[step[0]], step[1]
+        spent = self._base < MIN_SEEDS or all(len(own) >= MOST * self._base for own in finals)
+        self._ended = TOO_LATE if len(chosen) < len(self._rows) else EXHAUSTED if spent else DECIDED
+        return None
+
+    def settled(self, rows: Sequence[Row]) -> bool:
+        """Whether the front can rest on final readings.
+
+        Everything but what is merely near the front needs ``MIN_SEEDS`` of them, unless its training fails.
+        """
+        enough = min(MIN_SEEDS, self._base)
+        needed = [
+            sum(row["state"] == "complete" for row in own)
+            for own, finalist in zip(self._trained(rows), self._finalists, strict=True)
+            if finalist.reason != OPTIONAL and not any(row["state"] in _FAILED for row in own)
+        ]
+        return enough > 0 and bool(needed) and min(needed) >= enough
+
+    def report(self, cut: str | None = None) -> dict[str, Any]:
+        """For the manifest: who was chosen why, the numbers of seeds, and why there are no more.
+
+        Args:
+            cut: ``TOO_LATE`` or ``BY_USER`` where the phase was ended before ``next`` gave None.
+        """
+        return {
+            "base_seeds": self._base,
+            "most_seeds": MOST * self._base,
+            "ended": cut or self._ended,
+            "chosen": [
+                {
+                    "key": row["key"],
+                    "reason": finalist.reason,
+                    "probability": round(finalist.probability, 4),
+                }
+                for row, finalist in zip(self._rows, self._finalists, strict=True)
+            ],
+        }
+
+    def _choose(self, rows: Sequence[Row]) -> tuple[list[Row], list[Finalist]]:
+        members: dict[str, list[Row]] = {}
+        for row in rows:
+            known = all(row[column] is not None for column in self._columns)
+            if row["phase"] == SEARCH and row["state"] == "complete" and known:
+                members.setdefault(row["key"], []).append(row)
+        if not members:
+            return [], []
+        first = [own[0] for own in members.values()]
+        readings = [{row["seed"]: row["accuracy"] for row in own} for own in members.values()]
+        model = SeedModel.fit(readings)
+        if model is None or model.dof < MIN_DOF:
+            model = SeedModel.fit(readings, sd=self._sampling_error(readings))
+        assert model is not None
+        baselines = [i for i, row in enumerate(first) if row["baseline"] is not None]
+        baselines.sort(key=lambda i: first[i]["baseline"] != "plain")
+        found = choose_finalists(
+            model.shrunk().draw(np.random.default_rng(self._plan.config.seed), _DRAWS),
+            self._costs(first),
+            self._directions,
+            baselines=baselines,
+        )
+        needed = sum(finalist.reason != OPTIONAL for finalist in found)
+        affordable = sum(map(len, readings)) // max(self._base, 1)
+        found = found[: max(needed, affordable)]
+        return [first[finalist.index] for finalist in found], found
+
+    def _trained(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """Final trainings of each finalist, finished or not."""
+        finals = [row for row in rows if row["phase"] == FINAL]
+        return [[row for row in finals if row["key"] == chosen["key"]] for chosen in self._rows]
+
+    def _lacking(self, own: Sequence[Row]) -> int:
+        """Trainings that a finalist lacks before its mean has an interval."""
+        if any(row["state"] in _FAILED for row in own):
+            return 0
+        return max(0, min(MIN_SEEDS, self._base) - len(own))
+
+    def _costs(self, rows: Sequence[Row]) -> np.ndarray:
+        return np.array([[row[column] for column in self._columns[1:]] for row in rows], dtype=float)
+
+    def _sampling_error(self, readings: Sequence[Mapping[int, float]]) -> float:
+        """Where too little was read twice: the deviation that the number of validation images alone gives."""
+        share = float(np.mean([value for own in readings for value in own.values()])) / 100
+        return 100 * math.sqrt(max(share * (1 - share), 1e-4) / max(len(self._plan.data.val), 1))

@@ -1,0 +1,46 @@
+"""What a search tells whoever watches it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from se_nas.study.plan import Plan
+    from se_nas.study.storage import StudyStore
+
+_log = logging.getLogger("se_nas")
+
+
+class Progress:
+    """Receives the events of a search; the methods of this base only log. Subclass it to show them.
+
+    A row is a dictionary with ``se_nas.run.ROW_FIELDS``, as far as they are known at the time.
+    """
+
+    def message(self, text: str) -> None:
+        """Something a person should know: a warning, a decision, the reason for a stop."""
+        _log.info(text)
+
+    def plan(self, plan: Plan) -> None:
+        """The search is resolved and about to begin."""
+        for name, value in plan.describe():
+            _log.info("%s: %s", name, value)
+
+    def phase(self, name: str, seconds: float) -> None:
+        """A phase (latency, search, final) begins and may take so many seconds (infinite for no limit)."""
+        _log.info("%s", name)
+
+    def trial_started(self, row: Mapping[str, Any]) -> None:
+        """A candidate is about to be trained."""
+
+    def epoch(self, row: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """One epoch of a candidate has ended."""
+
+    def trial_finished(self, row: Mapping[str, Any], store: StudyStore) -> None:
+        """A candidate has been evaluated; the store has every row."""
+        _log.info("trial %s: %s %s", row.get("number"), row.get("state"), row.get("accuracy"))
+
+    def close(self) -> None:
+        """The search has ended, in whichever way."""

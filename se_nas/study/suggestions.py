@@ -1,0 +1,160 @@
+"""Where candidates come from: the queue, then the sampler; never an architecture twice, never over a limit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import Trial, TrialState
+
+from se_nas.architecture import Architecture
+from se_nas.samplers._observations import DUPLICATE
+from se_nas.samplers.pareto_sampler import ParetoSampler
+from se_nas.samplers.registry import make_sampler
+from se_nas.samplers.user_sampler import UsersSampler
+from se_nas.space.costs import Identity, KnownCost
+from se_nas.study.storage import FIXED, SEARCH, StudyStore
+
+if TYPE_CHECKING:
+    from se_nas.study.plan import Plan
+
+MAX_MISSES = 50
+"""Proposals in a row that may be duplicates or over a limit before one is drawn at random from those left."""
+MAX_DRAWS = 2000
+REPEAT_SEEDS = 10_000
+"""Further readings in the search have seeds from here on, counted from the run's own."""
+
+
+class Proposals:
+    """Asks the study for candidates.
+
+    A proposal that has been evaluated already is told its values again, without training, unless the sampler
+    asks for another reading on purpose. Limits are Optuna's constraints: one over a limit is told as pruned, with
+    how far it is above, which no sampler reads as a value.
+    """
+
+    def __init__(self, plan: Plan, store: StudyStore) -> None:
+        self._plan, self._store = plan, store
+        self._store.study.sampler = self._sampler()
+
+    def _sampler(self) -> BaseSampler:
+        config = self._plan.config
+        if config.sampler == "pareto":
+            return pareto_sampler(self._plan)
+        sampler = make_sampler(config.sampler, seed=config.seed, choices=self._plan.space.choices)
+        return UsersSampler(config.sampler, sampler) if ":" in config.sampler else sampler
+
+    def next(self) -> tuple[Trial, Architecture] | None:
+        """A trial with an architecture that is new and within the limits; None where none is left."""
+        seen = self.values_by_key()
+        for _ in range(MAX_MISSES):
+            found = self._propose(seen)
+            if found is not None:
+                return found
+            if self._exhausted(seen):
+                return None
+        architecture = self._draw(seen)
+        if architecture is None:
+            return None
+        self._store.enqueue(self._plan.space.params(architecture), architecture)
+        return self._propose(seen)
+
+    def seed(self, architecture: Architecture) -> int:
+        """The seed to train an architecture with in the search: the run's own, and another for another reading.
+
+        Those of the final phase are never among them: a finalist's readings must be new.
+        """
+        used = {
+            trial.user_attrs.get("seed")
+            for trial in self._store.study.get_trials(deepcopy=False)
+            if trial.user_attrs.get("key") == architecture.key and trial.user_attrs.get("phase") == SEARCH
+        }
+        own = self._plan.config.seed
+        return next(seed for seed in chain([own], count(own + REPEAT_SEEDS)) if seed not in used)
+
+    def architecture(self, row: Mapping[str, Any]) -> Architecture:
+        """The architecture of a row of this run."""
+        position = row["position"]
+        spec = self._plan.space
+        return Architecture(
+            backbone=spec.backbone,
+            timm_kwargs=self._plan.plain.timm_kwargs,
+            position=position,
+            sites=spec.sites_by_position[position],
+            widths=tuple(row["widths"]),
+            gate=row["gate"],
+            act=row["act"],
+            bias=row["bias"],
+        )
+
+    def values_by_key(self) -> dict[str, list[float] | None]:
+        """Objective values of every architecture that was begun in the search; None without values."""
+        seen: dict[str, list[float] | None] = {}
+        for trial in self._store.study.get_trials(deepcopy=False):
+            key = trial.user_attrs.get("key")
+            if key is not None and trial.state != TrialState.WAITING:
+                values = list(trial.values) if trial.state == TrialState.COMPLETE else None
+                seen[key] = seen.get(key) or values
+        return seen
+
+    def _propose(self, seen: Mapping[str, list[float] | None]) -> tuple[Trial, Architecture] | None:
+        trial = self._store.ask()
+        fixed = trial.user_attrs.get(FIXED)
+        architecture = Architecture.from_dict(fixed) if fixed else self._plan.space.suggest(trial)
+        excess = self._plan.limits.excess(self._plan, architecture)
+        for cost, value in excess.items():
+            trial.set_constraint(cost, value)
+        if any(value > 0 for value in excess.values()):
+            self._store.record(trial.number, over_limit=True)
+            # Samplers that know constraints learn from pruned trials how far these are broken.
+            self._store.tell(trial.number, None, stopped=True)
+            return None
+        if architecture.key in seen and not self._store.is_repeat(trial.number):
+            values = seen[architecture.key]
+            self._store.record(trial.number, **{DUPLICATE: architecture.key})
+            self._store.tell(trial.number, values)
+            return None
+        return trial, architecture
+
+    def _exhausted(self, seen: Mapping[str, Any]) -> bool:
+        space = self._plan.space
+        return len(seen) >= space.size and all(arch.key in seen for arch in space.enumerate())
+
+    def _draw(self, seen: Mapping[str, Any]) -> Architecture | None:
+        """A random architecture among those left; the draw depends on the seed and on how far the run is."""
+        rng = np.random.default_rng(
+            [self._plan.config.seed, len(self._store.study.get_trials(deepcopy=False))]
+        )
+        space = self._plan.space
+        for _ in range(MAX_DRAWS):
+            architecture = space.sample(rng)
+            if architecture.key not in seen and self._plan.limits.allow(self._plan, architecture):
+                return architecture
+        if space.size > MAX_DRAWS:
+            return None
+        left = (arch for arch in space.enumerate() if arch.key not in seen)
+        return next((arch for arch in left if self._plan.limits.allow(self._plan, arch)), None)
+
+
+def pareto_sampler(plan: Plan) -> ParetoSampler:
+    """The sampler of a run: the costs that are known, equal networks as one point, the limits, and repeats."""
+    known = {}
+    for number, name in enumerate(plan.config.objectives[1:], start=1):
+        costs = plan.width_costs(name)
+        if costs is not None:
+            known[number] = KnownCost(plan.space, costs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return ParetoSampler(
+            known=known,
+            seed=plan.config.seed,
+            key=Identity(plan.space),
+            space=plan.space.choices,
+            feasible=plan.limits.feasible(plan),
+            repeats=True,
+        )

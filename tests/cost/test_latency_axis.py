@@ -1,0 +1,172 @@
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from small_cases import SITES
+
+from se_nas.architecture import Architecture
+from se_nas.cost.latency import axis as module
+from se_nas.cost.latency.axis import LatencyAxis
+from se_nas.errors import RunError
+
+CONDITIONS = {"device": "cpu", "threads": 2}
+
+
+def architecture(*widths):
+    return Architecture(backbone="net", position="standard", sites=SITES, widths=widths)
+
+
+class Meter:
+    """Measures 10 ms for the backbone, and 1 % more for each gate."""
+
+    def __init__(self, plain, settings):
+        self.conditions = CONDITIONS
+        self.measured = []
+        self.note = None
+
+    def measure(self, arch, *, width, max_seconds):
+        self.measured.append((arch, max_seconds))
+        self.width = width
+        ratio = 1 + 0.01 * arch.num_gated
+        return SimpleNamespace(
+            ratio=ratio, median_ms=11.0 * ratio, interval=(ratio - 0.002, ratio + 0.002), note=self.note
+        )
+
+
+class Table:
+    """Predicts 2 % for each gate, so that a prediction can be told from a measurement."""
+
+    def __init__(self, passed=True):
+        self.passed = passed
+        self.check = SimpleNamespace(describe=lambda: "the check")
+
+    def ratio(self, widths):
+        return 1 + 0.02 * (np.asarray(widths) != 0).sum(1)
+
+    def save(self):
+        pass
+
+
+@pytest.fixture
+def prepare(monkeypatch):
+    def make(table=None, seconds=None, frozen=None, sample=lambda rng: architecture(8, 8)):
+        monkeypatch.setattr(module, "LatencyMeter", Meter)
+        monkeypatch.setattr(module.LatencyTable, "load", lambda meter, arch: table)
+        said = []
+        axis = LatencyAxis.prepare(
+            architecture(0, 0), None, seconds, candidates=20, frozen=frozen, sample=sample, say=said.append
+        )
+        return axis, said
+
+    return make
+
+
+def test_without_a_table_candidates_are_measured_once(prepare):
+    axis, _ = prepare()
+    assert axis.baseline_ms == 11.0
+    first = axis.fields(architecture(8, 0))
+    # The axis is the ratio times the common median, not the median of the same minute.
+    assert first["latency_ms"] == pytest.approx(1.01 * 11.0)
+    assert first["latency_interval"] == [pytest.approx(1.008), pytest.approx(1.012)]
+    assert first["latency_source"] == "measured"
+    assert axis.fields(architecture(8, 0)) == first
+    assert len(axis.meter.measured) == 2
+    assert axis.predictions() is None
+
+
+def test_a_table_that_passed_predicts_candidates_and_finalists_are_measured(prepare):
+    axis, said = prepare(table=Table())
+    assert "the check" in said
+    fields = axis.fields(architecture(8, 8))
+    assert fields["latency_source"] == "predicted"
+    assert fields["latency_ms"] == pytest.approx(1.04 * 11.0)
+    assert axis.predictions()(np.array([[8, 8], [0, 0]])).tolist() == pytest.approx([1.04 * 11.0, 11.0])
+    final = axis.fields(architecture(8, 8), measure=True)
+    assert (final["latency_source"], final["latency_ratio"]) == ("measured", pytest.approx(1.02))
+    assert axis.fields(architecture(8, 8)) == final
+
+
+def test_a_table_that_failed_its_check_is_not_used(prepare):
+    axis, _ = prepare(table=Table(passed=False))
+    assert axis.table is None
+    assert axis.fields(architecture(8, 8))["latency_source"] == "measured"
+
+
+def test_the_interval_is_as_wide_as_asked(prepare):
+    axis, _ = prepare()
+    assert axis.meter.width == 0.01
+    axis = LatencyAxis.prepare(
+        architecture(0, 0), None, None, candidates=20, width=0.003, sample=None, say=lambda text: None
+    )
+    assert axis.meter.width == 0.003
+    axis.meter.width = None
+    axis.fields(architecture(8, 0))
+    assert axis.meter.width == 0.003
+
+
+def test_a_busy_device_is_said_once(prepare):
+    axis, said = prepare()
+    axis.meter.note = "the interval is 9.00% wide after 20 s, not 1.00%."
+    before = len(said)
+    for widths in ((8, 0), (0, 8), (8, 8)):
+        axis.fields(architecture(*widths))
+    assert len(said) == before + 1
+    assert "the interval is 9.00% wide" in said[-1]
+
+
+def test_nothing_else_runs_while_a_candidate_is_measured(prepare):
+    axis, _ = prepare()
+    order = []
+
+    @contextmanager
+    def quiet():
+        order.append("begin")
+        yield
+        order.append("end")
+
+    measure = axis.meter.measure
+    axis.meter.measure = lambda arch, **limits: order.append("measure") or measure(arch, **limits)
+    axis.quiet = quiet
+    axis.fields(architecture(8, 0))
+    axis.fields(architecture(8, 0))
+    assert order == ["begin", "measure", "end"]
+
+
+def test_candidates_share_the_time(prepare):
+    axis, _ = prepare(seconds=48)
+    assert axis.max_seconds == pytest.approx(48 / 20)
+    axis, _ = prepare(seconds=3_600, table=Table())
+    assert axis.max_seconds == module.LONGEST
+
+
+def test_a_table_is_measured_where_time_allows(prepare, monkeypatch):
+    asked = []
+
+    def measure(meter, sample, max_seconds):
+        asked.append(max_seconds)
+        return Table()
+
+    monkeypatch.setattr(module.LatencyTable, "measure", measure)
+    axis, _ = prepare(seconds=360)
+    assert asked == [180]
+    assert axis.table is not None
+    prepare(seconds=48)
+    prepare(seconds=360, sample=None)
+    assert len(asked) == 1
+
+
+def test_a_run_that_goes_on_keeps_its_median_and_refuses_other_conditions(prepare):
+    axis, _ = prepare(frozen={"latency": CONDITIONS, "baseline_latency_ms": 7.5})
+    assert axis.baseline_ms == 7.5
+    assert axis.meter.measured == []
+    with pytest.raises(RunError, match=r"other conditions than before.*threads: 8 against 2"):
+        prepare(frozen={"latency": {**CONDITIONS, "threads": 8}, "baseline_latency_ms": 7.5})
+
+
+def test_latencies_of_earlier_trials_are_taken_over(prepare):
+    axis, _ = prepare()
+    row = {"key": architecture(8, 8).key, "latency_ms": 9.0, "latency_ratio": 1.2}
+    row |= {"latency_interval": [1.1, 1.3], "latency_source": "measured"}
+    axis.remember(row)
+    assert axis.fields(architecture(8, 8))["latency_ms"] == 9.0

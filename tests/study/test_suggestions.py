@@ -1,0 +1,137 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+from small_cases import SITES
+
+from se_nas.architecture import Architecture
+from se_nas.run import RunFolder
+from se_nas.space import SearchSpace
+from se_nas.study.config import SearchConfig
+from se_nas.study.storage import StudyStore
+from se_nas.study.suggestions import Proposals
+
+GP = pytest.param("gp", marks=pytest.mark.slow)
+
+
+class Limits:
+    def __init__(self, most=10**9):
+        self.most = most
+
+    def allow(self, plan, architecture):
+        return self.excess(plan, architecture)["widths"] <= 0
+
+    def excess(self, plan, architecture):
+        return {"widths": sum(architecture.widths) / self.most - 1}
+
+    def feasible(self, plan):
+        return None
+
+
+def plan_of(sampler="random", limits=None, reduction=(2, 4, 8, 16)):
+    space = SearchSpace.from_sites(
+        {"granularity": "stage", "reduction": list(reduction)}, SITES, backbone="net"
+    )
+    plain = Architecture(backbone="net", position="standard", sites=tuple(SITES), widths=(0, 0))
+    return SimpleNamespace(
+        config=SearchConfig(backbone="net", sampler=sampler, seed=1, objectives="accuracy,params"),
+        space=space,
+        plain=plain,
+        limits=limits or Limits(),
+        width_costs=lambda name: {"standard": lambda widths: widths.sum(1).astype(float)},
+    )
+
+
+def proposals_of(tmp_path, plan):
+    folder = RunFolder.create(tmp_path / "run", {}, {})
+    store = StudyStore.create(folder, ("accuracy", "params"))
+    return Proposals(plan, store), store
+
+
+def evaluate(store, trial, architecture):
+    store.record(trial.number, key=architecture.key, state="complete")
+    store.finish(trial.number, [float(trial.number), float(sum(architecture.widths))])
+
+
+# Widths 32, 16 and 8 (γ = 8 and 16 are one) or none in each of two stages: 16 architectures.
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "nsga3", GP, "qmc", "grid", "pareto"])
+def test_every_architecture_once_and_then_the_end(tmp_path, sampler):
+    plan = plan_of(sampler)
+    proposals, store = proposals_of(tmp_path, plan)
+    keys = []
+    while (found := proposals.next()) is not None:
+        if not store.is_repeat(found[0].number):
+            keys.append(found[1].key)
+        evaluate(store, *found)
+        assert len(keys) <= 16
+    assert len(keys) == len(set(keys)) == plan.space.size == 16
+
+
+def test_duplicates_are_told_their_values_again(tmp_path):
+    plan = plan_of("grid")
+    proposals, store = proposals_of(tmp_path, plan)
+    while (found := proposals.next()) is not None:
+        evaluate(store, *found)
+    values = {}
+    for trial in store.study.trials:
+        if "key" in trial.user_attrs:
+            values[trial.user_attrs["key"]] = trial.values
+    duplicates = [trial for trial in store.study.trials if "duplicate_of" in trial.user_attrs]
+    assert duplicates
+    for trial in duplicates:
+        assert trial.values == values[trial.user_attrs["duplicate_of"]]
+    assert len(store.rows()) == 16
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", GP, "pareto"])
+def test_limits_are_never_exceeded_and_no_false_value_is_told(tmp_path, sampler):
+    plan = plan_of(sampler, Limits(most=24))
+    proposals, store = proposals_of(tmp_path, plan)
+    widths = []
+    while (found := proposals.next()) is not None:
+        if not store.is_repeat(found[0].number):
+            widths.append(found[1].widths)
+        evaluate(store, *found)
+    # All pairs of {0, 8, 16, 32} with a sum of at most 24.
+    assert sorted(widths) == [(0, 0), (0, 8), (0, 16), (8, 0), (8, 8), (8, 16), (16, 0), (16, 8)]
+    over = [trial for trial in store.study.trials if trial.user_attrs.get("over_limit")]
+    assert all(trial.state == TrialState.PRUNED and trial.values is None for trial in over)
+    assert all(trial.constraints["widths"] > 0 for trial in over)
+    others = [trial for trial in store.study.trials if trial.state == TrialState.COMPLETE]
+    assert others
+    assert all(trial.constraints["widths"] <= 0 for trial in others)
+
+
+def test_queued_architectures_come_first_also_those_outside_the_space(tmp_path):
+    plan = plan_of("random")
+    proposals, store = proposals_of(tmp_path, plan)
+    inside = plan.space.sample(np.random.default_rng(0))
+    outside = Architecture(backbone="net", position="standard", sites=tuple(SITES), widths=(24, 24))
+    assert plan.space.params(outside) is None
+    store.enqueue(plan.space.params(inside), inside, baseline="plain")
+    store.enqueue(plan.space.params(outside), outside, baseline="all_se_16")
+    trial, architecture = proposals.next()
+    assert architecture == inside
+    assert trial.user_attrs["baseline"] == "plain"
+    evaluate(store, trial, architecture)
+    trial, architecture = proposals.next()
+    assert architecture == outside
+    evaluate(store, trial, architecture)
+    assert proposals.next()[1] not in (inside, outside)
+
+
+@pytest.mark.parametrize("sampler", ["random", "pareto"])
+def test_same_seed_same_proposals(tmp_path, sampler):
+    def run(folder):
+        proposals, store = proposals_of(tmp_path / folder, plan_of(sampler))
+        keys = []
+        for _ in range(6):
+            found = proposals.next()
+            evaluate(store, *found)
+            keys.append(found[1].key)
+        return keys
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert run("a") == run("b")
