@@ -20,16 +20,17 @@ from se_nas.device import resolve_device
 from se_nas.errors import ConfigError, RunError
 from se_nas.exporting.package import Exported, check_request, export_model
 from se_nas.exporting.selection import architecture_of, kept_weights
-from se_nas.model import build_model, load_weights
+from se_nas.model import load_weights
 from se_nas.report import Candidate, ParetoReport
 from se_nas.report.picks import Pick
 from se_nas.report.picks import pick as pick_from
 from se_nas.run import read_json, write_json
+from se_nas.study.candidate import build_candidate
 from se_nas.study.config import SearchConfig
+from se_nas.study.images import as_weights_want, data_facts, load_images
 from se_nas.study.interrupts import Interrupts
-from se_nas.study.plan import as_weights_want, load_images, recipe_of
 from se_nas.study.progress import Progress
-from se_nas.study.session import data_facts
+from se_nas.study.schedule import recipe_of
 from se_nas.training import (
     Context,
     Metrics,
@@ -37,7 +38,6 @@ from se_nas.training import (
     Runtime,
     checkpoint_path,
     evaluate,
-    initial_weights,
     train,
 )
 
@@ -145,17 +145,14 @@ class _Job:
     """Trial number and weights to start from."""
 
     def model(self) -> nn.Module:
-        extra = {"drop_path_rate": self.recipe.drop_path} if self.recipe.drop_path else {}
-        continued = self.start is not None
-        with initial_weights(self.config.seed):
-            model = build_model(
-                self.architecture,
-                pretrained=self.config.pretrained and not continued,
-                init=self.config.init,
-                num_classes=self.data.num_classes,
-                checkpoint=None if continued else self.config.checkpoint,
-                **extra,
-            )
+        model = build_candidate(
+            self.architecture,
+            self.config,
+            self.recipe,
+            num_classes=self.data.num_classes,
+            seed=self.config.seed,
+            weights=self.start is None,
+        )
         if self.start is not None:
             load_weights(model, self.start[1], f"trial {self.start[0]} of {self.run}")
         return model

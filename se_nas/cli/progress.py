@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,7 +16,6 @@ from se_nas.cli.tables import make_console
 from se_nas.study.progress import Progress
 
 if TYPE_CHECKING:
-    from se_nas.study.plan import Plan
     from se_nas.study.storage import StudyStore
 
 PHASES = {"latency": "latency", "search": "search", "final": "final seeds"}
@@ -39,8 +38,8 @@ class LineProgress(Progress):
     def message(self, text: str) -> None:
         self._print(text)
 
-    def plan(self, plan: Plan) -> None:
-        for label, text in plan.describe():
+    def plan(self, description: Sequence[tuple[str, str]]) -> None:
+        for label, text in description:
             self._print(f"{label:<{LABEL_WIDTH}}{text}")
 
     def phase(self, name: str, seconds: float) -> None:
@@ -85,8 +84,8 @@ class LiveProgress(LineProgress):
         self._trials: dict[int, TaskID] = {}
         self._limit, self._began = math.inf, 0.0
 
-    def plan(self, plan: Plan) -> None:
-        for label, text in plan.describe():
+    def plan(self, description: Sequence[tuple[str, str]]) -> None:
+        for label, text in description:
             self._console.print(f"[bold]{label:<{LABEL_WIDTH}}[/]{escape(text)}", highlight=False)
 
     def phase(self, name: str, seconds: float) -> None:

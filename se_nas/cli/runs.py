@@ -119,7 +119,7 @@ def search(
     settings = SearchConfig.load(config, **given) if config else SearchConfig(**given)
     progress = make_progress()
     plan = resolve(settings, progress)
-    progress.plan(plan)
+    progress.plan(plan.describe())
     if dry_run:
         from se_nas.cli import tables
 

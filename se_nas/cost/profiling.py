@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 
 from se_nas.architecture import Architecture
-from se_nas.cost.budget import LABELS, format_cost
 from se_nas.cost.closed_form import Cost, CostModel
 from se_nas.cost.latency.meter import LatencyMeter
 from se_nas.cost.latency.table import LatencyTable, Sampler
+from se_nas.cost.limits import format_cost
 from se_nas.cost.ranges import Range, WidthCost, ranges_over
 from se_nas.cost.settings import LatencySettings
+from se_nas.objectives import COSTS
 from se_nas.sites import ABSENT, Site, native_width
 from se_nas.space import SearchSpace
 
 REDUCTIONS = (4, 16)
-_RANGED = ("num_params", "macs", "activations")
+_BY_COLUMN = {objective.column: objective for objective in COSTS.values()}
+_RANGED = tuple(column for column, objective in _BY_COLUMN.items() if objective.exact)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,4 +281,5 @@ def _range_row(cost: str, own: float, reach: Range) -> dict[str, str]:
         "75 %": reach.upper_quartile,
         "max": reach.maximum,
     }
-    return {"cost": LABELS[cost]} | {name: format_cost(cost, value) for name, value in values.items()}
+    objective = _BY_COLUMN[cost]
+    return {"cost": objective.title} | {name: format_cost(objective, value) for name, value in values.items()}

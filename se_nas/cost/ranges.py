@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from se_nas.space import SearchSpace
-
-WidthCost = Callable[[np.ndarray], np.ndarray]
-"""Costs of architectures of one position: widths (n, number of sites) → (n,)."""
+from se_nas.space import SearchSpace
+from se_nas.space.costs import WidthCost, costs_of
 
 _MOST_ENUMERATED = 200_000
 _SAMPLES = 20_000
@@ -56,7 +53,7 @@ def ranges_over(
     points = space.table(_MOST_ENUMERATED) if exact else space.sample_indices(generator, _SAMPLES)
     ranges = {}
     for name, by_position in costs.items():
-        values = evaluate_points(space, by_position, points)
+        values = costs_of(space, by_position, points)
         ends = [float(values.min()), float(values.max())]
         if not exact:
             order = np.argsort(values)
@@ -76,20 +73,6 @@ def ranges_over(
     return ranges
 
 
-def evaluate_points(
-    space: SearchSpace, by_position: Mapping[str, WidthCost], points: np.ndarray
-) -> np.ndarray:
-    """A cost of many points of a space: index rows (n, number of parameters) → float64 (n,)."""
-    widths = space.widths(points)
-    values = np.empty(len(points))
-    for number, position in enumerate(space.sites_by_position):
-        several = len(space.sites_by_position) > 1
-        rows = np.flatnonzero(points[:, 0] == number) if several else np.arange(len(points))
-        if len(rows):
-            values[rows] = by_position[position](widths[np.ix_(rows, space.columns(position))])
-    return values
-
-
 def _descended(
     space: SearchSpace, by_position: Mapping[str, WidthCost], starts: np.ndarray, sign: float
 ) -> float:
@@ -103,7 +86,7 @@ def _descended(
             neighbours = np.repeat(best[None], len(steps), axis=0)
             for row, (column, choice) in enumerate(steps):
                 neighbours[row, column] = choice
-            values = sign * evaluate_points(space, by_position, neighbours)
+            values = sign * costs_of(space, by_position, neighbours)
             if values.min() >= value:
                 break
             best, value = neighbours[values.argmin()], float(values.min())

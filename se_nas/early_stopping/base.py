@@ -16,7 +16,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +93,7 @@ class EarlyStopping:
 
     def __init__(
         self,
-        rule: Literal["curves", "moasha"] | None = "curves",
+        rule: str | None = "curves",
         *,
         epochs: int,
         table: Table | None = None,

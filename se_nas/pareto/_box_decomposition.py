@@ -11,7 +11,6 @@ from bisect import bisect_left
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 Array = NDArray[np.float64]
 _CELLS = 2**18
@@ -103,6 +102,9 @@ def volume(front: Array, reference: Array) -> float:
 
 def expected_excess(mean: Array, sd: Array, level: Array) -> Array:
     """E[max(z - level, 0)] for z normal, (n, n_levels); an infinite level gives 0. ``sd`` 0: known."""
+    # Readers of reports, who compute no expectation, need not wait for SciPy.
+    from scipy.special import ndtr
+
     gap = mean[:, None] - level[None, :]
     out = np.maximum(gap, 0.0)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -35,6 +35,9 @@ FIGURES = "figures"
 LOCK = "run.lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 
+SEARCH, FINAL = "search", "final"
+"""Phases of a run, in a row's field ``phase``."""
+
 ROW_FIELDS = (
     *("number", "key", "description", "baseline", "position", "widths", "params", "gate", "act", "bias"),
     *("seed", "phase", "epochs", "epochs_planned", "state", "accuracy", "top5", "loss", "train_loss", "ece"),

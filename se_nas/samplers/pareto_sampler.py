@@ -21,10 +21,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.errors import ConfigError
 from se_nas.samplers._grid import Array, Grid, Index, Params, choices_of
-from se_nas.samplers._observations import PARTIAL, History, read
+from se_nas.samplers._observations import DUPLICATE, PARTIAL, History, read
 from se_nas.samplers._proposer import Proposal, Proposer
 
-__all__ = ["MODEL", "PARTIAL", "ParetoSampler"]
+__all__ = ["DUPLICATE", "MODEL", "PARTIAL", "ParetoSampler"]
 
 INITIAL = 3
 """Points of the initial design, where nothing else is asked for."""

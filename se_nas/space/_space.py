@@ -172,20 +172,34 @@ class SearchSpace(Points):
         """Every distinct architecture once, lazily."""
         return map(self.at, self.enumerate_indices())
 
+    def rows_by_position(self, indices: NDArray[np.int16]) -> list[tuple[str, NDArray[np.intp]]]:
+        """Each position that index rows (n, n_params) use, with the numbers of the rows that have it."""
+        if len(self._factors) == 1:
+            return [(next(iter(self._factors)), np.arange(len(indices)))]
+        # With several positions the first parameter chooses one.
+        found = [(name, np.flatnonzero(indices[:, 0] == number)) for number, name in enumerate(self._factors)]
+        return [(name, rows) for name, rows in found if len(rows)]
+
     def at(self, indices: NDArray[np.int16]) -> Architecture:
         """The architecture of an index row, shape (n_params,)."""
-        several = len(self._factors) > 1
-        position = list(self._factors)[int(indices[0]) if several else 0]
+        position, _ = self.rows_by_position(indices[None])[0]
         widths = self.widths(indices[None])[0, self._columns[position]]
-        return self._architecture(position, tuple(widths.tolist()))
+        return self.build(position, widths.tolist())
 
-    def _architecture(self, position: str, widths: tuple[int, ...]) -> Architecture:
+    def build(self, position: str | None, widths: Sequence[int]) -> Architecture:
+        """The architecture with these hidden widths, in the space or not, with the block of the space's rules.
+
+        Args:
+            position: one of ``sites_by_position``; None for the first.
+            widths: one for each site of the position, in order of execution.
+        """
+        position = position or next(iter(self.sites_by_position))
         return Architecture(
             backbone=self.backbone,
             timm_kwargs=freeze_kwargs(self.timm_kwargs),
             position=position,
             sites=self.sites_by_position[position],
-            widths=widths,
+            widths=tuple(widths),
             gate=self.spec.gate,
             act=self.spec.act,
             bias=self.spec.bias,

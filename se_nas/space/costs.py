@@ -32,13 +32,16 @@ class KnownCost:
 
     def batch(self, points: Sequence[Params]) -> np.ndarray:
         """Costs of many points, float64 of shape (n,)."""
-        indices = self._encoder(points)
-        widths = self._space.widths(indices)
-        costs = np.empty(len(points))
-        for position, rows in self._encoder.positions(indices):
-            columns = self._space.columns(position)
-            costs[rows] = self._by_position[position](widths[np.ix_(rows, columns)])
-        return costs
+        return costs_of(self._space, self._by_position, self._encoder(points))
+
+
+def costs_of(space: SearchSpace, by_position: Mapping[str, WidthCost], points: np.ndarray) -> np.ndarray:
+    """A cost of many points of a space: index rows (n, number of parameters) → float64 (n,)."""
+    widths = space.widths(points)
+    values = np.empty(len(points))
+    for position, rows in space.rows_by_position(points):
+        values[rows] = by_position[position](widths[np.ix_(rows, space.columns(position))])
+    return values
 
 
 class Identity:
@@ -70,10 +73,3 @@ class Encoder:
         return np.array(
             [[index[point[name]] for name, index in self._index.items()] for point in points], dtype=np.int16
         ).reshape(len(points), len(self._index))
-
-    def positions(self, indices: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        """Each position of the space with the rows that have it."""
-        names = list(self._space.sites_by_position)
-        if len(names) == 1:
-            return [(names[0], np.arange(len(indices)))]
-        return [(name, np.flatnonzero(indices[:, 0] == number)) for number, name in enumerate(names)]

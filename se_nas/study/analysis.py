@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 
-from se_nas.samplers._observations import DUPLICATE
+from se_nas.run import SEARCH
 from se_nas.samplers.importance import LEAST_TRIALS, effects, importance
+from se_nas.samplers.pareto_sampler import DUPLICATE
 from se_nas.space.costs import Identity
-from se_nas.study.storage import SEARCH, StudyStore, quiet_optuna
+from se_nas.study.plan import Plan
+from se_nas.study.storage import StudyStore, quiet_optuna
 from se_nas.study.suggestions import pareto_sampler
-
-if TYPE_CHECKING:
-    from se_nas.study.plan import Plan
 
 _STAGE = re.compile(r"stage(\d+)\.")
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from se_nas.errors import ConfigError, nearest
+from se_nas.objectives import COSTS
 
 Objective = Literal["accuracy", "latency", "macs", "params"]
 DEFAULT_BUDGET = "8m"
@@ -151,6 +152,11 @@ class SearchConfig(BaseModel):
         if self.budget is None:
             return parse_duration(DEFAULT_BUDGET) if self.trials is None else None
         return parse_duration(self.budget)
+
+    def limits(self) -> dict[str, str]:
+        """Hard limits as the user wrote them, by name of the cost."""
+        given = {name: getattr(self, f"max_{name}", None) for name in COSTS}
+        return {name: text for name, text in given.items() if text is not None}
 
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> SearchConfig:

@@ -3,115 +3,122 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from se_nas.architecture import Architecture
-from se_nas.cost import Budget, check_budgets, ranges_over
+from se_nas.cost import Limit, check_limits, ranges_over
+from se_nas.cost.axes import CostAxis, value_of
 from se_nas.errors import InfeasibleError
+from se_nas.space import SearchSpace
 from se_nas.space.costs import KnownCost
 
-if TYPE_CHECKING:
-    from se_nas.study.config import SearchConfig
-    from se_nas.study.plan import Plan
-
-LATENCY = "latency_ms"
+SLOWEST_MARGIN = 0.5
+"""How much further than the most expensive baseline a space may reach on a measured cost, as a share of what that
+baseline adds to the backbone."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Upper limits by cost; empty for none."""
+class Constraints:
+    """The limits of a run, judged on its axes.
 
-    budgets: tuple[Budget, ...] = ()
+    Args:
+        space: what is searched.
+        axes: the costs of the run by name; every limited one is there.
+        limits: upper limits, each on one cost.
+        baselines: the run's baselines by name, for costs that are only known once measured.
+    """
 
-    @classmethod
-    def parse(cls, config: SearchConfig) -> Limits:
-        """The limits of a configuration; ConfigError for one without a known unit."""
-        given = {"num_params": config.max_params, "macs": config.max_macs, LATENCY: config.max_latency}
-        return cls(
-            budgets=tuple(Budget.parse(text, cost) for cost, text in given.items() if text is not None)
-        )
+    def __init__(
+        self,
+        space: SearchSpace,
+        axes: Mapping[str, CostAxis],
+        limits: Sequence[Limit],
+        baselines: Mapping[str, Architecture],
+    ) -> None:
+        self._space, self._axes, self._baselines = space, axes, baselines
+        # What has to be measured comes last: mostly it need not be, because another limit is broken.
+        self._limits = sorted(limits, key=lambda limit: not limit.objective.exact)
 
-    def excess(self, plan: Plan, architecture: Architecture) -> dict[str, float]:
-        """By cost, how far an architecture is above its limit, as a share of it; at most 0 where it meets it.
+    def excess(self, architecture: Architecture) -> dict[str, float]:
+        """By cost, how far an architecture is above its limit, as a share of it; at most 0 if it meets it.
 
-        Latency is measured where no table predicts it, and only if the other limits are met.
+        A measured cost is only looked at if the limits before it are met.
         """
-        cost = plan.cost_model(architecture).cost(architecture.widths)
         found: dict[str, float] = {}
-        for budget in sorted(self.budgets, key=lambda budget: budget.cost == LATENCY):
-            if budget.cost == LATENCY and any(value > 0 for value in found.values()):
+        for limit in self._limits:
+            column = limit.objective.column
+            if not limit.objective.exact and any(value > 0 for value in found.values()):
                 break
+            axis = self._axis(limit)
             try:
-                value = (
-                    self._latency(plan, architecture)
-                    if budget.cost == LATENCY
-                    else getattr(cost, budget.cost)
-                )
+                value = value_of(axis, architecture)
             except InfeasibleError:
-                # It cannot even be measured here; the others can.
-                found[budget.cost] = 1.0
+                # It cannot even be measured here; others can.
+                found[column] = 1.0
                 break
-            limit = budget.absolute(_baseline(plan, budget.cost))
-            found[budget.cost] = float((value - limit) / limit)
+            most = limit.absolute(axis.baseline)
+            found[column] = (value - most) / most
         return found
 
-    def allow(self, plan: Plan, architecture: Architecture) -> bool:
+    def allow(self, architecture: Architecture) -> bool:
         """Whether an architecture meets every limit."""
-        return all(value <= 0 for value in self.excess(plan, architecture).values())
+        return all(value <= 0 for value in self.excess(architecture).values())
 
-    def feasible(self, plan: Plan) -> Feasible | None:
-        """What a sampler can know of the limits without measuring; None where that is nothing."""
+    def feasible(self) -> Feasible | None:
+        """What a sampler can know of the limits without measuring; None if that is nothing."""
         known = []
-        for budget in self.budgets:
-            name = "latency" if budget.cost == LATENCY else budget.cost
-            costs = plan.width_costs(name)
+        for limit in self._limits:
+            axis = self._axis(limit)
+            costs = axis.by_widths()
             if costs is not None:
-                known.append((KnownCost(plan.space, costs), budget.absolute(_baseline(plan, budget.cost))))
+                known.append((KnownCost(self._space, costs), limit.absolute(axis.baseline)))
         return Feasible(known) if known else None
 
-    def check_space(self, plan: Plan) -> list[str]:
+    def check(self) -> list[str]:
         """Judge the limits against the space; returns what the user should know.
 
         Raises:
             InfeasibleError: nothing in the space meets a limit; the message has the smallest that would do.
         """
-        known = {}
-        for budget in self.budgets:
-            costs = plan.width_costs("latency" if budget.cost == LATENCY else budget.cost)
-            if costs is not None:
-                known[budget.cost] = costs
+        known, unknown = {}, []
+        for limit in self._limits:
+            costs = self._axis(limit).by_widths()
+            if costs is None:
+                unknown.append(limit)
+            else:
+                known[limit.objective.name] = costs
         notes = []
         if known:
-            exact = [budget for budget in self.budgets if budget.cost in known]
-            baseline = {name: _baseline(plan, name) for name in known}
-            notes += check_budgets(exact, ranges_over(plan.space, known), baseline)
-        for budget in self.budgets:
-            if budget.cost == LATENCY and LATENCY not in known:
-                notes += self._check_latency(plan, budget)
+            computed = [limit for limit in self._limits if limit.objective.name in known]
+            baseline = {name: self._axes[name].baseline for name in known}
+            notes += check_limits(computed, ranges_over(self._space, known), baseline)
+        for limit in unknown:
+            notes += self._check_measured(limit)
         return notes
 
-    def _check_latency(self, plan: Plan, budget: Budget) -> list[str]:
-        """Without a table: no gate at all is the fastest there is, the dearest baseline stands for the slowest."""
-        baseline = _baseline(plan, LATENCY)
-        fastest = plan.baselines["plain"]
-        least = self._latency(plan, fastest)
-        if not budget.check(least, baseline) and plan.space.params(fastest) is not None:
-            value = f"{least / baseline:.4f}x" if budget.relative else f"{least:.4g}ms"
-            raise InfeasibleError(
-                f"no architecture of the space has a latency within {budget}: the network without SE takes {value}."
+    def _check_measured(self, limit: Limit) -> list[str]:
+        """No gate at all is the cheapest there is, and the most expensive baseline stands for the worst."""
+        axis, title = self._axis(limit), limit.objective.title
+        cheapest = self._baselines["plain"]
+        least = value_of(axis, cheapest)
+        if not limit.allows(least, axis.baseline) and self._space.params(cheapest) is not None:
+            value = (
+                f"{least / axis.baseline:.4f}x" if limit.relative else f"{least:.4g}{limit.objective.unit}"
             )
-        slowest = max(plan.baselines.values(), key=lambda architecture: sum(architecture.widths))
-        if budget.check(1.5 * self._latency(plan, slowest) - 0.5 * baseline, baseline):
+            raise InfeasibleError(
+                f"no architecture of the space has {title} within {limit}: the network without SE has {value}."
+            )
+        worst = max(self._baselines.values(), key=lambda architecture: sum(architecture.widths))
+        added = value_of(axis, worst) - axis.baseline
+        if limit.allows(axis.baseline + (1 + SLOWEST_MARGIN) * added, axis.baseline):
             return [
-                f"the limit of {budget} on latency is probably idle: {slowest.describe()} is well within it."
+                f"the limit of {limit} on {title} probably has no effect: {worst.describe()} is well within it."
             ]
         return []
 
-    def _latency(self, plan: Plan, architecture: Architecture) -> float:
-        return float(plan.latency_axis.fields(architecture)["latency_ms"])
+    def _axis(self, limit: Limit) -> CostAxis:
+        return self._axes[limit.objective.name]
 
 
 class Feasible:
@@ -126,9 +133,3 @@ class Feasible:
     def batch(self, points: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Booleans of shape (n,)."""
         return np.all([cost.batch(points) <= limit for cost, limit in self._limits], axis=0)
-
-
-def _baseline(plan: Plan, cost: str) -> float:
-    if cost == LATENCY:
-        return plan.latency_axis.baseline_ms
-    return float(getattr(plan.cost_model(plan.plain).plain, cost))

@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from timm.data import resolve_model_data_config
+from typing import Any
 
 from se_nas.architecture import Architecture
-from se_nas.backbones.input_sizes import smallest_input
-from se_nas.cost import CostModel, LatencySettings, resolve_backend
-from se_nas.cost.latency.axis import LatencyAxis
-from se_nas.data import ImageData, load_data
+from se_nas.cost import LatencySettings, Limit, resolve_backend
+from se_nas.cost.axes import CostAxis, Measuring, prepare_axes
+from se_nas.data import ImageData
 from se_nas.device import device_name, resolve_device
-from se_nas.errors import BackboneError, CheckpointError
-from se_nas.model import build_model
+from se_nas.errors import CheckpointError
+from se_nas.objectives import COSTS
 from se_nas.run import RunFolder
 from se_nas.samplers.registry import make_sampler
-from se_nas.sites import width_at
 from se_nas.space import SearchSpace
 from se_nas.study.baselines import baselines
+from se_nas.study.candidate import build_candidate
 from se_nas.study.clock import CANDIDATES, FINAL_SHARE, LATENCY_SHARE, SEARCH_SHARE
 from se_nas.study.config import SearchConfig
-from se_nas.study.constraints import Limits
+from se_nas.study.constraints import Constraints
+from se_nas.study.executors.task import Setup
+from se_nas.study.images import as_weights_want, load_images
 from se_nas.study.progress import Progress
-from se_nas.study.schedule import schedule
-from se_nas.study.stopping import Stopping
+from se_nas.study.schedule import recipe_of, schedule
+from se_nas.study.stopping import idle_note
 from se_nas.study.warm_start import check_source
-from se_nas.training import (
-    CompileChoice,
-    Recipe,
-    Runtime,
-    initial_weights,
-    load_trainer,
-    make_logger,
-)
+from se_nas.training import CompileChoice, Recipe, Runtime, load_trainer, make_logger
+from se_nas.wording import counted
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from se_nas.space.costs import WidthCost
-
-TEST_FRACTION = 0.1
+LOGS = "logs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +46,10 @@ class Plan:
         recipe: training settings, with the epochs of a candidate decided.
         runtime: device, precision and memory format.
         baselines: name → architecture.
-        limits: hard limits on costs.
-        axis: the latency axis; None where latency is neither objective nor limit.
-        epoch_seconds: measured time of one epoch of the dearest baseline; None where the epochs were given.
+        plain: the backbone as timm makes it, with which costs are compared.
+        axes: costs by name: every exact one, and those measured that are an objective or limited.
+        constraints: hard limits on costs.
+        epoch_seconds: measured time of one epoch of the most expensive baseline; None if the epochs were given.
         compilation: whether blocks are compiled, with what was measured.
         notes: decisions and warnings that the user should see.
     """
@@ -73,57 +61,24 @@ class Plan:
     recipe: Recipe
     runtime: Runtime
     baselines: Mapping[str, Architecture]
-    limits: Limits
-    axis: LatencyAxis | None
+    plain: Architecture
+    axes: Mapping[str, CostAxis]
+    constraints: Constraints
     epoch_seconds: float | None
     compilation: CompileChoice
     notes: tuple[str, ...]
 
-    @cached_property
-    def plain(self) -> Architecture:
-        """The backbone as timm makes it, which latency is compared with."""
-        return Architecture.plain(
-            self.config.backbone, position=next(iter(self.space.sites_by_position)), **self.config.timm_kwargs
+    def setup(self, folder: RunFolder) -> Setup:
+        """What the trainings of this plan share, in a run folder."""
+        return Setup(
+            config=self.config,
+            data=self.data,
+            recipe=self.recipe,
+            runtime=self.runtime,
+            folder=folder.path,
+            checkpoints=folder.checkpoints,
+            logs=folder.path / LOGS,
         )
-
-    def cost_model(self, architecture: Architecture) -> CostModel:
-        """The exact cost model of the architecture's position."""
-        return CostModel.for_architecture(architecture, self.data.input_size, self.data.num_classes)
-
-    @cached_property
-    def cost_models(self) -> dict[str, CostModel]:
-        """Exact cost models of the space by position."""
-        return {
-            position: self.cost_model(
-                Architecture(
-                    backbone=self.space.backbone,
-                    timm_kwargs=self.plain.timm_kwargs,
-                    position=position,
-                    sites=sites,
-                    widths=tuple(width_at(site, None) for site in sites),
-                    bias=self.space.spec.bias,
-                )
-            )
-            for position, sites in self.space.sites_by_position.items()
-        }
-
-    @property
-    def latency_axis(self) -> LatencyAxis:
-        """The latency axis of a search that has latency as an objective or a limit."""
-        assert self.axis is not None
-        return self.axis
-
-    def width_costs(self, objective: str) -> dict[str, WidthCost] | None:
-        """A cost as a function of widths for every position; None where it is not known before it is measured."""
-        if objective == "latency":
-            predict = self.latency_axis.predictions()
-            return None if predict is None or self.space.position is None else {self.space.position: predict}
-        column = "num_params" if objective == "params" else objective
-
-        def by_widths(model: CostModel) -> WidthCost:
-            return lambda widths: model.evaluate(widths)[column]
-
-        return {position: by_widths(model) for position, model in self.cost_models.items()}
 
     def describe(self) -> list[tuple[str, str]]:
         """What is about to be done, as pairs of a label and a text."""
@@ -165,8 +120,8 @@ class Plan:
     def _training(self) -> str:
         recipe = self.recipe
         text = (
-            f"{recipe.epochs} epochs a candidate, batches of {recipe.batch_size}, {recipe.optimizer},"
-            f" lr {recipe.lr:g}"
+            f"{counted(recipe.epochs, 'epoch')} per candidate, batches of {recipe.batch_size},"
+            f" {recipe.optimizer}, lr {recipe.lr:g}"
         )
         if self.config.per_gpu > 1:
             text += f", {self.config.per_gpu} candidates at a time"
@@ -187,8 +142,7 @@ class Plan:
                 f"{seconds / 60:.1f} min: {SEARCH_SHARE:.0%} search, {FINAL_SHARE:.0%} final seeds,"
                 f" {LATENCY_SHARE:.0%} latency"
             )
-        seeds = self.config.final_seeds
-        return f"{', '.join(words)}; {seeds or 'no'} final seed{'' if seeds == 1 else 's'}"
+        return f"{', '.join(words)}; {counted(self.config.final_seeds, 'final seed')}"
 
 
 def resolve(
@@ -219,11 +173,10 @@ def resolve(
         make_sampler(config.sampler, seed=config.seed, choices=space.choices)
     found = baselines(space)
     data = load_images(config)
-    limits = Limits.parse(config)
+    limits = [Limit.parse(text, name) for name, text in config.limits().items()]
     timed = _latency_settings(config, data, str(device))
     resolve_backend(timed.backend)
     recipe = recipe_of(config)
-    dearest = max(found.values(), key=lambda architecture: architecture.num_gated)
     if frozen is not None:
         recipe = Recipe.from_dict(frozen["recipe"])
         runtime, epoch_seconds = Runtime.from_dict(frozen["runtime"]), frozen["epoch_seconds"]
@@ -232,13 +185,37 @@ def resolve(
         )
         data = data.with_statistics(frozen["data"]["mean"], frozen["data"]["std"])
     else:
-        model = candidate_model(config, dearest, data, config.seed)
+        most_gated = max(found.values(), key=lambda architecture: architecture.num_gated)
+        model = build_candidate(most_gated, config, recipe, num_classes=data.num_classes, seed=config.seed)
         data = as_weights_want(data, config, model)
         runtime = Runtime.decide(model, recipe, str(device))
         recipe, runtime, epoch_seconds, compilation = schedule(
-            config, recipe, runtime, model, data, space, progress
+            config, recipe, runtime, model, data, space, progress.message
         )
-    plan = Plan(
+    measured = {name for name in (*config.objectives, *config.limits()) if name in COSTS}
+    notes = idle_note(config.early_stopping, recipe.epochs)
+    if all(COSTS[name].exact for name in measured):
+        notes += _idle_latency_options(config)
+    plain = Architecture.plain(
+        config.backbone, position=next(iter(space.sites_by_position)), **config.timm_kwargs
+    )
+    axes = prepare_axes(
+        measured,
+        Measuring(
+            space=space,
+            plain=plain,
+            settings=timed,
+            seconds=None if config.budget_seconds is None else LATENCY_SHARE * config.budget_seconds,
+            candidates=CANDIDATES,
+            width=config.latency_width,
+            frozen=_frozen_costs(frozen),
+            say=progress.message,
+        ),
+    )
+    if frozen is None and config.warm_start is not None:
+        check_source(config, space, data, recipe, axes)
+    constraints = Constraints(space, axes, limits, found)
+    return Plan(
         config=config,
         path=path,
         space=space,
@@ -246,55 +223,19 @@ def resolve(
         recipe=recipe,
         runtime=runtime,
         baselines=found,
-        limits=limits,
-        axis=None,
+        plain=plain,
+        axes=axes,
+        constraints=constraints,
         epoch_seconds=epoch_seconds,
         compilation=compilation,
-        notes=(),
+        notes=(*notes, *constraints.check()),
     )
-    notes = Stopping.notes(config, recipe.epochs)
-    if "latency" not in config.objectives and config.max_latency is None:
-        notes += _idle_latency_options(config)
-    else:
-        axis = LatencyAxis.prepare(
-            plan.plain,
-            timed,
-            None if config.budget_seconds is None else LATENCY_SHARE * config.budget_seconds,
-            candidates=CANDIDATES,
-            width=config.latency_width,
-            frozen=frozen,
-            sample=None if space.position is None else space.sample,
-            say=progress.message,
-        )
-        plan = replace(plan, axis=axis)
-    if frozen is None:
-        check_source(plan)
-    return replace(plan, notes=(*notes, *limits.check_space(plan)))
 
 
-def candidate_model(
-    config: SearchConfig, architecture: Architecture, data: ImageData, seed: int
-) -> nn.Module:
-    """The network of a candidate, its layers initialised from the seed or the configuration's weights.
-
-    The plain layers start equal for all candidates of a seed, because SE is inserted after them.
-    """
-    with initial_weights(seed):
-        return build_model(
-            architecture,
-            pretrained=config.pretrained,
-            init=config.init,
-            num_classes=data.num_classes,
-            checkpoint=config.checkpoint,
-        )
-
-
-def as_weights_want(data: ImageData, config: SearchConfig, model: nn.Module) -> ImageData:
-    """The images, normalised as in the training that the configuration's weights come from, if from any."""
-    if not config.pretrained and config.checkpoint is None:
-        return data
-    own = resolve_model_data_config(model)
-    return data.with_statistics(own["mean"], own["std"])
+def _frozen_costs(manifest: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    if manifest is None or manifest["latency"] is None:
+        return {}
+    return {"latency": {"conditions": manifest["latency"], "baseline": manifest["baseline_latency_ms"]}}
 
 
 def _latency_settings(config: SearchConfig, data: ImageData, device: str) -> LatencySettings:
@@ -313,7 +254,7 @@ def _latency_settings(config: SearchConfig, data: ImageData, device: str) -> Lat
 
 
 def _idle_latency_options(config: SearchConfig) -> list[str]:
-    """A note on options that change nothing, where latency is neither an objective nor a limit."""
+    """A note on options that change nothing, for a search in which nothing is measured."""
     fields = type(config).model_fields
     idle = [
         name
@@ -321,7 +262,7 @@ def _idle_latency_options(config: SearchConfig) -> list[str]:
         if name.startswith("latency_") and getattr(config, name) != fields[name].default
     ]
     names = ", ".join(idle)
-    return [f"{names} without effect: latency is neither an objective nor limited."] if idle else []
+    return [f"{names} without effect: no objective or limit needs a measurement."] if idle else []
 
 
 def _space(config: SearchConfig, frozen: Mapping[str, Any] | None) -> SearchSpace:
@@ -330,43 +271,6 @@ def _space(config: SearchConfig, frozen: Mapping[str, Any] | None) -> SearchSpac
     return SearchSpace.load(
         config.space, backbone=config.backbone, position=config.position, **config.timm_kwargs
     )
-
-
-def load_images(config: SearchConfig, *, split_test: bool = True) -> ImageData:
-    """The images of a configuration, at the smallest size from theirs on that the backbone takes.
-
-    Without ``split_test`` there is a test split only where the data or the configuration has one.
-    """
-
-    def load(size: int | None) -> ImageData:
-        return load_data(
-            config.data,
-            val_data=config.val_data,
-            test_data=config.test_data,
-            input_size=size,
-            test_fraction=None if config.test_data or not split_test else TEST_FRACTION,
-            split_seed=config.split_seed,
-            strict=config.strict,
-        )
-
-    data = load(config.input_size)
-    smallest = smallest_input(config.backbone, data.input_size[1], **config.timm_kwargs)
-    if smallest == data.input_size[1]:
-        return data
-    if config.input_size is not None:
-        raise BackboneError(
-            f"{config.backbone} cannot take --input-size {config.input_size}; the next that it takes is {smallest}."
-        )
-    return load(smallest)
-
-
-def recipe_of(config: SearchConfig) -> Recipe:
-    """The recipe that a configuration names, with its batch size; epochs are decided elsewhere."""
-    recipe = (
-        Recipe.preset(config.recipe) if isinstance(config.recipe, str) else Recipe.from_dict(config.recipe)
-    )
-    asked = {"batch_size": config.batch_size, "compile": config.compile}
-    return recipe.with_(**{name: value for name, value in asked.items() if value is not None})
 
 
 def _default_name(config: SearchConfig) -> str:

@@ -1,13 +1,12 @@
-"""What a search tells whoever watches it."""
+"""What a search reports to whoever watches it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from se_nas.study.plan import Plan
     from se_nas.study.storage import StudyStore
 
 _log = logging.getLogger("se_nas")
@@ -23,9 +22,9 @@ class Progress:
         """Something a person should know: a warning, a decision, the reason for a stop."""
         _log.info(text)
 
-    def plan(self, plan: Plan) -> None:
-        """The search is resolved and about to begin."""
-        for name, value in plan.describe():
+    def plan(self, description: Sequence[tuple[str, str]]) -> None:
+        """The search is resolved and about to begin: ``Plan.describe``, pairs of a label and a text."""
+        for name, value in description:
             _log.info("%s: %s", name, value)
 
     def phase(self, name: str, seconds: float) -> None:

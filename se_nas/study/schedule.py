@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from se_nas.model import build_model
 from se_nas.space import SearchSpace
 from se_nas.study.clock import CANDIDATES, SEARCH_SHARE, sized_epochs
 from se_nas.study.config import SearchConfig
-from se_nas.study.progress import Progress
 from se_nas.training import (
     DEFAULT_TRAINER,
     CompileChoice,
@@ -41,22 +41,22 @@ def schedule(
     model: nn.Module,
     data: ImageData,
     space: SearchSpace,
-    progress: Progress,
+    say: Callable[[str], object],
 ) -> tuple[Recipe, Runtime, float | None, CompileChoice]:
     """Recipe with the epochs of a candidate, runtime with compiling decided, seconds of an epoch, the decision.
 
-    The seconds are None where the epochs were given. ``model`` is the dearest baseline.
+    The seconds are None if the epochs were given. ``model`` is the most expensive baseline.
     """
     budget, candidates = config.budget_seconds, config.trials or CANDIDATES
     seconds = None if budget is None else SEARCH_SHARE * budget
     if config.epochs is not None:
         recipe = recipe.with_(epochs=config.epochs)
     context = Context(data=data, recipe=recipe, runtime=runtime)
-    choice = _compile(config, model, context, space, candidates, seconds, progress)
+    choice = _compile(config, model, context, space, candidates, seconds, say)
     runtime = replace(runtime, compile=choice.compile, graphs=choice.graphs)
     if config.epochs is not None or seconds is None:
         return recipe, runtime, None, choice
-    progress.message("timing a few training steps to size the schedule")
+    say("timing a few training steps to size the schedule")
     epoch = measure_step_time(model, replace(context, runtime=runtime)).epoch
     epochs = sized_epochs(epoch, BUILD_SECONDS, seconds, candidates, most=recipe.epochs)
     return recipe.with_(epochs=epochs), runtime, epoch, choice
@@ -69,7 +69,7 @@ def _compile(
     space: SearchSpace,
     candidates: int,
     seconds: float | None,
-    progress: Progress,
+    say: Callable[[str], object],
 ) -> CompileChoice:
     if config.trainer != DEFAULT_TRAINER:
         wanted = context.recipe.compile == "on"
@@ -87,5 +87,14 @@ def _compile(
         return len(found) / len(own)
 
     if context.recipe.compile == "on":
-        progress.message("compiling the first candidate")
+        say("compiling the first candidate")
     return choose_compile(model, context, candidates=candidates, seconds=seconds, variants=variants)
+
+
+def recipe_of(config: SearchConfig) -> Recipe:
+    """The recipe that a configuration names, with its batch size; epochs are decided elsewhere."""
+    recipe = (
+        Recipe.preset(config.recipe) if isinstance(config.recipe, str) else Recipe.from_dict(config.recipe)
+    )
+    asked = {"batch_size": config.batch_size, "compile": config.compile}
+    return recipe.with_(**{name: value for name, value in asked.items() if value is not None})

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import se_nas
-from se_nas.data import ImageData
 from se_nas.errors import RunError, SeNasError
 from se_nas.report.run import Run
-from se_nas.run import CHECKPOINTS, RunFolder
+from se_nas.run import CHECKPOINTS, FINAL, SEARCH, RunFolder
+from se_nas.study.analysis import what_mattered
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
-from se_nas.study.executors.process_pool import wait_for_orphans
+from se_nas.study.executors import Executor, make_executor
+from se_nas.study.executors._processes import wait_for_orphans
+from se_nas.study.images import data_facts
 from se_nas.study.interrupts import Interrupts
-from se_nas.study.parallel import ParallelWorker
-from se_nas.study.phases.search import Worker
+from se_nas.study.phases.finals import Finals, train_finalists
+from se_nas.study.phases.search import Search
+from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan, resolve
 from se_nas.study.progress import Progress
+from se_nas.study.stopping import Stopping
 from se_nas.study.storage import StudyStore, now
+from se_nas.study.suggestions import Suggestions
 from se_nas.study.warm_start import import_readings
 from se_nas.training import disk_used, prune
 
+MARGIN = 0.02
+"""Share of the budget that is kept for writing the report."""
 _LIBRARIES = ("torch", "timm", "optuna", "fvcore", "numpy", "scipy", "pandas", "scikit-learn")
 
 
@@ -41,7 +49,7 @@ def search(config: SearchConfig, progress: Progress | None = None) -> Run:
     """
     progress = progress or Progress()
     plan = resolve(config, progress)
-    progress.plan(plan)
+    progress.plan(plan.describe())
     return start(plan, progress)
 
 
@@ -50,11 +58,11 @@ def start(plan: Plan, progress: Progress) -> Run:
     folder = RunFolder.create(plan.path, plan.config.model_dump(mode="json"), _manifest(plan))
     with folder.lock():
         store = StudyStore.create(folder, plan.config.objectives)
-        imported = import_readings(plan, store)
+        imported = import_readings(plan.config, plan.space, plan.axes, store)
         if imported:
             progress.message(f"{imported} readings taken over from {plan.config.warm_start}")
         for name, architecture in plan.baselines.items():
-            if plan.limits.allow(plan, architecture):
+            if plan.constraints.allow(architecture):
                 store.enqueue(plan.space.params(architecture), architecture, baseline=name)
         return _carry_out(plan, folder, store, progress)
 
@@ -93,7 +101,7 @@ def resume(
             )
         wait_for_orphans(folder.path)
         store = StudyStore.open(folder)
-        progress.plan(plan)
+        progress.plan(plan.describe())
         return _carry_out(plan, folder, store, progress)
 
 
@@ -102,9 +110,7 @@ def _carry_out(plan: Plan, folder: RunFolder, store: StudyStore, progress: Progr
     folder.update_manifest(status="running", stop_reason=None)
     try:
         with Interrupts(progress) as interrupts:
-            kind = ParallelWorker if plan.config.per_gpu > 1 else Worker
-            worker = kind(plan, folder, store, progress, clock, interrupts)
-            reason = worker.work()
+            reason, provisional = _run_phases(plan, folder, store, progress, clock, interrupts)
             status = "interrupted" if interrupts.requested else "finished"
     except SeNasError as error:
         _close(folder, store, clock, status="interrupted", stop_reason=str(error))
@@ -118,13 +124,63 @@ def _carry_out(plan: Plan, folder: RunFolder, store: StudyStore, progress: Progr
         raise
     finally:
         progress.close()
-    _close(folder, store, clock, status=status, stop_reason=reason, provisional=worker.provisional)
+    _close(folder, store, clock, status=status, stop_reason=reason, provisional=provisional)
     progress.message(reason)
     run = Run(folder)
     run.write_report()
     if not run.interrupted:
         _prune(run, plan, progress)
     return run
+
+
+def _run_phases(
+    plan: Plan,
+    folder: RunFolder,
+    store: StudyStore,
+    progress: Progress,
+    clock: Clock,
+    interrupts: Interrupts,
+) -> tuple[str, bool]:
+    """The search, then the final seeds; why the search ended, and whether the front is provisional."""
+    config, provisional = plan.config, True
+    stopping = Stopping(config.early_stopping, plan.recipe.epochs, config.objectives, store, config.seed)
+
+    def interrupted() -> bool:
+        margin = MARGIN * clock.budget if clock.budget is not None else 0.0
+        return interrupts.requested or clock.left <= margin
+
+    with _executor(plan, folder, progress) as executor:
+        trainings = Trainings(plan, store, executor, stopping, progress, clock, interrupted)
+        for axis in plan.axes.values():
+            axis.quiet = executor.paused
+            for row in store.rows():
+                axis.remember(row)
+        search = Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts)
+        search.take_up()
+        progress.phase(SEARCH, clock.search_left(config.final_seeds > 0))
+        reason = search.run()
+        if config.final_seeds > 0:
+            finals = Finals(store.rows(), plan)
+            if not interrupts.requested:
+                progress.phase(FINAL, clock.left)
+            report = train_finalists(finals, plan, store, trainings, clock, interrupts)
+            folder.update_manifest(finals=report)
+            provisional = not finals.settled(store.rows())
+    if stopping.active:
+        folder.update_manifest(early_stopping=stopping.report())
+    folder.update_manifest(**what_mattered(plan, store))
+    return reason, provisional
+
+
+@contextmanager
+def _executor(plan: Plan, folder: RunFolder, progress: Progress) -> Iterator[Executor]:
+    executor = make_executor(plan.setup(folder), progress.message)
+    try:
+        yield executor
+    except BaseException:
+        executor.close(kill=True)
+        raise
+    executor.close()
 
 
 def _prune(run: Run, plan: Plan, progress: Progress) -> None:
@@ -165,8 +221,8 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "input_size": list(data.input_size),
         "objectives": list(config.objectives),
         "device": _device(plan),
-        "latency": None if plan.axis is None else plan.axis.meter.conditions,
-        "baseline_latency_ms": None if plan.axis is None else plan.axis.baseline_ms,
+        "latency": dict(plan.axes["latency"].conditions) if "latency" in plan.axes else None,
+        "baseline_latency_ms": plan.axes["latency"].baseline if "latency" in plan.axes else None,
         "recipe": plan.recipe.to_dict(),
         "runtime": plan.runtime.to_dict(),
         "compile": plan.compilation.to_dict(),
@@ -178,23 +234,6 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "provisional": True,
         "stop_reason": None,
         "warnings": list(plan.notes),
-    }
-
-
-def data_facts(data: ImageData) -> dict[str, Any]:
-    """What a manifest says of the data."""
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "num_classes": data.num_classes,
-        "class_names": list(data.class_names),
-        "num_train": len(data.train),
-        "num_val": len(data.val),
-        "num_test": 0 if data.test is None else len(data.test),
-        "split_seed": data.split_seed,
-        "skipped": list(data.skipped),
-        "mean": list(data.mean),
-        "std": list(data.std),
     }
 
 

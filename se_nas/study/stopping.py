@@ -1,42 +1,35 @@
-"""Early stopping in the search: what the rule is told of a candidate, and what the sampler is told of a stop."""
+"""Early stopping in the search: what the rule learns about a candidate, and what the sampler learns about a stop."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from se_nas.architecture import Architecture
-from se_nas.early_stopping.base import Candidate, EarlyStopping, StudyTable
-from se_nas.samplers._observations import PARTIAL
+from se_nas.early_stopping import Candidate, EarlyStopping, StudyTable
+from se_nas.samplers.pareto_sampler import PARTIAL
 from se_nas.study.storage import COLUMNS, StudyStore
-
-if TYPE_CHECKING:
-    from se_nas.study.config import SearchConfig
-    from se_nas.study.plan import Plan
+from se_nas.wording import counted
 
 
 class Stopping:
-    """The rule of a run, with its table in the run's study. Finalists are not its concern."""
+    """The rule of a run, with its table in the run's study. Finalists are not its concern.
 
-    def __init__(self, plan: Plan, store: StudyStore) -> None:
-        config = plan.config
-        self._costs = [COLUMNS[name] for name in config.objectives[1:]]
+    Args:
+        rule: "off", or a rule of ``se_nas.early_stopping``.
+        epochs: of a full training.
+        objectives: of the search, accuracy first.
+        store: the study.
+        seed: of the share of candidates that always run to the end.
+    """
+
+    def __init__(
+        self, rule: str, epochs: int, objectives: Sequence[str], store: StudyStore, seed: int
+    ) -> None:
+        self._costs = [COLUMNS[name] for name in objectives[1:]]
         self._rule = EarlyStopping(
-            config.early_stopping if config.early_stopping != "off" else None,
-            epochs=plan.recipe.epochs,
-            table=StudyTable(store.study),
-            seed=config.seed,
+            None if rule == "off" else rule, epochs=epochs, table=StudyTable(store.study), seed=seed
         )
-
-    @classmethod
-    def notes(cls, config: SearchConfig, epochs: int) -> list[str]:
-        """What the user should know of the rule before the search begins."""
-        if config.early_stopping == "off" or EarlyStopping(config.early_stopping, epochs=epochs).rungs:
-            return []
-        return [
-            f"early_stopping {config.early_stopping} without effect: with {epochs} epoch a candidate there is"
-            " nothing to stop before its end."
-        ]
 
     @property
     def active(self) -> bool:
@@ -45,7 +38,7 @@ class Stopping:
     def goes_on(
         self, number: int, architecture: Architecture, costs: Mapping[str, Any], curve: Curve
     ) -> bool:
-        """Whether a candidate is trained further after its last epoch."""
+        """Whether a candidate is trained further."""
         decision = self._rule.decide(
             self._candidate(number, architecture, costs), len(curve), _accuracies(curve)
         )
@@ -79,6 +72,16 @@ class Stopping:
             features=(architecture.num_gated / len(architecture.sites),),
             network=architecture.key,
         )
+
+
+def idle_note(rule: str, epochs: int) -> list[str]:
+    """A note for the user if the rule can stop nothing, because a training is too short."""
+    if rule == "off" or EarlyStopping(rule, epochs=epochs).rungs:
+        return []
+    return [
+        f"early_stopping {rule} without effect: with {counted(epochs, 'epoch')} per candidate there is"
+        " nothing to stop before its end."
+    ]
 
 
 Curve = Sequence[Mapping[str, Any]]

@@ -17,15 +17,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
-from se_nas.run import ROW_FIELDS, RunFolder
-from se_nas.samplers._observations import DUPLICATE
-from se_nas.samplers.pareto_sampler import MODEL
+from se_nas.objectives import OBJECTIVES
+from se_nas.run import ROW_FIELDS, SEARCH, RunFolder
+from se_nas.samplers.pareto_sampler import DUPLICATE, MODEL
 
 STUDY_NAME = "se-nas"
-COLUMNS = {"accuracy": "accuracy", "latency": "latency_ms", "macs": "macs", "params": "num_params"}
+COLUMNS = {name: objective.column for name, objective in OBJECTIVES.items()}
 """Objectives by their names in a configuration, and their fields in a row."""
-SEARCH, FINAL = "search", "final"
-"""Phases of a run, in a row's field ``phase``."""
 FIXED = "architecture"
 """User attribute of a trial whose architecture is given instead of suggested."""
 _SPENT = "spent"
@@ -48,7 +46,7 @@ class StudyStore:
     def create(cls, folder: RunFolder, objectives: Sequence[str]) -> StudyStore:
         """A new study: accuracy is maximised, every cost minimised."""
         directions: list[StudyDirection] = [
-            StudyDirection.MAXIMIZE if name == "accuracy" else StudyDirection.MINIMIZE for name in objectives
+            StudyDirection[OBJECTIVES[name].direction.upper()] for name in objectives
         ]
         with quiet_optuna():
             storage = _storage(folder)

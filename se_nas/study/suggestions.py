@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from itertools import chain, count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import optuna
@@ -13,15 +13,13 @@ from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 
 from se_nas.architecture import Architecture
-from se_nas.samplers._observations import DUPLICATE
-from se_nas.samplers.pareto_sampler import ParetoSampler
+from se_nas.run import SEARCH
+from se_nas.samplers.pareto_sampler import DUPLICATE, ParetoSampler
 from se_nas.samplers.registry import make_sampler
 from se_nas.samplers.user_sampler import UsersSampler
 from se_nas.space.costs import Identity, KnownCost
-from se_nas.study.storage import FIXED, SEARCH, StudyStore
-
-if TYPE_CHECKING:
-    from se_nas.study.plan import Plan
+from se_nas.study.plan import Plan
+from se_nas.study.storage import FIXED, StudyStore
 
 MAX_MISSES = 50
 """Proposals in a row that may be duplicates or over a limit before one is drawn at random from those left."""
@@ -30,7 +28,7 @@ REPEAT_SEEDS = 10_000
 """Further readings in the search have seeds from here on, counted from the run's own."""
 
 
-class Proposals:
+class Suggestions:
     """Asks the study for candidates.
 
     A proposal that has been evaluated already is told its values again, without training, unless the sampler
@@ -77,21 +75,6 @@ class Proposals:
         own = self._plan.config.seed
         return next(seed for seed in chain([own], count(own + REPEAT_SEEDS)) if seed not in used)
 
-    def architecture(self, row: Mapping[str, Any]) -> Architecture:
-        """The architecture of a row of this run."""
-        position = row["position"]
-        spec = self._plan.space
-        return Architecture(
-            backbone=spec.backbone,
-            timm_kwargs=self._plan.plain.timm_kwargs,
-            position=position,
-            sites=spec.sites_by_position[position],
-            widths=tuple(row["widths"]),
-            gate=row["gate"],
-            act=row["act"],
-            bias=row["bias"],
-        )
-
     def values_by_key(self) -> dict[str, list[float] | None]:
         """Objective values of every architecture that was begun in the search; None without values."""
         seen: dict[str, list[float] | None] = {}
@@ -106,7 +89,7 @@ class Proposals:
         trial = self._store.ask()
         fixed = trial.user_attrs.get(FIXED)
         architecture = Architecture.from_dict(fixed) if fixed else self._plan.space.suggest(trial)
-        excess = self._plan.limits.excess(self._plan, architecture)
+        excess = self._plan.constraints.excess(architecture)
         for cost, value in excess.items():
             trial.set_constraint(cost, value)
         if any(value > 0 for value in excess.values()):
@@ -133,19 +116,19 @@ class Proposals:
         space = self._plan.space
         for _ in range(MAX_DRAWS):
             architecture = space.sample(rng)
-            if architecture.key not in seen and self._plan.limits.allow(self._plan, architecture):
+            if architecture.key not in seen and self._plan.constraints.allow(architecture):
                 return architecture
         if space.size > MAX_DRAWS:
             return None
         left = (arch for arch in space.enumerate() if arch.key not in seen)
-        return next((arch for arch in left if self._plan.limits.allow(self._plan, arch)), None)
+        return next((arch for arch in left if self._plan.constraints.allow(arch)), None)
 
 
 def pareto_sampler(plan: Plan) -> ParetoSampler:
     """The sampler of a run: the costs that are known, equal networks as one point, the limits, and repeats."""
     known = {}
     for number, name in enumerate(plan.config.objectives[1:], start=1):
-        costs = plan.width_costs(name)
+        costs = plan.axes[name].by_widths()
         if costs is not None:
             known[number] = KnownCost(plan.space, costs)
     with warnings.catch_warnings():
@@ -155,6 +138,6 @@ def pareto_sampler(plan: Plan) -> ParetoSampler:
             seed=plan.config.seed,
             key=Identity(plan.space),
             space=plan.space.choices,
-            feasible=plan.limits.feasible(plan),
+            feasible=plan.constraints.feasible(),
             repeats=True,
         )

@@ -4,43 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import create_trial
 
 from se_nas.cost import differences
+from se_nas.cost.axes import CostAxis
+from se_nas.data import ImageData
 from se_nas.errors import RunError
-from se_nas.run import ROW_FIELDS, RunFolder
+from se_nas.run import ROW_FIELDS, SEARCH, RunFolder
+from se_nas.space import SearchSpace
 from se_nas.study.config import SearchConfig
-from se_nas.study.storage import COLUMNS, FROM_TRIAL, IMPORTED, SEARCH, StudyStore
-
-if TYPE_CHECKING:
-    from se_nas.study.plan import Plan
+from se_nas.study.storage import COLUMNS, FROM_TRIAL, IMPORTED, StudyStore
+from se_nas.training import Recipe
 
 _TRAINED_BY = ("trainer", "pretrained", "checkpoint", "init")
 """Settings of a configuration that change what a training reads, and that no recipe holds."""
 
 
-def check_source(plan: Plan) -> None:
-    """Refuse a run whose readings are not comparable, with every reason.
+def check_source(
+    config: SearchConfig,
+    space: SearchSpace,
+    data: ImageData,
+    recipe: Recipe,
+    axes: Mapping[str, CostAxis],
+) -> None:
+    """Refuse ``config.warm_start`` if its readings are not comparable, with every reason.
 
     Raises:
         RunError: there is no such run, or it differs in what makes a reading.
     """
-    source = plan.config.warm_start
-    if source is None:
-        return
+    source = str(config.warm_start)
     folder = RunFolder.open(source)
-    manifest, config = folder.manifest, folder.config
+    manifest, before = folder.manifest, folder.config
     ours = {
-        "search space": plan.space.fingerprint,
-        "data": plan.data.fingerprint,
-        "split seed": plan.data.split_seed,
-        "input size": list(plan.data.input_size),
-        "objectives": list(plan.config.objectives),
-        "recipe": plan.recipe.to_dict(),
-        **{name: getattr(plan.config, name) for name in _TRAINED_BY},
+        "search space": space.fingerprint,
+        "data": data.fingerprint,
+        "split seed": data.split_seed,
+        "input size": list(data.input_size),
+        "objectives": list(config.objectives),
+        "recipe": recipe.to_dict(),
+        **{name: getattr(config, name) for name in _TRAINED_BY},
     }
     theirs = {
         "search space": manifest["space"]["fingerprint"],
@@ -49,52 +53,46 @@ def check_source(plan: Plan) -> None:
         "input size": manifest["input_size"],
         "objectives": manifest["objectives"],
         "recipe": manifest["recipe"],
-        **{name: config.get(name, SearchConfig.model_fields[name].default) for name in _TRAINED_BY},
+        **{name: before.get(name, SearchConfig.model_fields[name].default) for name in _TRAINED_BY},
     }
     reasons = [name for name in ours if ours[name] != theirs[name]]
-    if plan.axis is not None and manifest["latency"] is not None:
-        reasons += differences(manifest["latency"], plan.axis.meter.conditions)
+    if "latency" in axes and manifest["latency"] is not None:
+        reasons += differences(manifest["latency"], axes["latency"].conditions)
     if reasons:
         raise RunError(
             f"--warm-start {source}: its readings cannot stand beside new ones; it differs in: {'; '.join(reasons)}."
         )
 
 
-def import_readings(plan: Plan, store: StudyStore) -> int:
+def import_readings(
+    config: SearchConfig, space: SearchSpace, axes: Mapping[str, CostAxis], store: StudyStore
+) -> int:
     """Add the finished search trials of ``config.warm_start`` to the study; returns how many.
 
-    They inform the sampler and stand in the table; they count neither as candidates of this run nor as
+    They inform the sampler and are in the table; they count neither as candidates of this run nor as
     reasons to train the same network again.
     """
-    if plan.config.warm_start is None:
+    if config.warm_start is None:
         return 0
-    distributions = {name: CategoricalDistribution(values) for name, values in plan.space.choices.items()}
+    distributions = {name: CategoricalDistribution(values) for name, values in space.choices.items()}
     count = 0
-    for row in RunFolder.open(Path(plan.config.warm_start)).rows():
-        values = _values(plan, row)
-        if values is None or row["phase"] != SEARCH or row["state"] != "complete":
+    for row in RunFolder.open(Path(config.warm_start)).rows():
+        if row["phase"] != SEARCH or row["state"] != "complete":
             continue
         fields = {name: row[name] for name in ROW_FIELDS if name not in FROM_TRIAL}
-        if plan.axis is not None and row["latency_ratio"] is not None:
-            fields["latency_ms"] = row["latency_ratio"] * plan.axis.baseline_ms
+        for axis in axes.values():
+            fields |= axis.adopt(row)
+        values = [fields[COLUMNS[name]] for name in config.objectives]
+        if any(value is None for value in values):
+            continue
         given = row["params"] or {}
         store.study.add_trial(
             create_trial(
                 params=given,
                 distributions={name: distributions[name] for name in given},
-                values=values,
-                user_attrs={**fields, "state": "complete", IMPORTED: str(plan.config.warm_start)},
+                values=[float(value) for value in values],
+                user_attrs={**fields, "state": "complete", IMPORTED: str(config.warm_start)},
             )
         )
         count += 1
     return count
-
-
-def _values(plan: Plan, row: Mapping[str, Any]) -> list[float] | None:
-    found = [row[COLUMNS[name]] for name in plan.config.objectives]
-    if any(value is None for value in found):
-        return None
-    if plan.axis is not None and "latency" in plan.config.objectives:
-        index = plan.config.objectives.index("latency")
-        found[index] = row["latency_ratio"] * plan.axis.baseline_ms
-    return [float(value) for value in found]

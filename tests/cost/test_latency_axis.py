@@ -6,9 +6,11 @@ import pytest
 from small_cases import SITES
 
 from se_nas.architecture import Architecture
+from se_nas.cost.axes import Measuring
 from se_nas.cost.latency import axis as module
 from se_nas.cost.latency.axis import LatencyAxis
 from se_nas.errors import RunError
+from se_nas.objectives import LATENCY
 
 CONDITIONS = {"device": "cpu", "threads": 2}
 
@@ -50,21 +52,28 @@ class Table:
 
 @pytest.fixture
 def prepare(monkeypatch):
-    def make(table=None, seconds=None, frozen=None, sample=lambda rng: architecture(8, 8)):
+    def make(table=None, seconds=None, frozen=None, position="standard", width=0.01):
         monkeypatch.setattr(module, "LatencyMeter", Meter)
         monkeypatch.setattr(module.LatencyTable, "load", lambda meter, arch: table)
         said = []
-        axis = LatencyAxis.prepare(
-            architecture(0, 0), None, seconds, candidates=20, frozen=frozen, sample=sample, say=said.append
+        measuring = Measuring(
+            space=SimpleNamespace(position=position, sample=lambda rng: architecture(8, 8)),
+            plain=architecture(0, 0),
+            settings=None,
+            seconds=seconds,
+            candidates=20,
+            width=width,
+            frozen={} if frozen is None else {"latency": frozen},
+            say=said.append,
         )
-        return axis, said
+        return LatencyAxis.prepare(LATENCY, measuring), said
 
     return make
 
 
 def test_without_a_table_candidates_are_measured_once(prepare):
     axis, _ = prepare()
-    assert axis.baseline_ms == 11.0
+    assert axis.baseline == 11.0
     first = axis.fields(architecture(8, 0))
     # The axis is the ratio times the common median, not the median of the same minute.
     assert first["latency_ms"] == pytest.approx(1.01 * 11.0)
@@ -72,7 +81,7 @@ def test_without_a_table_candidates_are_measured_once(prepare):
     assert first["latency_source"] == "measured"
     assert axis.fields(architecture(8, 0)) == first
     assert len(axis.meter.measured) == 2
-    assert axis.predictions() is None
+    assert axis.by_widths() is None
 
 
 def test_a_table_that_passed_predicts_candidates_and_finalists_are_measured(prepare):
@@ -81,7 +90,9 @@ def test_a_table_that_passed_predicts_candidates_and_finalists_are_measured(prep
     fields = axis.fields(architecture(8, 8))
     assert fields["latency_source"] == "predicted"
     assert fields["latency_ms"] == pytest.approx(1.04 * 11.0)
-    assert axis.predictions()(np.array([[8, 8], [0, 0]])).tolist() == pytest.approx([1.04 * 11.0, 11.0])
+    assert axis.by_widths()["standard"](np.array([[8, 8], [0, 0]])).tolist() == pytest.approx(
+        [1.04 * 11.0, 11.0]
+    )
     final = axis.fields(architecture(8, 8), measure=True)
     assert (final["latency_source"], final["latency_ratio"]) == ("measured", pytest.approx(1.02))
     assert axis.fields(architecture(8, 8)) == final
@@ -96,9 +107,7 @@ def test_a_table_that_failed_its_check_is_not_used(prepare):
 def test_the_interval_is_as_wide_as_asked(prepare):
     axis, _ = prepare()
     assert axis.meter.width == 0.01
-    axis = LatencyAxis.prepare(
-        architecture(0, 0), None, None, candidates=20, width=0.003, sample=None, say=lambda text: None
-    )
+    axis, _ = prepare(width=0.003, position=None)
     assert axis.meter.width == 0.003
     axis.meter.width = None
     axis.fields(architecture(8, 0))
@@ -152,16 +161,16 @@ def test_a_table_is_measured_where_time_allows(prepare, monkeypatch):
     assert asked == [180]
     assert axis.table is not None
     prepare(seconds=48)
-    prepare(seconds=360, sample=None)
+    prepare(seconds=360, position=None)
     assert len(asked) == 1
 
 
 def test_a_run_that_goes_on_keeps_its_median_and_refuses_other_conditions(prepare):
-    axis, _ = prepare(frozen={"latency": CONDITIONS, "baseline_latency_ms": 7.5})
-    assert axis.baseline_ms == 7.5
+    axis, _ = prepare(frozen={"conditions": CONDITIONS, "baseline": 7.5})
+    assert axis.baseline == 7.5
     assert axis.meter.measured == []
     with pytest.raises(RunError, match=r"other conditions than before.*threads: 8 against 2"):
-        prepare(frozen={"latency": {**CONDITIONS, "threads": 8}, "baseline_latency_ms": 7.5})
+        prepare(frozen={"conditions": {**CONDITIONS, "threads": 8}, "baseline": 7.5})
 
 
 def test_latencies_of_earlier_trials_are_taken_over(prepare):

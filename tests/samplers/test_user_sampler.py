@@ -141,7 +141,7 @@ def test_a_bug_of_ours_does_not_leave_a_run_that_seems_to_go_on(
     def bug(self: Any) -> None:
         raise AssertionError("ours")
 
-    monkeypatch.setattr("se_nas.study.suggestions.Proposals.next", bug)
+    monkeypatch.setattr("se_nas.study.suggestions.Suggestions.next", bug)
     with pytest.raises(AssertionError, match="ours"):
         search(SearchConfig(**SEARCH, runs=str(tmp_path), name="bug", trials=1))
     manifest = RunFolder.open(tmp_path / "bug").manifest

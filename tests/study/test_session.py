@@ -399,4 +399,4 @@ def test_latency_options_that_do_not_work_are_refused_before_anything_is_written
 
 def test_latency_options_without_a_latency_are_said_to_be_idle(small):
     plan = resolve(small(trials=1, latency_mode="compile"))
-    assert plan.notes == ("latency_mode without effect: latency is neither an objective nor limited.",)
+    assert plan.notes == ("latency_mode without effect: no objective or limit needs a measurement.",)

@@ -10,7 +10,7 @@ from se_nas.run import RunFolder
 from se_nas.space import SearchSpace
 from se_nas.study.config import SearchConfig
 from se_nas.study.storage import StudyStore
-from se_nas.study.suggestions import Proposals
+from se_nas.study.suggestions import Suggestions
 
 GP = pytest.param("gp", marks=pytest.mark.slow)
 
@@ -46,7 +46,7 @@ def plan_of(sampler="random", limits=None, reduction=(2, 4, 8, 16)):
 def proposals_of(tmp_path, plan):
     folder = RunFolder.create(tmp_path / "run", {}, {})
     store = StudyStore.create(folder, ("accuracy", "params"))
-    return Proposals(plan, store), store
+    return Suggestions(plan, store), store
 
 
 def evaluate(store, trial, architecture):

@@ -1,4 +1,4 @@
-"""The latency axis of a run: one meter, one median of the backbone, and a table where there is a good one."""
+"""The latency axis of a run: one meter, one median of the backbone, and a table if there is a good one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from typing import Any
 import numpy as np
 
 from se_nas.architecture import Architecture
-from se_nas.cost import LatencyMeter, LatencySettings, LatencyTable, differences
+from se_nas.cost.axes import Measuring
+from se_nas.cost.latency.meter import LatencyMeter
+from se_nas.cost.latency.table import LatencyTable
+from se_nas.cost.settings import differences
 from se_nas.errors import ConfigError, RunError
+from se_nas.objectives import LATENCY, Objective
+from se_nas.space.costs import WidthCost
 
-FIELDS = ("latency_ms", "latency_ratio", "latency_interval", "latency_source")
+FIELDS = (LATENCY.column, *LATENCY.columns)
 MEASURED, PREDICTED = "measured", "predicted"
 LONGEST = 20.0
 """Seconds that one candidate's measurement may take at most."""
 TABLE_SECONDS = 150.0
 """Time that a table needs. With less, or without a budget of time, candidates are measured one by one, unless
 ``se-nas profile`` has left a table."""
-
 MOST_TABLE_SECONDS = 300.0
 
 
@@ -28,95 +32,91 @@ MOST_TABLE_SECONDS = 300.0
 class LatencyAxis:
     """Latency of candidates as their ratio to the unmodified backbone times one common median.
 
-    Timings of different minutes do not mix, ratios taken in turn do. With a table that passed its check,
+    Timings of different minutes do not mix, ratios of interleaved timings do. With a table that passed its check,
     candidates are predicted and finalists measured; without one, every candidate is measured.
 
     Attributes:
         meter: measures a candidate against the backbone.
-        baseline_ms: the common median of the backbone in milliseconds.
+        baseline: the common median of the backbone in milliseconds.
         table: predicts, or None.
+        position: of the space's gates, for which a table can hold; None if the space has several.
         max_seconds: time limit of one measurement.
-        width: wanted width of the interval of a ratio.
-        say: told once where an interval does not get as narrow as asked.
-        quiet: entered while something is measured, to keep other work of this run off the device.
+        width: wanted width of the 95 % interval of a ratio.
+        say: is given a note, once, if an interval does not get as narrow as asked.
+        quiet: see ``CostAxis``.
     """
 
     meter: LatencyMeter
-    baseline_ms: float
+    baseline: float
     table: LatencyTable | None
+    position: str | None
     max_seconds: float
     width: float = 0.01
     quiet: Callable[[], AbstractContextManager[None]] = nullcontext
     say: Callable[[str], object] = lambda text: None
+    objective: Objective = LATENCY
     _said: bool = False
     _known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def prepare(
-        cls,
-        plain: Architecture,
-        settings: LatencySettings,
-        seconds: float | None,
-        *,
-        candidates: int,
-        width: float = 0.01,
-        frozen: Mapping[str, Any] | None = None,
-        sample: Callable[[np.random.Generator], Architecture] | None,
-        say: Callable[[str], None],
-    ) -> LatencyAxis:
-        """Build and time the backbone; take the table from the cache, or measure one where time allows.
-
-        Args:
-            plain: the backbone as timm makes it.
-            settings: the conditions of all measurements.
-            seconds: time for all measurements of the run; None for no limit.
-            candidates: how many candidates share that time.
-            width: wanted width of the interval of a ratio; 0.01 is one percent of the backbone's latency.
-            frozen: the manifest of a run that goes on: its median stays.
-            sample: draws architectures of the space; None where it has several positions: a table is for one.
-            say: told what takes time, and what was decided.
+    def prepare(cls, objective: Objective, measuring: Measuring) -> LatencyAxis:
+        """Build and time the backbone; take the table from the cache, or measure one if there is time.
 
         Raises:
             SeNasError: the backbone does not fit or the device is not there.
             RunError: the conditions are not those of the run that goes on.
         """
-        meter = LatencyMeter(plain, settings)
-        max_seconds = LONGEST if seconds is None else min(LONGEST, seconds / candidates)
+        space, seconds, say = measuring.space, measuring.seconds, measuring.say
+        meter = LatencyMeter(measuring.plain, measuring.settings)
+        max_seconds = LONGEST if seconds is None else min(LONGEST, seconds / measuring.candidates)
+        frozen = measuring.frozen.get(objective.name)
         if frozen is not None:
-            differing = differences(frozen["latency"], meter.conditions)
+            differing = differences(frozen["conditions"], meter.conditions)
             if differing:
                 raise RunError(
                     "latency would be measured under other conditions than before, and the two cannot stand on"
                     f" one axis: {'; '.join(differing)}."
                 )
-            baseline_ms = float(frozen["baseline_latency_ms"])
+            baseline = float(frozen["baseline"])
         else:
             say("timing the unmodified backbone")
-            baseline_ms = meter.measure(plain, width=width, max_seconds=max_seconds).median_ms
-        table = None if sample is None else LatencyTable.load(meter, sample(np.random.default_rng(0)))
-        unmeasured = table is None and frozen is None
-        if unmeasured and sample is not None and seconds is not None and seconds >= TABLE_SECONDS:
-            say("measuring a latency table")
-            try:
-                table = LatencyTable.measure(meter, sample, max_seconds=min(seconds / 2, MOST_TABLE_SECONDS))
-                table.save()
-            except ConfigError as error:
-                say(str(error))
+            plain = meter.measure(measuring.plain, width=measuring.width, max_seconds=max_seconds)
+            baseline = plain.median_ms
+        table = None
+        if space.position is not None:
+            table = LatencyTable.load(meter, space.sample(np.random.default_rng(0)))
+            unmeasured = table is None and frozen is None
+            if unmeasured and seconds is not None and seconds >= TABLE_SECONDS:
+                table = _measured_table(meter, measuring, min(seconds / 2, MOST_TABLE_SECONDS))
         if table is not None:
             say(table.check.describe())
             if not table.passed:
                 table = None
         return cls(
-            meter=meter, baseline_ms=baseline_ms, table=table, max_seconds=max_seconds, width=width, say=say
+            objective=objective,
+            meter=meter,
+            baseline=baseline,
+            table=table,
+            position=space.position,
+            max_seconds=max_seconds,
+            width=measuring.width,
+            say=say,
         )
 
-    def predictions(self) -> Callable[[np.ndarray], np.ndarray] | None:
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """Device, input, precision, threads and versions under which latency is measured."""
+        return self.meter.conditions
+
+    def by_widths(self) -> dict[str, WidthCost] | None:
         """Latency in milliseconds as a function of widths; None without a table."""
         table = self.table
-        return None if table is None else lambda widths: self.baseline_ms * table.ratio(widths)
+        if table is None or self.position is None:
+            return None
+        return {self.position: lambda widths: self.baseline * table.ratio(widths)}
 
     def fields(self, architecture: Architecture, *, measure: bool = False) -> dict[str, Any]:
-        """Fields of a candidate's row: predicted where a table can and ``measure`` is False, else measured.
+        """Fields of a candidate's row: predicted if a table can and ``measure`` is False, else measured.
 
         An architecture is measured once.
         """
@@ -129,19 +129,40 @@ class LatencyAxis:
 
     def remember(self, row: Mapping[str, Any]) -> None:
         """Take the latency of an earlier trial of this run instead of measuring again."""
-        if row.get("latency_ms") is not None:
+        if row.get(LATENCY.column) is not None:
             self._known[row["key"]] = {name: row[name] for name in FIELDS}
+
+    def adopt(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The ratio of another run's row, times this run's median of the backbone."""
+        fields = {name: row[name] for name in FIELDS}
+        if fields["latency_ratio"] is not None:
+            fields[LATENCY.column] = fields["latency_ratio"] * self.baseline
+        return fields
 
     def _predict(self, architecture: Architecture) -> dict[str, Any]:
         assert self.table is not None
         ratio = float(self.table.ratio(np.array([architecture.widths]))[0])
-        return dict(zip(FIELDS, (ratio * self.baseline_ms, ratio, None, PREDICTED), strict=True))
+        return dict(zip(FIELDS, (ratio * self.baseline, ratio, None, PREDICTED), strict=True))
 
     def _measure(self, architecture: Architecture) -> dict[str, Any]:
         with self.quiet():
             latency = self.meter.measure(architecture, width=self.width, max_seconds=self.max_seconds)
         if latency.note is not None and not self._said:
             self._said = True
-            self.say(f"latency of {architecture.describe()}: {latency.note} Later ones are not announced.")
-        values = (latency.ratio * self.baseline_ms, latency.ratio, list(latency.interval), MEASURED)
+            self.say(
+                f"latency of {architecture.describe()}: {latency.note} The same may hold for later"
+                " candidates; their intervals are in the table of trials."
+            )
+        values = (latency.ratio * self.baseline, latency.ratio, list(latency.interval), MEASURED)
         return dict(zip(FIELDS, values, strict=True))
+
+
+def _measured_table(meter: LatencyMeter, measuring: Measuring, seconds: float) -> LatencyTable | None:
+    measuring.say("measuring a latency table")
+    try:
+        table = LatencyTable.measure(meter, measuring.space.sample, max_seconds=seconds)
+        table.save()
+    except ConfigError as error:
+        measuring.say(str(error))
+        return None
+    return table

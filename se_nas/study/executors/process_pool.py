@@ -7,22 +7,18 @@ to a new one, which goes on from the last checkpoint.
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
-import torch
-import torch.multiprocessing
-from filelock import FileLock, Timeout
-
 from se_nas.errors import RunError
-from se_nas.study.executors.task import Curve, Job, Setup
+from se_nas.study.executors._processes import remove_locks, start_worker
+from se_nas.study.executors.base import Listener
+from se_nas.study.executors.task import Curve, Setup, Task
 from se_nas.study.executors.worker import (
     BROKEN,
     DONE,
@@ -36,8 +32,6 @@ from se_nas.study.executors.worker import (
     TRAIN,
     learned_by,
     pack,
-    sendable,
-    work,
 )
 from se_nas.training import FALLBACKS
 
@@ -45,24 +39,22 @@ MOST_DEATHS = 3
 """Workers that one candidate may cost before it counts as failed."""
 POLL_SECONDS = 0.5
 EXIT_SECONDS = 20.0
-ORPHAN_SECONDS = 120
-_LOCKS = "worker-*.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochEnded:
-    """A candidate has been trained for one more epoch; ``Pool.answer`` lets it go on."""
+class _EpochEnded:
+    """A candidate has been trained for one more epoch; its worker waits for the answer."""
 
-    job: Job
+    task: Task
     curve: Curve
     metrics: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class _Ended:
     """A training has ended; ``fields`` are those of ``CandidateTrainer.train`` or of ``failure``."""
 
-    job: Job
+    task: Task
     fields: dict[str, Any]
 
 
@@ -70,86 +62,57 @@ class Trained:
 class _Member:
     process: BaseProcess
     pipe: Connection
-    job: Job | None = None
+    task: Task | None = None
     resting: bool = False
 
 
-@dataclass
-class Pool:
-    """Up to ``size`` processes that train candidates.
+class ProcessPool:
+    """An ``Executor`` of up to ``capacity`` processes, started when they are first needed.
 
     Args:
         setup: what all trainings share.
-        size: processes at most; they are started when they are first needed.
-        folder: of the run, for the locks that say which workers live.
-        say: told when a worker has died.
+        capacity: processes at most.
+        say: is given a line when a worker has died.
     """
 
-    setup: Setup
-    size: int
-    folder: Path
-    say: Callable[[str], object]
-    _members: list[_Member] = field(default_factory=list)
-    _events: list[EpochEnded | Trained] = field(default_factory=list)
-    _deaths: dict[int, int] = field(default_factory=dict)
-    _orphaned: list[Job] = field(default_factory=list)
-    _paused: bool = False
-    _started: int = 0
-    _stopping: bool = False
+    def __init__(self, setup: Setup, capacity: int, say: Callable[[str], object]) -> None:
+        self.capacity = capacity
+        self._setup, self._say = setup, say
+        self._members: list[_Member] = []
+        self._events: list[_EpochEnded | _Ended] = []
+        self._deaths: dict[int, int] = {}
+        self._started = 0
+        self._stopping = False
 
     @property
-    def jobs(self) -> list[Job]:
-        """What is being trained, or has been and was not yet told by ``next_event``."""
-        busy = [member.job for member in self._members if member.job is not None]
-        ended = [event.job for event in self._events if isinstance(event, Trained)]
-        return [*busy, *self._orphaned, *ended]
+    def tasks(self) -> list[Task]:
+        busy = [member.task for member in self._members if member.task is not None]
+        return [*busy, *(event.task for event in self._events if isinstance(event, _Ended))]
 
-    @property
-    def has_room(self) -> bool:
-        return len(self.jobs) < self.size
+    def submit(self, task: Task, listener: Listener) -> Mapping[str, Any]:
+        """Give a candidate to a free worker."""
+        return {"worker": self._start(task).process.pid}
 
-    def start(self, job: Job) -> int:
-        """Give a candidate to a free worker; returns its process id."""
-        member = next((member for member in self._members if member.job is None), None)
-        if member is not None and not member.process.is_alive():
-            self._bury(member)
-            member = None
-        if member is None:
-            member = self._spawn()
-        member.job = job
-        try:
-            member.pipe.send((TRAIN, pack(job), learned_by(self.setup)))
-        except OSError:
-            self._bury(member)
-            return self.start(job)
-        assert member.process.pid is not None
-        return member.process.pid
-
-    def next_event(self) -> EpochEnded | Trained | None:
-        """The next thing that happened; None where nothing did for half a second."""
+    def wait(self, listener: Listener) -> None:
+        if listener.should_stop():
+            self._stop()
         if not self._events:
             self._collect(POLL_SECONDS)
-        return self._events.pop(0) if self._events else None
-
-    def answer(self, job: Job, goes_on: bool) -> None:
-        """Let a candidate train on after an epoch, or end it early."""
-        for member in self._members:
-            if member.job == job:
-                self._send(member, (GO_ON, goes_on))
-
-    def stop(self) -> None:
-        """Ask every training to end at its next batch, as unfinished."""
-        if not self._stopping:
-            self._stopping = True
+        if not self._events:
+            return
+        event = self._events.pop(0)
+        if isinstance(event, _Ended):
+            listener.task_ended(event.task, event.fields)
+        else:
+            goes_on = listener.epoch_ended(event.task, event.curve, event.metrics)
             for member in self._members:
-                if member.job is not None:
-                    self._send(member, (STOP,))
+                if member.task == event.task:
+                    self._send(member, (GO_ON, goes_on))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """While entered, all trainings wait at a batch and the device is idle."""
-        asked = [member for member in self._members if member.job is not None]
-        self._paused = True
+        asked = [member for member in self._members if member.task is not None]
         for member in asked:
             member.resting = False
             self._send(member, (PAUSE,))
@@ -158,16 +121,13 @@ class Pool:
                 self._collect(POLL_SECONDS)
             yield
         finally:
-            self._paused = False
             for member in asked:
                 self._send(member, (RESUME,))
-            while self._orphaned and not self._stopping:
-                self.start(self._orphaned.pop())
 
     def close(self, *, kill: bool = False) -> None:
         """End all workers: those at rest by asking, the others by force."""
         for member in self._members:
-            if kill or member.job is not None:
+            if kill or member.task is not None:
                 member.process.kill()
             else:
                 self._send(member, (EXIT,))
@@ -179,33 +139,44 @@ class Pool:
                 member.process.join()
             member.pipe.close()
         self._members.clear()
-        for lock in self.folder.glob(_LOCKS):
-            lock.unlink(missing_ok=True)
+        remove_locks(self._setup.folder)
+
+    def _start(self, task: Task) -> _Member:
+        member = next((member for member in self._members if member.task is None), None)
+        if member is not None and not member.process.is_alive():
+            self._bury(member)
+            member = None
+        if member is None:
+            member = self._spawn()
+        member.task = task
+        try:
+            member.pipe.send((TRAIN, pack(task), learned_by(self._setup)))
+        except OSError:
+            self._bury(member)
+            return self._start(task)
+        return member
+
+    def _stop(self) -> None:
+        """Ask every training to end at its next batch, as unfinished."""
+        if not self._stopping:
+            self._stopping = True
+            for member in self._members:
+                if member.task is not None:
+                    self._send(member, (STOP,))
 
     def _works(self, member: _Member) -> bool:
-        return member in self._members and member.job is not None and not member.resting
+        return member in self._members and member.task is not None and not member.resting
 
     def _spawn(self) -> _Member:
-        context = torch.multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        lock = self.folder / f"worker-{self._started}.lock"
+        process, pipe = start_worker(self._setup, self._started)
         self._started += 1
-        process = context.Process(
-            target=work,
-            args=(theirs, sendable(self.setup), torch.get_num_threads(), lock),
-            name=f"se-nas worker {self._started}",
-            daemon=False,
-        )
-        with _without_interrupts():
-            process.start()
-        theirs.close()
-        member = _Member(process=process, pipe=ours)
+        member = _Member(process=process, pipe=pipe)
         self._members.append(member)
         return member
 
     def _collect(self, seconds: float) -> None:
         """Take in what workers have sent, and notice those that have died."""
-        busy = {member.pipe: member for member in self._members if member.job is not None}
+        busy = {member.pipe: member for member in self._members if member.task is not None}
         handles = [member.process.sentinel for member in busy.values()]
         ready = wait([*busy, *handles], seconds)
         for pipe, member in busy.items():
@@ -214,22 +185,22 @@ class Pool:
 
     def _read(self, member: _Member) -> None:
         try:
-            while member.job is not None and member.pipe.poll():
+            while member.task is not None and member.pipe.poll():
                 self._take(member, member.pipe.recv())
         except (EOFError, OSError):
             pass
         else:
-            if member.process.is_alive() or member.job is None:
+            if member.process.is_alive() or member.task is None:
                 return
         self._replace(member)
 
     def _take(self, member: _Member, message: tuple[Any, ...]) -> None:
         kind, *content = message
-        assert member.job is not None
+        assert member.task is not None
         if kind == PAUSED:
             member.resting = True
         elif kind == EPOCH:
-            self._events.append(EpochEnded(job=member.job, curve=content[0], metrics=content[1]))
+            self._events.append(_EpochEnded(task=member.task, curve=content[0], metrics=content[1]))
         elif kind == DONE:
             self._learn(content[1])
             self._finish(member, content[0])
@@ -237,12 +208,12 @@ class Pool:
             raise RunError(f"a worker could not begin: {content[0]}")
 
     def _finish(self, member: _Member, fields: dict[str, Any]) -> None:
-        assert member.job is not None
-        self._events.append(Trained(job=member.job, fields=fields))
-        member.job = None
+        assert member.task is not None
+        self._events.append(_Ended(task=member.task, fields=fields))
+        member.task = None
 
     def _learn(self, learned: dict[str, Any]) -> None:
-        runtime = self.setup.runtime
+        runtime = self._setup.runtime
         sizes = [size for size in (runtime.micro_batch, learned["micro_batch"]) if size is not None]
         runtime.micro_batch = min(sizes, default=None)
         for name in FALLBACKS:
@@ -252,11 +223,11 @@ class Pool:
 
     def _replace(self, member: _Member) -> None:
         """Bury a worker that died, and give its candidate to a new one."""
-        job = member.job
-        assert job is not None
+        task = member.task
+        assert task is not None
         self._bury(member)
         code = member.process.exitcode
-        self._deaths[job.number] = deaths = self._deaths.get(job.number, 0) + 1
+        self._deaths[task.number] = deaths = self._deaths.get(task.number, 0) + 1
         if self._stopping:
             fields: dict[str, Any] = {"state": "unfinished"}
         elif deaths >= MOST_DEATHS:
@@ -265,14 +236,16 @@ class Pool:
                 "error": f"{deaths} workers died of it, the last with exit code {code}",
             }
         else:
-            self.say(
-                f"the worker of trial {job.number} died (exit code {code}); the trial goes on in a new one"
+            self._say(
+                f"the worker of trial {task.number} died (exit code {code}); the trial goes on in a new one"
             )
             # Epochs that it reported and nobody has read yet have no one to be answered to.
-            self._events = [event for event in self._events if isinstance(event, Trained) or event.job != job]
-            self.start(job)
+            self._events = [
+                event for event in self._events if isinstance(event, _Ended) or event.task != task
+            ]
+            self._start(task)
             return
-        self._events.append(Trained(job=job, fields=fields))
+        self._events.append(_Ended(task=task, fields=fields))
 
     def _bury(self, member: _Member) -> None:
         member.process.join()
@@ -286,35 +259,3 @@ class Pool:
             member.pipe.send(message)
         except OSError:
             return
-
-
-def wait_for_orphans(folder: Path) -> None:
-    """Return when the workers of a search that was killed have ended; they notice it at their next batch.
-
-    Raises:
-        RunError: one of them is still there after two minutes.
-    """
-    for path in folder.glob(_LOCKS):
-        lock = FileLock(path, timeout=ORPHAN_SECONDS)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"a worker of the process that was killed still trains in {folder} ({path.name} is held);"
-                " end it, then go on."
-            ) from None
-        lock.release()
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """A process that is started inside of this never sees Ctrl-C, not even before it can ignore it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

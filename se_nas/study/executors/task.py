@@ -1,4 +1,4 @@
-"""Training of one candidate, in this process or in another one."""
+"""A candidate to train, what all trainings of a run share, and the training of one."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from se_nas.architecture import Architecture
 from se_nas.data import ImageData
 from se_nas.errors import InfeasibleError, SeNasError
+from se_nas.run import FINAL
+from se_nas.study.candidate import build_candidate
 from se_nas.study.config import SearchConfig
-from se_nas.study.plan import Plan, candidate_model
-from se_nas.study.storage import FINAL
 from se_nas.training import Context, Recipe, Runtime, TrainResult, evaluate, load_trainer, make_logger
 
-if TYPE_CHECKING:
-    from se_nas.run import RunFolder
-
-LOGS = "logs"
 CORRECT = "correct"
 """Key of what a training says of each validation image; it has a file of its own and is no field of a row."""
 _MEASURED = ("accuracy", "top5", "loss", "train_loss", "ece")
@@ -30,7 +26,7 @@ Curve = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Task:
     """One candidate to train with one seed; ``number`` is its trial's."""
 
     number: int
@@ -58,6 +54,7 @@ class Setup:
         data: the images.
         recipe: training settings.
         runtime: device, precision and memory format; learns what fits in memory and what can be compiled.
+        folder: of the run, for what belongs to this machine's workers.
         checkpoints: folder of states and weights.
         logs: folder of the logger.
     """
@@ -66,19 +63,9 @@ class Setup:
     data: ImageData
     recipe: Recipe
     runtime: Runtime
+    folder: Path
     checkpoints: Path
     logs: Path
-
-    @classmethod
-    def of(cls, plan: Plan, folder: RunFolder) -> Setup:
-        return cls(
-            config=plan.config,
-            data=plan.data,
-            recipe=plan.recipe,
-            runtime=plan.runtime,
-            checkpoints=folder.checkpoints,
-            logs=folder.path / LOGS,
-        )
 
 
 class CandidateTrainer:
@@ -91,7 +78,7 @@ class CandidateTrainer:
         self._loggers = () if log is None else (make_logger(log, setup.logs),)
 
     def train(
-        self, job: Job, on_epoch: Callable[[Curve, dict[str, Any]], bool], stop: Callable[[], bool]
+        self, task: Task, on_epoch: Callable[[Curve, dict[str, Any]], bool], stop: Callable[[], bool]
     ) -> dict[str, Any]:
         """Fields of the candidate's row, and ``CORRECT`` where it is known.
 
@@ -100,8 +87,8 @@ class CandidateTrainer:
         machine is "infeasible", one that raises is "failed" with its error.
 
         Args:
-            job: the candidate.
-            on_epoch: told the curve so far and the epoch's metrics; False ends the training early.
+            task: the candidate.
+            on_epoch: gets the curve so far and the epoch's metrics; False ends the training early.
             stop: polled between batches; True ends the training as unfinished.
         """
         setup = self._setup
@@ -114,26 +101,32 @@ class CandidateTrainer:
             data=setup.data,
             recipe=setup.recipe,
             runtime=setup.runtime,
-            seed=job.seed,
+            seed=task.seed,
             checkpoint_dir=setup.checkpoints,
-            name=job.architecture.key,
+            name=task.architecture.key,
             on_epoch=report,
             stop=stop,
             loggers=self._loggers,
         )
         try:
-            fields = self._trained(job, context)
+            fields = self._trained(task, context)
         except Exception as error:
             fields = failure(error)
         return {**fields, "seconds": round(context.seconds, 3)}
 
-    def _trained(self, job: Job, context: Context) -> dict[str, Any]:
-        model = candidate_model(self._setup.config, job.architecture, context.data, job.seed)
+    def _trained(self, task: Task, context: Context) -> dict[str, Any]:
+        model = build_candidate(
+            task.architecture,
+            self._setup.config,
+            self._setup.recipe,
+            num_classes=context.data.num_classes,
+            seed=task.seed,
+        )
         result = self._train(model, context)
         fields = _fields(result)
         if result.state == "complete" and result.correct is not None:
             fields[CORRECT] = result.correct
-        if job.phase == FINAL and result.state == "complete" and context.data.test is not None:
+        if task.phase == FINAL and result.state == "complete" and context.data.test is not None:
             fields["test_accuracy"] = evaluate(model, context, "test").accuracy
         return fields
 

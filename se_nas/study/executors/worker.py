@@ -1,4 +1,4 @@
-"""The process that trains candidates for a search: takes jobs from a pipe, and reports every epoch.
+"""The process that trains candidates for a search: takes tasks from a pipe, and reports every epoch.
 
 It writes checkpoints and nothing else of the run: the study belongs to the process that started it. Where that
 one has gone, the training is stopped at the next batch, with its checkpoint.
@@ -18,8 +18,8 @@ from filelock import FileLock
 
 from se_nas.architecture import Architecture
 from se_nas.data import ImageData
-from se_nas.study.executors.task import CandidateTrainer, Curve, Job, Setup, failure
-from se_nas.study.plan import load_images
+from se_nas.study.executors.task import CandidateTrainer, Curve, Setup, Task, failure
+from se_nas.study.images import load_images
 from se_nas.training import FALLBACKS, Runtime
 
 # Messages to a worker are tuples that begin with one of these, and so are its answers.
@@ -27,19 +27,19 @@ TRAIN, GO_ON, PAUSE, RESUME, STOP, EXIT = "train", "go on", "pause", "resume", "
 EPOCH, PAUSED, DONE, BROKEN = "epoch", "paused", "done", "broken"
 
 
-def pack(job: Job) -> dict[str, Any]:
-    """A job as plain values."""
+def pack(task: Task) -> dict[str, Any]:
+    """A task as plain values."""
     return {
-        "number": job.number,
-        "architecture": job.architecture.to_dict(),
-        "seed": job.seed,
-        "phase": job.phase,
+        "number": task.number,
+        "architecture": task.architecture.to_dict(),
+        "seed": task.seed,
+        "phase": task.phase,
     }
 
 
-def unpack(values: Mapping[str, Any]) -> Job:
+def unpack(values: Mapping[str, Any]) -> Task:
     """Inverse of ``pack``."""
-    return Job(**{**values, "architecture": Architecture.from_dict(values["architecture"])})
+    return Task(**{**values, "architecture": Architecture.from_dict(values["architecture"])})
 
 
 def work(pipe: Connection, values: Mapping[str, Any], threads: int, lock: Path) -> None:

@@ -9,8 +9,13 @@ from typing import Any
 import numpy as np
 
 from se_nas.pareto import Finalist, SeedModel, choose_finalists, next_training
+from se_nas.run import FINAL, SEARCH
+from se_nas.study.clock import Clock
+from se_nas.study.executors import Task
+from se_nas.study.interrupts import Interrupts
+from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan
-from se_nas.study.storage import COLUMNS, FINAL, SEARCH
+from se_nas.study.storage import COLUMNS, StudyStore
 
 Row = Mapping[str, Any]
 MIN_SEEDS = 2
@@ -160,3 +165,31 @@ class Finals:
         """Where too little was read twice: the deviation that the number of validation images alone gives."""
         share = float(np.mean([value for own in readings for value in own.values()])) / 100
         return 100 * math.sqrt(max(share * (1 - share), 1e-4) / max(len(self._plan.data.val), 1))
+
+
+def train_finalists(
+    finals: Finals, plan: Plan, store: StudyStore, trainings: Trainings, clock: Clock, interrupts: Interrupts
+) -> dict[str, Any]:
+    """Train the finalists until all is decided, or the time is up; returns ``finals.report``."""
+    cut = None
+    while cut is None:
+        trainings.make_room()
+        if interrupts.requested:
+            cut = BY_USER
+        elif trainings.should_stop() or trainings.expected_seconds() > clock.left:
+            cut = TOO_LATE
+        else:
+            chosen = finals.next(store.rows(), trainings.time_left(), trainings.expected_seconds())
+            if chosen is not None:
+                _train(chosen[0], chosen[1], plan, store, trainings)
+            elif not trainings.wait_for_one():
+                break
+    trainings.drain()
+    return finals.report(cut)
+
+
+def _train(row: Row, seed: int, plan: Plan, store: StudyStore, trainings: Trainings) -> None:
+    architecture = plan.space.build(row["position"], row["widths"])
+    number = store.begin(row["params"] or None, plan.space.choices, architecture, phase=FINAL, seed=seed)
+    task = Task(number=number, architecture=architecture, seed=seed, phase=FINAL)
+    trainings.begin(task, row["baseline"])

@@ -19,9 +19,8 @@ import se_nas
 from se_nas.errors import ConfigError, RunError
 from se_nas.run import ROW_FIELDS, RunFolder
 from se_nas.study import resume, search
-from se_nas.study.executors import process_pool as pool_module
-from se_nas.study.executors.process_pool import Pool, wait_for_orphans
-from se_nas.study.executors.task import Job, Setup
+from se_nas.study.executors import ProcessPool, Task, _processes
+from se_nas.study.executors._processes import wait_for_orphans
 from se_nas.study.executors.worker import received, sendable
 from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
@@ -161,28 +160,43 @@ def pool(small, tmp_path, monkeypatch):
     def make(trainer, size=2):
         plan = resolve(small(trials=4, trainer=f"trainers_of_the_test:{trainer}"))
         said = []
-        pools.append(Pool(Setup.of(plan, RunFolder(tmp_path)), size, tmp_path, said.append))
-        job = Job(number=0, architecture=plan.plain, seed=0, phase="search")
-        return pools[-1], job, said
+        pools.append(ProcessPool(plan.setup(RunFolder(tmp_path)), size, said.append))
+        task = Task(number=0, architecture=plan.plain, seed=0, phase="search")
+        return pools[-1], task, said
 
     yield make
     for made in pools:
         made.close(kill=True)
 
 
-def event(pool, seconds=60):
+class Listener:
+    """Lets every training go on until ``stop``, and keeps how each ended."""
+
+    def __init__(self):
+        self.stop, self.ended = False, []
+
+    def epoch_ended(self, task, curve, metrics):
+        return True
+
+    def task_ended(self, task, fields):
+        self.ended.append((task, fields))
+
+    def should_stop(self):
+        return self.stop
+
+
+def drain(pool, listener, seconds=60):
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = pool.next_event()
-        if found is not None:
-            return found
-    raise TimeoutError
+    while pool.tasks:
+        assert time.monotonic() < end
+        pool.wait(listener)
 
 
 def test_nothing_is_trained_while_something_is_measured(pool, tmp_path):
-    workers, job, _ = pool("stamps", size=1)
-    workers.start(job)
-    assert not workers.has_room
+    workers, task, _ = pool("stamps", size=1)
+    listener = Listener()
+    workers.submit(task, listener)
+    assert workers.tasks == [task]
     stamps = tmp_path / "stamps"
     while not stamps.exists():
         time.sleep(0.05)
@@ -191,9 +205,10 @@ def test_nothing_is_trained_while_something_is_measured(pool, tmp_path):
         time.sleep(0.3)
         after = time.monotonic()
     time.sleep(0.3)
-    workers.stop()
-    ended = event(workers)
-    assert (ended.job, ended.fields["state"]) == (job, "unfinished")
+    listener.stop = True
+    drain(workers, listener)
+    [(ended, fields)] = listener.ended
+    assert (ended, fields["state"]) == (task, "unfinished")
     found = np.array([line.split() for line in stamps.read_text().splitlines()], dtype=float)
     at, own = found.T
     assert at[0] < before
@@ -201,20 +216,22 @@ def test_nothing_is_trained_while_something_is_measured(pool, tmp_path):
     assert not [stamp for stamp in at if before < stamp < after]
     last, first = np.flatnonzero(at < before)[-1], np.flatnonzero(at > after)[0]
     assert 0 < own[first] - own[last] < 0.1
-    assert own[-1] <= ended.fields["seconds"] < at[-1] - at[0] - (after - before) + own[0] + 0.1
+    assert own[-1] <= fields["seconds"] < at[-1] - at[0] - (after - before) + own[0] + 0.1
 
 
 @pytest.mark.slow
 def test_a_candidate_that_kills_every_worker_is_given_up(pool):
-    workers, job, said = pool("dies")
-    workers.start(job)
-    ended = event(workers)
-    assert ended.fields == {
+    workers, task, said = pool("dies")
+    listener = Listener()
+    workers.submit(task, listener)
+    drain(workers, listener)
+    [(_, fields)] = listener.ended
+    assert fields == {
         "state": "failed",
         "error": "3 workers died of it, the last with exit code 3",
     }
     assert len(said) == 2
-    assert workers.has_room
+    assert workers.tasks == []
 
 
 @pytest.mark.gpu
@@ -236,7 +253,7 @@ def test_images_on_disk_are_opened_anew_by_a_worker(small, tmp_path):
             Image.fromarray(pixels).save(tmp_path / "data" / f"class{label}" / f"{index}.png")
     plan = resolve(small(data=str(tmp_path / "data"), input_size=160, trials=1))
     assert not plan.data.in_memory
-    setup = Setup.of(plan, RunFolder(tmp_path))
+    setup = plan.setup(RunFolder(tmp_path))
     sent = pickle.loads(pickle.dumps(sendable(setup)))
     again = received(sent)
     assert again.data.fingerprint == setup.data.fingerprint
@@ -250,7 +267,7 @@ def test_a_run_waits_for_workers_of_a_killed_process(tmp_path, monkeypatch):
     path = tmp_path / "worker-0.lock"
     lock = FileLock(path)
     lock.acquire()
-    monkeypatch.setattr(pool_module, "ORPHAN_SECONDS", 0.1)
+    monkeypatch.setattr(_processes, "ORPHAN_SECONDS", 0.1)
     with pytest.raises(RunError, match=r"still trains in .*worker-0.lock is held"):
         wait_for_orphans(tmp_path)
     lock.release()

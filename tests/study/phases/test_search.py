@@ -1,94 +1,120 @@
-"""What the loop of a search expects a candidate to take, by a clock that the test turns."""
+"""The loop of a search with a fake executor: what is trained when, and what comes of a death, a stop, an interrupt."""
 
 from types import SimpleNamespace
 
 import pytest
+from fake_executor import DIES, FakeExecutor
+from small_cases import SEARCH as SMALL
 
+from se_nas.run import RunFolder
 from se_nas.study.clock import Clock
-from se_nas.study.executors.task import Job
-from se_nas.study.phases import search as module
-from se_nas.study.phases.search import Worker
+from se_nas.study.config import SearchConfig
+from se_nas.study.phases.search import Search
+from se_nas.study.phases.trainings import Trainings
+from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
+from se_nas.study.stopping import Stopping
+from se_nas.study.storage import StudyStore
+from se_nas.study.suggestions import Suggestions
 
 
-class Store:
-    """Takes everything; its rows are those of an earlier process."""
+class Loop:
+    """A search of test_resnet, whose trainings are played."""
 
-    def __init__(self, rows):
-        self._rows = rows
+    def __init__(self, path, play, capacity=2, **changes):
+        given = {"objectives": "accuracy,params", "sampler": "random", "epochs": 2, "runs": str(path.parent)}
+        config = SearchConfig(**{**SMALL, **given, **changes})
+        self.plan = resolve(config)
+        folder = RunFolder.create(path, {}, {})
+        self.store = StudyStore.create(folder, config.objectives)
+        self.stopping = Stopping(config.early_stopping, 2, config.objectives, self.store, config.seed)
+        self.interrupts = SimpleNamespace(requested=False)
+        self.executor = FakeExecutor(play, capacity)
+        self._go_on(config)
 
-    def rows(self):
-        return self._rows
+    def _go_on(self, config):
+        clock = Clock(None)
+        self.trainings = Trainings(
+            self.plan,
+            self.store,
+            self.executor,
+            self.stopping,
+            Progress(),
+            clock,
+            lambda: self.interrupts.requested,
+        )
+        suggestions = Suggestions(self.plan, self.store)
+        self.search = Search(self.plan, self.store, suggestions, self.trainings, clock, self.interrupts)
 
-    def finish(self, number, values, *, stopped=False, **fields):
-        pass
-
-    def write_table(self):
-        pass
-
-
-class Evaluator:
-    """A training of 10 s, before which the candidate waits or is measured."""
-
-    def __init__(self, clock):
-        self.clock, self.waits, self.state = clock, 0.0, "complete"
-
-    def evaluate(self, job):
-        self.clock.now += self.waits + 10.0
-        return {"state": self.state, "seconds": 10.0, "accuracy": 50.0}
+    def states(self):
+        return [row["state"] for row in self.store.rows()]
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    return clock
+def loop(tmp_path):
+    return lambda play, **changes: Loop(tmp_path / "run", play, **changes)
 
 
-@pytest.fixture
-def worker(clock):
-    def make(rows=()):
-        plan = SimpleNamespace(config=SimpleNamespace(objectives=("accuracy",)))
-        timer = Clock(1000.0, monotonic=lambda: clock.now)
-        made = Worker(plan, None, Store(list(rows)), Progress(), timer, None)
-        made._evaluator = Evaluator(clock)
-        return made
-
-    return make
-
-
-def job(number):
-    architecture = SimpleNamespace(key=str(number), describe=lambda: "network")
-    return Job(number=number, architecture=architecture, seed=0, phase="search")
+def test_two_in_flight_one_dies_and_the_rest_is_evaluated(loop):
+    found = loop(lambda task: [50.0, DIES] if task.number == 1 else [50.0, 60.0 + task.number], trials=5)
+    assert found.search.run() == "all 5 candidates have been evaluated"
+    assert found.executor.most == 2
+    assert found.states() == ["complete", "failed", "complete", "complete", "complete"]
+    rows = found.store.rows()
+    assert [row["accuracy"] for row in rows] == [60.0, None, 62.0, 63.0, 64.0]
+    assert rows[1]["error"] == "it died"
+    assert all(row["num_params"] > 0 for row in rows)
+    # What the sampler is given: values for what was evaluated, a failure for what died.
+    assert [trial.state.name for trial in found.store.study.trials] == ["COMPLETE", "FAIL", *["COMPLETE"] * 3]
 
 
-def test_plans_with_what_a_candidate_lasts_not_with_its_own_seconds(worker):
-    search = worker(rows=[{"seconds": 12.0, "state": "complete"}, {"seconds": 1.0, "state": "failed"}])
-    assert search._expected() == 12.0
-    search._evaluator.waits = 30.0
-    search._train(job(1))
-    assert search._expected() == 40.0
-    search._evaluator.state = "stopped"
-    search._evaluator.waits = 0.0
-    search._train(job(2))
-    assert search._expected() == 40.0
+def test_a_hopeless_candidate_is_stopped_early_and_gives_its_place_to_the_next(loop):
+    def play(task):
+        return [5.0, 10.0] if task.number >= 10 else [50.0 + task.number / 10, 60.0 + task.number / 10]
+
+    found = loop(play, trials=18, early_stopping="curves")
+    found.search.run()
+    stopped = [row for row in found.store.rows() if row["state"] == "stopped"]
+    assert stopped
+    assert all(row["number"] >= 10 and len(row["curve"]) == 1 for row in stopped)
+    assert {found.store.study.trials[row["number"]].state.name for row in stopped} == {"PRUNED"}
+    assert found.states().count("complete") == 18 - len(stopped)
 
 
-def test_one_that_began_in_an_earlier_process_lasted_at_least_its_own_seconds(worker, clock):
-    search = worker()
-    search._evaluator.evaluate = lambda job: {"state": "complete", "seconds": 50.0, "accuracy": 50.0}
-    search._train(job(1))
-    assert search._expected() == 50.0
+def test_an_interrupt_ends_what_is_in_flight_as_unfinished_and_a_resume_takes_it_up(loop):
+    found = loop(lambda task: [50.0, 60.0], trials=6)
+
+    def play(task):
+        found.interrupts.requested |= task.number == 3
+        return [50.0, 60.0]
+
+    found.executor.play = play
+    assert found.search.run() == "stopped by the user"
+    assert found.executor.tasks == []
+    assert set(found.states()[-2:]) == {"unfinished"} or found.states()[-1] == "unfinished"
+    before = found.store.rows()
+    unfinished = [row["number"] for row in before if row["state"] == "unfinished"]
+    assert unfinished
+
+    found.interrupts.requested = False
+    found.executor.play = lambda task: [50.0, 60.0]
+    found._go_on(found.plan.config)
+    found.search.take_up()
+    assert found.search.run() == "all 6 candidates have been evaluated"
+    after = found.store.rows()
+    assert [row["state"] for row in after] == ["complete"] * 6
+    # The same trials, with the same architectures and seeds.
+    assert [(row["key"], row["seed"]) for row in after][: len(before)] == [
+        (row["key"], row["seed"]) for row in before
+    ]
 
 
-def test_time_for_more_trainings_is_what_those_under_way_leave(worker, clock):
-    search = worker()
-    search._train(job(1))
-    search.slots = 3
-    search._start(job(2))
-    clock.now += 4.0
-    search._start(job(3))
-    # 986 s are left on each of three places; of 10 s each, the two under way still need 6 and 10.
-    assert search._training_time_left() == 3 * 986.0 - 16.0
-    clock.now += 100.0
-    assert search._training_time_left() == 3 * 886.0
+def test_three_failures_in_a_row_end_the_search(loop):
+    from se_nas.errors import RunError
+
+    found = loop(lambda task: [DIES], trials=9, capacity=1)
+    with pytest.raises(
+        RunError, match=r"3 candidates in a row failed, the last with: it died\n.*se-nas resume"
+    ):
+        found.search.run()
+    assert found.states() == ["failed"] * 3

@@ -1,0 +1,51 @@
+"""The network of a candidate, built one way for search, schedule and retraining."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from se_nas.model import build_model
+from se_nas.training import Recipe, initial_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from se_nas.architecture import Architecture
+    from se_nas.study.config import SearchConfig
+
+
+def build_candidate(
+    architecture: Architecture,
+    config: SearchConfig,
+    recipe: Recipe,
+    *,
+    num_classes: int,
+    seed: int,
+    weights: bool = True,
+) -> nn.Module:
+    """The network that is trained: its first weights come from the seed or from the configuration's weights.
+
+    The plain layers start equal for all candidates of a seed, because SE is inserted after them.
+
+    Args:
+        architecture: what to build.
+        config: says where first weights come from, and how inserted blocks start.
+        recipe: its ``drop_path`` is the network's rate of stochastic depth.
+        num_classes: width of the classifier.
+        seed: of the first weights.
+        weights: whether the configuration's weights are loaded, if it names any.
+
+    Raises:
+        BackboneError: timm refuses a keyword, such as a drop path rate for a network without residual branches.
+        CheckpointError: the weights cannot be read or do not fit.
+    """
+    rate = {"drop_path_rate": recipe.drop_path} if recipe.drop_path else {}
+    with initial_weights(seed):
+        return build_model(
+            architecture,
+            pretrained=config.pretrained and weights,
+            init=config.init,
+            num_classes=num_classes,
+            checkpoint=config.checkpoint if weights else None,
+            **rate,
+        )

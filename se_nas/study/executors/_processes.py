@@ -1,0 +1,80 @@
+"""Worker processes: how they are started, and how those of a search that was killed are waited for."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+import torch.multiprocessing
+from filelock import FileLock, Timeout
+
+from se_nas.errors import RunError
+from se_nas.study.executors.task import Setup
+from se_nas.study.executors.worker import sendable, work
+
+ORPHAN_SECONDS = 120
+_LOCKS = "worker-*.lock"
+
+
+def start_worker(setup: Setup, number: int) -> tuple[BaseProcess, Connection]:
+    """A process that trains for ``setup``, and our end of the pipe to it."""
+    context = torch.multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=work,
+        args=(
+            theirs,
+            sendable(setup),
+            torch.get_num_threads(),
+            setup.folder / _LOCKS.replace("*", str(number)),
+        ),
+        name=f"se-nas worker {number + 1}",
+        daemon=False,
+    )
+    with _without_interrupts():
+        process.start()
+    theirs.close()
+    return process, ours
+
+
+def remove_locks(folder: Path) -> None:
+    """Delete the files that say which workers live, once none does."""
+    for lock in folder.glob(_LOCKS):
+        lock.unlink(missing_ok=True)
+
+
+def wait_for_orphans(folder: Path) -> None:
+    """Return when the workers of a search that was killed have ended; they notice it at their next batch.
+
+    Raises:
+        RunError: one of them is still there after two minutes.
+    """
+    for path in folder.glob(_LOCKS):
+        lock = FileLock(path, timeout=ORPHAN_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"a worker of the process that was killed still trains in {folder} ({path.name} is held);"
+                " end it, then go on."
+            ) from None
+        lock.release()
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process that is started inside of this never sees Ctrl-C, not even before it can ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

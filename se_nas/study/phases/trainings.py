@@ -1,0 +1,213 @@
+"""The trainings of a run, from the moment a candidate is chosen until its row is complete; both phases use them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from se_nas.errors import RunError
+from se_nas.run import FINAL, SEARCH
+from se_nas.study.clock import Clock
+from se_nas.study.executors import Executor, Task, failure
+from se_nas.study.executors.task import CORRECT, Curve
+from se_nas.study.plan import Plan
+from se_nas.study.progress import Progress
+from se_nas.study.stopping import Stopping
+from se_nas.study.storage import COLUMNS, StudyStore, now
+from se_nas.training import FALLBACKS
+
+STOPPED = "stopped"
+MAX_FAILURES = 3
+"""Candidates in a row that may fail before the run gives up: then the fault is not theirs."""
+
+
+class Trainings:
+    """Costs candidates, has an executor train them, and keeps the study and whoever watches up to date.
+
+    A ``Listener`` of the executor.
+
+    Args:
+        plan: the resolved search.
+        store: where rows go.
+        executor: trains.
+        stopping: the rule that ends hopeless candidates of the search early. It learns from further readings
+            of a network too, but these run to their end, as finalists do.
+        progress: is notified of every event.
+        clock: time spent and left.
+        interrupted: whether the run is to end at the next batch.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: StudyStore,
+        executor: Executor,
+        stopping: Stopping,
+        progress: Progress,
+        clock: Clock,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self._plan, self._store, self._executor, self._stopping = plan, store, executor, stopping
+        self._progress, self._clock, self._interrupted = progress, clock, interrupted
+        self._runtime = replace(plan.runtime)
+        self._costs: dict[int, dict[str, Any]] = {}
+        self._began: dict[int, float] = {}
+        self._lasted: list[float] = []
+        self._failures = 0
+
+    def begin(self, task: Task, baseline: str | None) -> None:
+        """Record what a trial is, and train it."""
+        architecture = task.architecture
+        self._store.record(
+            task.number,
+            key=architecture.key,
+            description=architecture.describe(),
+            baseline=baseline,
+            position=architecture.position,
+            widths=list(architecture.widths),
+            gate=architecture.gate,
+            act=architecture.act,
+            bias=architecture.bias,
+            seed=task.seed,
+            phase=task.phase,
+            epochs_planned=self._plan.recipe.epochs,
+            state="running",
+            started=now(),
+        )
+        self.go_on(task)
+
+    def go_on(self, task: Task) -> None:
+        """Train a trial that has been recorded, from its last checkpoint if it has one."""
+        self.make_room()
+        self._began[task.number] = time.monotonic()
+        self._progress.trial_started({**task.row, "seed": task.seed})
+        try:
+            costs = self._costs_of(task)
+            self._store.record(task.number, **costs)
+        except Exception as error:
+            # One candidate must not end a search of hours; the error is kept and many in a row stop the run.
+            self._conclude(task, failure(error))
+            return
+        if self.should_stop():
+            self._conclude(task, {**costs, "state": "unfinished"})
+            return
+        self._costs[task.number] = costs
+        self._store.record(task.number, **self._executor.submit(task, self))
+
+    def make_room(self) -> None:
+        """Return when another candidate can be trained."""
+        while len(self._executor.tasks) >= self._executor.capacity:
+            self._executor.wait(self)
+
+    def wait_for_one(self) -> bool:
+        """Return when one more training has ended; False if there is none to wait for."""
+        before = len(self._executor.tasks)
+        while before and len(self._executor.tasks) == before:
+            self._executor.wait(self)
+        return before > 0
+
+    def drain(self) -> None:
+        """Return when nothing is in training."""
+        while self._executor.tasks:
+            self._executor.wait(self)
+
+    def searching(self) -> int:
+        """Candidates of the search that are in training."""
+        return sum(task.phase == SEARCH for task in self._executor.tasks)
+
+    def expected_seconds(self) -> float:
+        """Expected wall time per candidate, including cost measurement and waiting; 0 before one has ended.
+
+        Before one has ended in this process, the training time of those that ended in an earlier one.
+        """
+        seconds = self._lasted or [
+            row["seconds"] for row in self._store.rows() if row["seconds"] and row["state"] == "complete"
+        ]
+        return float(np.median(seconds)) if seconds else 0.0
+
+    def time_left(self) -> float:
+        """Seconds of training that the budget still has room for, over all places together."""
+        moment, expected = time.monotonic(), self.expected_seconds()
+        under_way = sum(max(0.0, expected - (moment - began)) for began in self._began.values())
+        return max(0.0, self._executor.capacity * self._clock.left - under_way)
+
+    def should_stop(self) -> bool:
+        return self._interrupted()
+
+    def epoch_ended(self, task: Task, curve: Curve, metrics: Mapping[str, Any]) -> bool:
+        self._store.record(task.number, curve=curve, epochs=len(curve))
+        self._store.spend(self._clock.spent)
+        self._progress.epoch(task.row, metrics)
+        # A repeat exists to average out noise; stopping unlucky repeats early would bias the mean upwards.
+        if task.phase == FINAL or task.seed != self._plan.config.seed:
+            return True
+        return self._stopping.goes_on(task.number, task.architecture, self._costs[task.number], curve)
+
+    def task_ended(self, task: Task, fields: dict[str, Any]) -> None:
+        costs = self._costs.pop(task.number)
+        self._say_fallbacks(task)
+        correct = fields.pop(CORRECT, None)
+        if correct is not None:
+            self._store.folder.write_correct(task.number, correct)
+        known = {**costs, **fields}
+        if task.phase == SEARCH and fields["state"] == "complete":
+            self._stopping.finished(task.number, task.architecture, known)
+        if task.phase == SEARCH and fields["state"] == STOPPED:
+            expected = self._stopping.expectation(task.number, task.architecture, known)
+            self._store.record(task.number, **expected)
+        self._conclude(task, known)
+
+    def _costs_of(self, task: Task) -> dict[str, Any]:
+        """Fields of all costs; finalists are measured, not predicted."""
+        fields: dict[str, Any] = {}
+        for axis in self._plan.axes.values():
+            fields |= axis.fields(task.architecture, measure=task.phase == FINAL)
+        return fields
+
+    def _conclude(self, task: Task, fields: dict[str, Any]) -> None:
+        """Store what came of a candidate, and notify the sampler and whoever watches."""
+        lasted = time.monotonic() - self._began.pop(task.number)
+        if fields["state"] == "complete":
+            # One that was begun in an earlier process has lasted longer than this one knows.
+            self._lasted.append(max(lasted, fields["seconds"]))
+        if fields["state"] == "unfinished":
+            self._store.record(task.number, **fields)
+        else:
+            stopped = fields["state"] == STOPPED
+            self._store.finish(task.number, self._values(fields), stopped=stopped, **fields)
+        self._store.write_table()
+        self._progress.trial_finished({**task.row, "seed": task.seed, **fields}, self._store)
+        self._count_failures(fields)
+
+    def _values(self, fields: Mapping[str, Any]) -> list[float] | None:
+        if fields["state"] == STOPPED:
+            return None
+        values = [fields.get(COLUMNS[name]) for name in self._plan.config.objectives]
+        if any(value is None or not math.isfinite(value) for value in values):
+            return None
+        return [float(value) for value in values if value is not None]
+
+    def _count_failures(self, fields: Mapping[str, Any]) -> None:
+        self._failures = self._failures + 1 if fields["state"] in ("failed", "infeasible") else 0
+        if self._failures >= MAX_FAILURES:
+            raise RunError(
+                f"{MAX_FAILURES} candidates in a row failed, the last with: {fields.get('error')}\n"
+                f"Once the cause is fixed, go on with:  se-nas resume {self._store.folder.path}"
+            )
+
+    def _say_fallbacks(self, task: Task) -> None:
+        """Say what the runtime has given up since the last training ended."""
+        runtime = self._plan.runtime
+        for name, words in FALLBACKS.items():
+            if getattr(self._runtime, name) and not getattr(runtime, name):
+                reason = getattr(runtime, f"{name}_error")
+                self._progress.message(
+                    f"{words} failed for {task.architecture.describe()} ({reason}); it and later candidates"
+                    " are trained without"
+                )
+        self._runtime = replace(runtime)
