@@ -37,14 +37,15 @@ from torch import nn
 from se_nas.data import ImageData, load_data
 from se_nas.device import device_name
 from se_nas.study import SearchConfig
-from se_nas.study.evaluate import Evaluator
-from se_nas.study.executors import task as jobs
-from se_nas.study.phases.search import Worker
-from se_nas.study.plan import candidate_model, resolve
+from se_nas.study.candidate import build_candidate
+from se_nas.study.executors import task as tasks
+from se_nas.study.phases.search import Search
+from se_nas.study.phases.trainings import Trainings
+from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
 from se_nas.study.session import start
 from se_nas.study.storage import StudyStore
-from se_nas.study.suggestions import Proposals
+from se_nas.study.suggestions import Suggestions
 from se_nas.training import (
     Context,
     Recipe,
@@ -284,7 +285,7 @@ def around(backbone: str, seconds: float, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         plan = resolve(SearchConfig(**config, epochs=1, trials=1, runs=folder))
         arch = plan.baselines["all_se_16"]
-        model = candidate_model(plan.config, arch, plan.data, 0)
+        model = build_candidate(arch, plan.config, plan.recipe, num_classes=plan.data.num_classes, seed=0)
         context = Context(data=plan.data, recipe=plan.recipe, runtime=plan.runtime)
         epochs = max(1, round(seconds / measure_step_time(model, context).epoch))
         plan = replace(plan, recipe=plan.recipe.with_(epochs=epochs), baselines={"all_se_16": arch})
@@ -293,14 +294,14 @@ def around(backbone: str, seconds: float, name: str) -> None:
         watch(loop._Training, "_save", "checkpoints, copied")
         watch(loop, "save_weights", "weights")
         watch(loop._Training, "_prepare", "optimiser")
-        watch(jobs, "candidate_model", "building")
-        watch(Evaluator, "costs", "costs")
+        watch(tasks, "build_candidate", "building")
+        watch(Trainings, "_costs_of", "costs")
         watch(StudyStore, "record", "study")
         watch(StudyStore, "write_table", "study")
         watch(StudyStore, "tell", "study")
         watch(StudyStore, "spend", "study")
-        watch(Proposals, "next", "proposal")
-        watch(Worker, "_search", "whole")
+        watch(Suggestions, "next", "proposal")
+        watch(Search, "run", "whole")
         start(plan, Progress())
     whole = totals.pop("whole")
     rest = whole - sum(totals.values())
