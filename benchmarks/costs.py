@@ -2,7 +2,7 @@
 
     python benchmarks/costs.py [rates] [equality] [coverage] [table] [--backbone resnet18] [--side 160] [--seconds 60]
 
-Parts that time (coverage, table) want the machine for themselves.
+The parts that measure time (coverage, table) need the machine to themselves.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SIZE = (3, 224, 224)
 
 
 def rates(options: argparse.Namespace) -> None:
-    """Architectures a second, against fvcore on the built model."""
+    """Architectures per second, compared with fvcore on the built model."""
     generator = np.random.default_rng(0)
     print(
-        f"{'backbone':22} {'sites':>5} {'fvcore':>12} {'measure_cost':>14} {'vectorised':>14}  architectures a second"
+        f"{'backbone':22} {'sites':>5} {'fvcore':>12} {'measure_cost':>14} {'vectorised':>14}  architectures per second"
     )
     for backbone in ("resnet18", "resnet50", "efficientnet_b0", "densenet121"):
         arch = Architecture.uniform(backbone, reduction=16, native="resize")
@@ -43,7 +43,7 @@ def rates(options: argparse.Namespace) -> None:
 
 
 def equality(options: argparse.Namespace) -> None:
-    """The closed form against fvcore, as integers, for random architectures of the smallest net of each family."""
+    """Compares the closed form with fvcore, as integers, on random architectures of each family's smallest network."""
     generator = np.random.default_rng(0)
     equal, total, families = 0, 0, {}
     for name in timm.list_models():
@@ -61,7 +61,7 @@ def equality(options: argparse.Namespace) -> None:
 
 
 def _compare(name: str, generator: np.random.Generator) -> str | None:
-    """Empty if equal, what differs if not, None for a network without sites or too large."""
+    """An empty string if equal, what differs if not, None if the network has no sites or is too large."""
     from se_nas.errors import SeNasError
 
     try:
@@ -86,7 +86,7 @@ def _random_width(site, generator: np.random.Generator) -> int:
 
 
 def coverage(options: argparse.Namespace) -> None:
-    """A/A runs: how often the interval of the ratio holds 1, and how wide it is."""
+    """A/A runs: how often the interval of the ratio contains 1, and how wide it is."""
     meter = LatencyMeter(Architecture.plain(options.backbone), _settings(options))
     held, widths, pairs, ratios = [], [], [], []
     end = time.monotonic() + options.seconds
@@ -98,7 +98,7 @@ def coverage(options: argparse.Namespace) -> None:
         ratios.append(measured.ratio)
     print(
         f"{options.backbone} at {options.side} pixels, {measured.baseline_ms:.2f} ms: {np.mean(held):.1%} of"
-        f" {len(held)} A/A intervals hold 1; median width {np.median(widths):.2%}, {np.median(pairs):.0f} pairs;"
+        f" {len(held)} A/A intervals contain 1; median width {np.median(widths):.2%}, {np.median(pairs):.0f} pairs;"
         f" ratios {np.mean(ratios):.4f} on average, scattering by {np.std(ratios):.2%}"
     )
 
@@ -118,7 +118,7 @@ def table(options: argparse.Namespace) -> None:
     predicted = (
         _rate(lambda: fitted.predict(np.tile(fitted.plain, (100_000, 1)), even_if_failed=True), 1) * 100_000
     )
-    print(f"measured in {time.monotonic() - start:.0f} s; predicts {predicted:,.0f} architectures a second")
+    print(f"measured in {time.monotonic() - start:.0f} s; predicts {predicted:,.0f} architectures per second")
 
 
 def _settings(options: argparse.Namespace) -> LatencySettings:
@@ -136,16 +136,16 @@ def _rate(call: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
-    """Run the parts that are named, all without a name."""
+    """Runs the parts that are named, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS])
     parser.add_argument(
-        "--all", action="store_true", help="equality: every network of timm, not one a family"
+        "--all", action="store_true", help="equality: every network of timm, not one per family"
     )
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--side", type=int, default=160)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--width", type=float, default=0.02, help="coverage: wanted width of the interval")
+    parser.add_argument("--width", type=float, default=0.02, help="coverage: desired width of the interval")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()

@@ -1,15 +1,15 @@
-"""Early stopping on real learning curves: what each rule spends, finds and loses, on the very same trainings.
+"""Early stopping on real learning curves: what each rule spends, finds and loses on the very same trainings.
 
     python benchmarks/early_stopping.py collect --out runs/digits.jsonl
     python benchmarks/early_stopping.py collect --out runs/mixed.jsonl --networks mixed
     python benchmarks/early_stopping.py table --out runs/mixed.jsonl [--orders 100]
 
-`collect` trains random networks to the end on digits, each with two seeds; it goes on where it was stopped.
-`placements`: SE on or off in each block of test_resnet, which differ by little more than a retraining does.
-`mixed`: much narrower test_resnets with other widths as well, which differ by far more.
-`table` replays the first seed's curves in random orders under each rule: a network is told its accuracies epoch
-by epoch until the rule stops it. What was found is judged by the means over seeds, which no rule has seen, and by
-the readings that it has seen. Nothing is trained twice for it, so the rules differ in nothing else.
+`collect` trains random networks to the end on digits, each with two seeds; it continues where an earlier run stopped.
+`placements`: SE on or off in each block of test_resnet. These networks differ by little more than a retraining does.
+`mixed`: much narrower test_resnets whose widths vary as well. These differ by far more.
+`table` replays the first seed's curves in random orders under each rule: the rule sees a network's accuracies epoch
+by epoch until it stops the network. What was found is judged by the means over seeds, which no rule has seen, and by
+the readings that the rules have seen. Nothing is retrained, so only the rules differ.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WIDTHS = (2, 3, 4, 6, 8, 12, 16)
 
 
 def networks(kind: str) -> Iterator[se_nas.Architecture]:
-    """Random networks without end, the same ones every time."""
+    """An endless series of random networks, the same every time."""
     rng = np.random.default_rng(5)
     while True:
         if kind == "placements":
@@ -50,7 +50,7 @@ def networks(kind: str) -> Iterator[se_nas.Architecture]:
 
 
 def collect(out: Path, kind: str, candidates: int, epochs: int) -> None:
-    """Trains what `out` lacks and appends it, one line a training."""
+    """Trains what `out` lacks and appends it, one line per training."""
     import torch
 
     from se_nas.data import load_data
@@ -91,7 +91,7 @@ def collect(out: Path, kind: str, candidates: int, epochs: int) -> None:
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    """The finished trainings; a torn last line (a kill while it was written) is dropped."""
+    """The finished trainings; an incomplete last line (the process was killed while writing it) is dropped."""
     found = []
     for line in out.read_text().splitlines() if out.exists() else []:
         try:
@@ -137,7 +137,7 @@ def replay(rule: Any, order: Sequence[Training], seed: int) -> dict[str, Any]:
     """Runs a rule over the trainings in this order, one after the other.
 
     Returns:
-        ``epochs`` spent, which ``finished``, and the rule's own ``report``.
+        ``epochs`` spent, the trainings that ``finished``, and the rule's ``report``.
     """
     planned = len(order[0].curve)
     stopping = EarlyStopping(rule, epochs=planned, seed=seed)
@@ -155,7 +155,7 @@ def replay(rule: Any, order: Sequence[Training], seed: int) -> dict[str, Any]:
 
 
 def share_found(found: Sequence[Training], everything: Sequence[Training], *, means: bool) -> float:
-    """Share in percent of the hypervolume of all networks, by means over seeds or by the first readings."""
+    """Share of the hypervolume of all networks, in percent, by means over seeds or by the first readings."""
 
     def values(some: Sequence[Training]) -> np.ndarray:
         return np.array([[one.mean if means else one.curve[-1], one.cost] for one in some])
@@ -174,7 +174,7 @@ def table(found: list[Training], orders: int) -> str:
         f"{len(found)} networks, {len(found[0].curve)} epochs each; {orders} orders.",
         "",
         "| rule | epochs spent % | hypervolume of means % | of readings % | controls"
-        " | of those it would have stopped | of those on the front |",
+        " | controls it would have stopped | of those, on the front |",
         "|---|---|---|---|---|---|---|",
     ]
     for rule in RULES:

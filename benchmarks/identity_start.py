@@ -1,8 +1,8 @@
-"""Ways to put SE into a pretrained network so that it computes what it computed, compared on real weights.
+"""Compares ways to insert SE into a pretrained network without changing what it computes, on real weights.
 
-SE goes into every block of EfficientNet-Lite0 with its ImageNet weights. For every way: what the network's
-output differs by, which gradient the two SE layers get at the first and second step, and after a short
-fine-tuning on digits how far the gates have moved and what accuracy it reached, with equal batches.
+SE goes into every block of EfficientNet-Lite0 with its ImageNet weights. For each way it prints how much the
+network's output differs, which gradient the two SE layers get at the first and second step, and, after a short
+fine-tuning on digits with equal batches, how far the gates have moved and which accuracy was reached.
 
     python benchmarks/identity_start.py --steps 200 --seeds 3
 """
@@ -21,7 +21,7 @@ from se_nas.architecture import Architecture
 from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.model import build_model
 
-# name -> (gate, gate scale, bias of the last layer); None leaves torch's own initialisation
+# name -> (gate, gate scale, bias of the last layer); None keeps torch's initialisation
 WAYS: dict[str, tuple[str, float, float | None]] = {
     "sigmoid, ordinary start": ("sigmoid", 1.0, None),
     "2·sigmoid, last layer 0": ("sigmoid", 2.0, 0.0),
@@ -65,7 +65,7 @@ def output_difference(model: nn.Module, images: Tensor) -> float:
 
 
 def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float, float]:
-    """RMS gradient of the last layer at the first step, and of last and first layer at the second (AdamW)."""
+    """RMS gradient of the last layer at the first step, and of the last and first layer at the second (AdamW)."""
     model.train()
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -84,7 +84,7 @@ def rms(tensors: list[Tensor]) -> float:
 
 @torch.no_grad()
 def gates(model: nn.Module, images: Tensor) -> Tensor:
-    """Gates with their factor, (images, channels of all blocks)."""
+    """Gates times their scale, shape (images, channels of all blocks)."""
     seen: list[Tensor] = []
     hooks = [
         block.gate.register_forward_hook(

@@ -1,9 +1,9 @@
-"""What it costs to take the SE out of a trained network that has it, or to make it narrower.
+"""What it costs to remove SE from a trained network, or to make it narrower.
 
-A MobileNetV3-small with timm's own SE is trained from scratch on digits, on Fashion-MNIST, or on a folder with
-train.tar and val.tar of photographs (Tiny-ImageNet-20), then changed in several ways, each measured before and
-after the same short fine-tuning, the unchanged network too. Latency is that of one image, interleaved with the
-unchanged network.
+A MobileNetV3-small with timm's SE is trained from scratch on digits, on Fashion-MNIST, or on a folder with
+train.tar and val.tar of photographs (Tiny-ImageNet-20), and then changed in several ways. Each of these networks, and
+the unchanged one, is measured before and after the same short fine-tuning. Latency is that of one image, interleaved
+with the unchanged network.
 
     python benchmarks/native_removal.py --epochs 40 --tune-epochs 4
     python benchmarks/native_removal.py --data /usr/share/datasets/fashion-mnist --side 32 --epochs 10
@@ -32,7 +32,7 @@ BACKBONE = "mobilenetv3_small_075"
 
 
 class Mean(nn.Module):
-    """A gate that no longer looks: its mean over training images, a constant for each channel."""
+    """A gate that ignores its input: its mean over training images, one constant per channel."""
 
     def __init__(self, gate: Tensor) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def native_gates(model: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def mean_gates(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Mean gate of every channel over images: output over input of the module."""
+    """Mean gate of every channel over images: the module's output divided by its input."""
     found: dict[str, Tensor] = {}
 
     def record(path: str) -> Callable[..., None]:
@@ -78,7 +78,7 @@ def mean_gates(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def variants(model: nn.Module, x: Tensor) -> dict[str, nn.Module]:
-    """The trained network and what it is turned into."""
+    """The trained network and its variants."""
     paths = native_gates(model)
     means = mean_gates(model, x)
     late = paths[len(paths) // 2 :]
@@ -104,7 +104,7 @@ def variants(model: nn.Module, x: Tensor) -> dict[str, nn.Module]:
         other = copy.deepcopy(module)
         _reduce, expand, _norms = bottleneck_layers(other)  # type: ignore[misc]
         with torch.no_grad():
-            # Units in random order of importance: those that go first get the smallest weights out.
+            # A random order of importance: units that are dropped first get the smallest outgoing weights.
             expand.weight[:, order[width // 2 :]] = 0.0
         return resized(other, max(1, width // 2))
 
@@ -121,7 +121,7 @@ def variants(model: nn.Module, x: Tensor) -> dict[str, nn.Module]:
 
 @torch.inference_mode()
 def latency_ratio(model: nn.Module, base: nn.Module, side: int, pairs: int = 40) -> float:
-    """Median time of one image against the unchanged network, A B B A."""
+    """Median time of one image relative to the unchanged network, A B B A."""
     x = torch.randn(1, 3, side, side)
 
     def seconds(net: nn.Module) -> float:
@@ -149,7 +149,9 @@ def main() -> None:
         default="digits",
         help="digits, or a folder: Fashion-MNIST's IDX files, or train.tar and val.tar",
     )
-    parser.add_argument("--images", type=int, default=60_000, help="of Fashion-MNIST's, to train on")
+    parser.add_argument(
+        "--images", type=int, default=60_000, help="number of Fashion-MNIST images to train on"
+    )
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--epochs", type=float, default=20)
     parser.add_argument("--tune-epochs", type=float, default=2)

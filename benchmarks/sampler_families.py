@@ -1,11 +1,11 @@
-"""Samplers side by side on complete tables that are drawn for the purpose.
+"""Samplers side by side on complete tables that are drawn at random.
 
     python benchmarks/sampler_families.py run --out runs/families.jsonl [--tables 16] [--sampler S ...]
     python benchmarks/sampler_families.py table --out runs/families.jsonl
 
-A sampler may suit a fixed task by chance, or because it was made on it. A family is a distribution of tables,
-and a number draws one of them; each sampler is run once on each table. `table` gives what
-`benchmarks/samplers.py` gives, over tables instead of repetitions, and the ratio of evaluations to 98 %.
+A sampler may suit a fixed task by chance, or because it was developed on it. A family is a distribution of tables,
+and a number draws one of them; each sampler runs once on each table. `table` prints what `benchmarks/samplers.py`
+prints, over tables instead of repetitions, and the ratio of evaluations to 98 %.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Index = NDArray[np.int64]
 def places(number: int) -> Task:
     """SE at 8 places of a ResNet, 3 choices each (none, γ 16, γ 4), accuracy against MACs: 6,561 networks.
 
-    Costs are those of SE blocks of two places a stage; gains, a fifth of them negative, have nothing to do
-    with costs. Readings scatter by 0.1 to 0.3 points, about as much as accuracies differ.
+    Costs are those of SE blocks with two places per stage; gains, a fifth of them negative, are independent
+    of costs. Readings scatter by 0.1 to 0.3 points, about as much as accuracies differ.
     """
     rng = np.random.default_rng([4242, number])
     count, ratios = 8, (16, 4)
@@ -60,8 +60,8 @@ def places(number: int) -> Task:
 def mixed(number: int) -> Task:
     """A random space of 300 to 20,000 points: 4 to 9 parameters of 2 to 6 choices.
 
-    Effects are those of a γ (none, then ever wider), monotone, or arbitrary; a share of parameters does harm;
-    interactions, saturation and costs that multiply come and go. Noise is 0.1 to 0.6 of the accuracies'
+    Effects are those of a γ (none, then ever wider), monotone, or arbitrary, and a share of the parameters does
+    harm. Interactions, saturation and costs that multiply occur in some tables. Noise is 0.1 to 0.6 of the accuracies'
     deviation.
     """
     rng = np.random.default_rng([999, number])
@@ -123,7 +123,7 @@ def _effect(kind: str, size: int, harmful: bool, rng: np.random.Generator) -> tu
 
 FAMILIES = {"stages": lambda number: synthetic("stages", seed=number), "places": places, "mixed": mixed}
 FIRST = 1000
-"""Number of the first table of a family that is taken: the sampler was made on some of the smaller ones."""
+"""Number of the first table of a family that is used: the sampler was developed on some with smaller numbers."""
 LEVEL = 0.98
 
 
@@ -134,10 +134,10 @@ def load(name: str) -> Task:
 
 
 def ratios(rows: list[dict[str, Any]]) -> str:
-    """Markdown: how many times a rival's evaluations to 98 % ours takes, geometric mean over tables.
+    """Markdown: our evaluations to 98 % divided by each rival's, geometric mean over tables.
 
-    A run that does not get there within its evaluations counts as all of them, tables where neither does are
-    left out. Intervals are quantiles of 2,000 bootstrap samples of tables.
+    A run that does not reach 98 % counts as one evaluation more than it had; tables on which neither run reaches
+    it are left out. Intervals are quantiles of 2,000 bootstrap samples of tables.
     """
     needed = {
         (row["task"], row["seed"], row["sampler"]): min(
@@ -173,7 +173,9 @@ def main() -> None:
     parser.add_argument("--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--tables", type=int, default=16)
     parser.add_argument("--sampler", nargs="+", choices=SAMPLERS, default=["tpe", "gp", "pareto"])
-    parser.add_argument("--evaluations", type=int, default=EVALUATIONS, help="of each run; from 100")
+    parser.add_argument(
+        "--evaluations", type=int, default=EVALUATIONS, help="evaluations of each run; at least 100"
+    )
     options = parser.parse_args()
     if options.action == "run":
         names = [f"{f}-{FIRST + i}" for i in range(options.tables) for f in options.family]

@@ -1,8 +1,7 @@
-"""The tasks of `benchmarks/samplers.py`: spaces whose true front is known, with noisy accuracy and known
-cost.
+"""The tasks of `benchmarks/samplers.py`: spaces whose true front is known, with noisy accuracy and known cost.
 
-Every task is minimisation of one cost and maximisation of accuracy, over categorical parameters. A sampler
-sees one noisy reading of the accuracy; it is scored on the true means.
+Every task minimises one cost and maximises accuracy over categorical parameters. A sampler sees one noisy reading
+of the accuracy per evaluation; it is scored on the true means.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 NOISE = 0.26
-"""Mean deviation over seeds at the short schedule that Accel-NASBench publishes, in points of top-1."""
+"""Mean standard deviation over seeds on the short schedule that Accel-NASBench publishes, in points of top-1."""
 
 
 @dataclass(kw_only=True)
@@ -30,10 +29,10 @@ class Task:
     Attributes:
         choices: parameter name to its choices.
         means: function of an index array (n, n_params) to true accuracy (n,), in percent.
-        costs: the same for cost, which is minimised.
-        noise: deviation of one reading of accuracy, in points.
+        costs: the same for the cost, which is minimised.
+        noise: standard deviation of one reading of accuracy, in points.
         front: (n_front, 2) true values (accuracy, cost) of the exhaustive front, costs ascending.
-        worst: (accuracy, cost) of the worst values in the whole space, the reference of the hypervolume.
+        worst: the worst accuracy and the worst cost in the whole space, the reference point of the hypervolume.
     """
 
     name: str
@@ -90,7 +89,7 @@ def synthetic(name: str, seed: int = 11) -> Task:
     """An SE space with a known answer: site effects that add up, weaker pairwise ones, costs that add up.
 
     ``stages``: 4 stages x 5 γ (0 is no SE). ``blocks``: 16 blocks on or off in the stages of a ResNet-50
-    (3, 4, 6, 3), and one of 4 γ for each stage that its blocks share.
+    (3, 4, 6, 3), and one of 4 γ per stage, shared by its blocks.
     """
     rng = np.random.default_rng(seed)
     depths = (3, 4, 6, 3)
@@ -99,7 +98,7 @@ def synthetic(name: str, seed: int = 11) -> Task:
     pairs = np.triu(rng.normal(0, 0.06, (16, 16)), 1)
     stage_of = np.repeat(np.arange(4), depths)
     gammas = np.array([2.0, 4.0, 8.0, 16.0])
-    decay = rng.uniform(0.05, 0.25, 4)  # accuracy that a stage's blocks lose each time γ doubles
+    decay = rng.uniform(0.05, 0.25, 4)  # accuracy that a stage's blocks lose whenever γ doubles
     if name == "stages":
         gammas = np.array([2.0, 4.0, 8.0, 16.0])
         choices: dict[str, tuple[Any, ...]] = {f"stage{s}": (0, 16, 8, 4, 2) for s in range(4)}
@@ -194,7 +193,7 @@ def accel(folder: Path, cost: str) -> Task:
 
 
 def load(name: str) -> Task:
-    """A task by name; raises FileNotFoundError where its data are absent."""
+    """A task by name; raises FileNotFoundError if its data are absent."""
     kind, detail = name.split("-")
     if kind == "synthetic":
         return synthetic(detail)

@@ -4,9 +4,9 @@
     python benchmarks/samplers.py table --out runs/samplers.jsonl [--plot docs/figures/samplers.png]
     python benchmarks/samplers.py speed [--observations 500]
 
-`run` is resumable: each finished run is one line of JSON, and runs that are there are skipped. Cost is a
-known function for all, but only se-nas's sampler uses it. The front is scored with true means, never with
-readings. `speed` times our sampler's suggestions.
+`run` is resumable: each finished run is one line of JSON, and runs that are already there are skipped. The cost is a
+known function for every sampler, but only se-nas's uses it. The front is scored with true means, never with readings.
+`speed` times the suggestions of se-nas's sampler.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Recorder:
     """Hands out noisy readings and keeps what was evaluated, in order.
 
     Attributes:
-        rows: numbers of the choices of every point.
-        spent: how many evaluations each row has taken: one, unless a sampler stops trainings early.
+        rows: indices of the choices of every point.
+        spent: how many evaluations each row took: one, unless a sampler stops trainings early.
     """
 
     def __init__(self, task: Task, seed: int, evaluations: int) -> None:
@@ -55,7 +55,7 @@ class Recorder:
 
 
 def optuna_run(make: Callable[[Task, int], Any], task: Task, seed: int, evaluate: Recorder) -> None:
-    """Trials of an Optuna sampler."""
+    """Runs an Optuna sampler."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -68,7 +68,7 @@ def optuna_run(make: Callable[[Task, int], Any], task: Task, seed: int, evaluate
 
 
 def pymoo_run(task: Task, seed: int, evaluate: Recorder) -> None:
-    """NSGA-II of pymoo on choice numbers, population 20, its integer operators."""
+    """Runs pymoo's NSGA-II on choice indices, population 20, with its integer operators."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import ElementwiseProblem
     from pymoo.operators.crossover.sbx import SBX
@@ -100,11 +100,11 @@ def pymoo_run(task: Task, seed: int, evaluate: Recorder) -> None:
 
 
 def moasha_run(task: Task, seed: int, record: Recorder) -> None:
-    """MOASHA of syne-tune: random points, stopped by non-dominated rank at rungs.
+    """Runs syne-tune's MOASHA: random points, stopped by non-dominated rank at rungs.
 
-    It needs trainings that show something before they end. After epoch e of 9 a candidate shows its reading
-    less 30 / 2^e points, the same for all: ranks at every rung are as good as at the end, which is the kindest
-    case. Nine epochs are one evaluation; only what was trained to the end counts as found.
+    It needs trainings that report something before they end. After epoch e of 9 a candidate reports its reading
+    minus 30 / 2^e points, the same for all: ranks at every rung are as good as at the end, which is the kindest
+    case. Nine epochs are one evaluation; only points that were trained to the end count as found.
     """
     from datetime import datetime
 
@@ -164,7 +164,7 @@ def run(
     evaluations: int,
     load: Callable[[str], Task] = load,
 ) -> None:
-    """Does the runs that `out` lacks and appends them, one line each."""
+    """Does the runs that `out` lacks and appends them, one line per run."""
     done = {(row["task"], row["sampler"], row["seed"]) for row in read(out)}
     known = optuna_samplers()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def run(
 
 
 def progress(task: Task, recorder: Recorder) -> tuple[NDArray[np.int64], list[float]]:
-    """What was trained to its end, and the share of the hypervolume it has after each evaluation."""
+    """The share of the hypervolume after each evaluation, over what was trained to its end by then."""
     spent = np.array(recorder.spent)
     ended = np.cumsum(spent) - 1e-9
     whole = (spent >= 1.0) & (ended <= recorder.evaluations)
@@ -208,7 +208,7 @@ def progress(task: Task, recorder: Recorder) -> tuple[NDArray[np.int64], list[fl
 
 
 def read(out: Path) -> list[dict[str, Any]]:
-    """The finished runs; a torn last line (a kill while it was written) is dropped."""
+    """The finished runs; an incomplete last line (the process was killed while writing it) is dropped."""
     rows = []
     for line in out.read_text().splitlines() if out.exists() else []:
         try:
@@ -258,7 +258,7 @@ def table(rows: list[dict[str, Any]], tasks: Sequence[str] = NAMES) -> str:
 
 
 def paired(runs: dict[str, dict[int, Array]]) -> list[str]:
-    """Ours minus each rival on the same seeds: mean and its 95 % interval (Student's t) at each budget."""
+    """Our share minus each rival's on the same seeds: mean and 95 % interval (Student's t) at each budget."""
     from scipy.stats import t
 
     lines = [
@@ -277,7 +277,7 @@ def paired(runs: dict[str, dict[int, Array]]) -> list[str]:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """One panel a task: the median and the quartiles of what is still missing, on a logarithmic axis."""
+    """One panel per task: median and quartiles of what is still missing, on a logarithmic axis."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -316,9 +316,9 @@ SPACES = {"4,096": (6, 4), "10,000": (4, 10), "1,000,000": (6, 10), "2^20": (20,
 
 
 def speed(observations: int, suggestions: int) -> str:
-    """Markdown: seconds of a suggestion of ours after so many random readings, on each of `SPACES`.
+    """Markdown: seconds per suggestion of our sampler after that many random readings, on each of `SPACES`.
 
-    The first one works out the known costs of all points and fits the model from nothing, as after a resume.
+    The first suggestion computes the known costs of all points and fits the model from scratch, as after a resume.
     """
     import optuna
     from optuna.distributions import CategoricalDistribution
@@ -366,9 +366,11 @@ def main() -> None:
     parser.add_argument("--task", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--sampler", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--repetitions", type=int, default=8)
-    parser.add_argument("--evaluations", type=int, default=EVALUATIONS, help="of each run; from 100")
+    parser.add_argument(
+        "--evaluations", type=int, default=EVALUATIONS, help="evaluations of each run; at least 100"
+    )
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--observations", type=int, default=500, help="readings (speed)")
+    parser.add_argument("--observations", type=int, default=500, help="number of readings beforehand (speed)")
     options = parser.parse_args()
     if options.action == "speed":
         print(speed(options.observations, suggestions=12))

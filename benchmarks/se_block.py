@@ -1,11 +1,11 @@
-"""Forms of the SE block side by side: time, against timm's SEModule, by shape and memory format.
+"""Forms of the SE block side by side: time relative to timm's SEModule, by shape and memory format.
 
-Timings are paired: in every round each form runs once, in an order that is turned from round to round, and is
-divided by timm's of the same round; the table has the median of these ratios and an interval of its median (sign
-test, 95 %). The largest difference of each form's output from timm's, with the same weights, is beside it.
+Timings are paired: in every round each form runs once, in an order that rotates from round to round, and its time is
+divided by timm's of the same round. The table shows the median of these ratios with its 95 % interval (sign test), and
+the largest difference of any form's output from timm's, with the same weights.
 
     python benchmarks/se_block.py [--device cuda] [--compiled] [--training] [--shapes 1x64x56 16x256x14]
-    python benchmarks/se_block.py --passes  # the passes over the map alone, which no form of the block can spare
+    python benchmarks/se_block.py --passes  # the passes over the map alone, which no form of the block can avoid
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def linear_form(block: SqueezeExcite, *, in_place: bool) -> LinearSqueezeExcite:
 
 
 def forms(channels: int, *, triton: bool = False) -> dict[str, nn.Module]:
-    """Every form, with the same weights; timm's first. ``triton``: also the kernels that need CUDA."""
+    """Every form with the same weights, timm's first. ``triton`` adds the kernels that need CUDA."""
     width = max(8, channels // 16)
     ours = SqueezeExcite(channels, width)
     doubled = SqueezeExcite(channels, width)
@@ -67,7 +67,7 @@ def forms(channels: int, *, triton: bool = False) -> dict[str, nn.Module]:
 def measure(
     runs: dict[str, Callable[[], object]], synchronize: Callable[[], object], seconds: float
 ) -> dict[str, tuple[float, float, float]]:
-    """Median ratio to the first form and the interval of the median, by form."""
+    """The median ratio to the first form, and its interval, by form."""
     found = readings(runs, synchronize, seconds)
     first = next(iter(found.values()))
     return {
@@ -79,7 +79,7 @@ def measure(
 def readings(
     runs: dict[str, Callable[[], object]], synchronize: Callable[[], object], seconds: float
 ) -> dict[str, list[float]]:
-    """Seconds of one run by form, in rounds in which each has its turn; as many rounds for all."""
+    """Seconds of one run by form, in rounds in which each form has its turn; equally many rounds for all."""
     names = list(runs)
 
     def timed(name: str, count: int) -> float:
@@ -92,7 +92,7 @@ def readings(
 
     for name in names:
         timed(name, 3)
-    # One reading takes about two milliseconds, long against the clock and short against drifts.
+    # One reading takes about two milliseconds: long compared with the clock, short compared with drifts.
     count = max(1, round(2e-3 / timed(names[0], 3)))
     found: dict[str, list[float]] = {name: [] for name in names}
     end, rounds = time.monotonic() + seconds, 0
@@ -116,7 +116,7 @@ def _median_with_interval(values: list[float]) -> tuple[float, float, float]:
 
 
 def table(shapes: list[str], *, device: str, compiled: bool, training: bool, seconds: float) -> None:
-    """Print one table: shapes down, forms across."""
+    """Prints one table: a row per shape, a column per form."""
     mode = ("compiled" if compiled else "eager") + (", forward and backward" if training else ", inference")
     print(f"\n### {mode}\n")
     header_done = False
@@ -153,10 +153,10 @@ def table(shapes: list[str], *, device: str, compiled: bool, training: bool, sec
 
 
 def passes(shapes: list[str], *, device: str, seconds: float) -> None:
-    """Print the time of the mean over the map, and of its product into a new map and in place.
+    """Prints the time of the mean over the map, and of the product into a new map and in place.
 
     The block reads the map once for the mean and once for the product. So the two passes in place, as a share of
-    the two passes with a new map, are about what a form in place can take of the time of one that is not.
+    the two passes with a new map, are about the share of time that a form in place can reach.
     """
     synchronize = torch.cuda.synchronize if device == "cuda" else _nothing
     print("\n### passes alone, µs\n")
@@ -183,7 +183,7 @@ def passes(shapes: list[str], *, device: str, seconds: float) -> None:
 
 @torch.no_grad()
 def _open(net: nn.Module) -> None:
-    """Gates of 1: a map that is scaled in place in every reading must not fade to slow subnormal numbers."""
+    """Sets all gates to 1: a map scaled in place in every reading must not fade to slow subnormal numbers."""
     for name, parameter in net.named_parameters():
         if name.endswith("fc2.weight"):
             parameter.zero_()
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="also under torch.compile")
     parser.add_argument("--training", action="store_true", help="also forward and backward")
     parser.add_argument("--passes", action="store_true", help="the passes over the map alone")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time for each row of a table")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time per row of a table")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

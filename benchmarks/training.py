@@ -1,14 +1,14 @@
 """Training speed and accuracy of se-nas beside a bare loop and timm's own pieces, in one run.
 
-    python benchmarks/training.py                     images a second, and the time around training
-    python benchmarks/training.py --around 60         only the time around training, in a trial of a minute
+    python benchmarks/training.py                     images per second, and the time around training
+    python benchmarks/training.py --around 60         only the time around training, in a one-minute trial
     python benchmarks/training.py --parity FOLDER     accuracy on Fashion-MNIST (IDX files), 3 seeds each
 
-Speed: "bare" is model, loss and optimiser on one batch that is already there; "se-nas" is ``train`` as it is;
-"timm" is its data set, loader (a worker process for each core), transforms, loss and optimiser, as its train.py
-puts them together, reading the same images as PNG files: once in the precision and memory format that se-nas
-picks (train.py's --amp, --channels-last), once in those that train.py has by itself ("plain": fp32, NCHW). They
-take turns, round by round.
+Speed: "bare" is model, loss and optimiser on one batch that is already in memory; "se-nas" is ``train`` as it is;
+"timm" is timm's data set, loader (one worker process per core), transforms, loss and optimiser, combined as in its
+train.py and reading the same images as PNG files. It runs once with the precision and memory format that se-nas
+picks (train.py's --amp, --channels-last), and once with train.py's defaults ("plain": fp32, NCHW). They take turns,
+round by round.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def timm_loader(folder: Path, data: ImageData, recipe: Recipe, device: str, trai
 
 
 def timm_step(model: nn.Module, recipe: Recipe, autocast: Callable) -> Callable:
-    """The step of timm's train.py, without its logging."""
+    """The training step of timm's train.py, without its logging."""
     optimizer = create_optimizer_v2(
         model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
     )
@@ -151,7 +151,7 @@ def wait(device: str) -> None:
 
 
 def seconds_of(step: Callable, batches: Iterator, steps: int, device: str) -> float:
-    """Seconds of so many steps, after ``SETTLE`` others."""
+    """Seconds that ``steps`` steps take, after ``SETTLE`` others."""
     for _ in range(SETTLE):
         step(*next(batches))
     wait(device)
@@ -163,7 +163,7 @@ def seconds_of(step: Callable, batches: Iterator, steps: int, device: str) -> fl
 
 
 def seconds_of_train(model: nn.Module, context: Context, steps: int) -> float:
-    """The same for ``se_nas.training.train`` itself, by the poll that it makes before every step."""
+    """The same for ``se_nas.training.train``, timed by the poll that it makes before every step."""
     polls: list[float] = []
 
     def stop() -> bool:
@@ -194,7 +194,7 @@ def speed(backbone: str, side: int, batch: int, rounds: int, seconds: float) -> 
 
     runtime = Runtime.decide(fresh(), recipe, device)
     plain = replace(runtime, precision="fp32", channels_last=False)
-    # An epoch that outlasts a turn, so that no validation falls into it; ``around`` has that.
+    # An epoch longer than a turn, so no validation falls into it; ``around`` measures validation.
     many = replace(
         data.train, labels=data.train.labels.repeat(COPIES), pixels=data.train.pixels.repeat(COPIES, 1, 1, 1)
     )
@@ -206,7 +206,7 @@ def speed(backbone: str, side: int, batch: int, rounds: int, seconds: float) -> 
         ours = runtime.place(fresh())
 
         def timms(settings: Runtime) -> Callable[[int], float]:
-            """Each with a loader of its own, so that nobody reads for another's turn."""
+            """Each has a separate loader, so none reads ahead during another's turn."""
             layout = torch.channels_last if settings.channels_last else torch.contiguous_format
             loader = timm_loader(Path(folder), data, recipe, device)
             batches = endless(lambda epoch: ((x.contiguous(memory_format=layout), y) for x, y in loader))
@@ -236,13 +236,13 @@ def speed(backbone: str, side: int, batch: int, rounds: int, seconds: float) -> 
 
 
 def quartiles(rates: list[float], others: list[float]) -> str:
-    """Median of the ratios of the same rounds, and their quartiles."""
+    """Median and quartiles of the ratios within rounds."""
     low, middle, high = statistics.quantiles([a / b for a, b in zip(rates, others, strict=True)])
     return f"{middle:.2f} ({low:.2f}-{high:.2f})"
 
 
 def reading(side: int, batch: int, steps: int = 100) -> None:
-    """Batches alone, without a network: what a fast device can be fed with."""
+    """Batches alone, without a network: how fast a device can be fed."""
     data = load_data("digits", input_size=side)
     recipe = Recipe.preset("tiny", batch_size=batch, crop="pad")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -259,13 +259,13 @@ def reading(side: int, batch: int, steps: int = 100) -> None:
         theirs = seconds_of(nothing, endless(lambda epoch: iter(loader)), steps, device)
     print(
         f"batches alone, {side} pixels: se-nas {steps * batch / ours:.0f}, timm {steps * batch / theirs:.0f}"
-        f" images a second, {theirs / ours:.1f} times",
+        f" images per second, {theirs / ours:.1f} times",
         flush=True,
     )
 
 
 def around(backbone: str, seconds: float, name: str) -> None:
-    """Where the time of a search's trial goes, measured in a real one of about so many seconds at 32 pixels."""
+    """Where the time of a trial goes, measured in a real trial of about ``seconds`` at 32 pixels."""
     totals: Counter[str] = Counter()
 
     def watch(owner: object, name: str, label: str) -> None:
@@ -319,7 +319,7 @@ def around(backbone: str, seconds: float, name: str) -> None:
 
 
 def fashion(folder: Path, count: int) -> ImageData:
-    """Fashion-MNIST: the first ``count`` training images, and as many of the test images to validate on."""
+    """Fashion-MNIST: the first ``count`` training images, and as many test images for validation."""
     with tempfile.TemporaryDirectory() as root:
         raw = Path(root) / "FashionMNIST" / "raw"
         raw.mkdir(parents=True)
@@ -334,7 +334,7 @@ def fashion(folder: Path, count: int) -> ImageData:
 
 
 def timm_accuracy(data: ImageData, folder: Path, seed: int) -> float:
-    """One training as timm's train.py does it."""
+    """Accuracy in percent of one training as timm's train.py does it."""
     recipe = PARITY
     torch.manual_seed(seed)
     model = timm.create_model("resnet10t", num_classes=data.num_classes)
@@ -389,18 +389,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=9, help="measured rounds, from 2 (speed)")
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each in a round (speed)")
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds, at least 2 (speed)")
     parser.add_argument(
-        "--case", action="append", help="only this network, or NAME@PIXELS; may be repeated (speed)"
+        "--seconds", type=float, default=1.5, help="seconds of each contender per round (speed)"
     )
     parser.add_argument(
-        "--around", type=float, metavar="SECONDS", help="only the breakdown of a trial of about so long"
+        "--case", action="append", help="only this network, or NAME@PIXELS; repeatable (speed)"
+    )
+    parser.add_argument(
+        "--around", type=float, metavar="SECONDS", help="only the breakdown of a trial of about this length"
     )
     parser.add_argument("--data", default="digits", help="data set, as in se-nas search (the breakdown)")
-    parser.add_argument("--parity", type=Path, metavar="FOLDER", help="compare accuracies instead")
+    parser.add_argument(
+        "--parity", type=Path, metavar="FOLDER", help="compare accuracies on Fashion-MNIST instead"
+    )
     parser.add_argument("--images", type=int, default=4000, help="training images (parity)")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of each (parity)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds per side (parity)")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(
@@ -413,10 +417,10 @@ def main() -> None:
     if options.parity:
         parity(options.parity, options.images, options.seeds)
         return
-    print("images a second (median), and one by another, round by round (median and quartiles)")
+    print("images per second (median), and ratios within rounds (median and quartiles)")
     print(
         f"{'backbone':<22}{'side':>4}  {'':<5}{'bare':>7}{'se-nas':>7}{'timm':>7}{'plain':>7}"
-        + "".join(f"{f'{one} by {other}':>20}" for one, other in COMPARED)
+        + "".join(f"{f'{one} / {other}':>20}" for one, other in COMPARED)
     )
     for backbone, side, batch in CASES:
         if not options.case or {backbone, f"{backbone}@{side}"} & set(options.case):

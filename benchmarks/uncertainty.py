@@ -1,10 +1,10 @@
-"""What the intervals and probabilities of a front are worth: ours beside the usual ones, on simulated truth.
+"""How good the intervals and probabilities of a front are: ours and the usual ones, on simulated truth.
 
     python benchmarks/uncertainty.py [--rounds 400] [--data FOLDER]
 
-Candidates have true levels, seeds move all candidates alike, noise is added; each way of stating uncertainty
-sees three seeds. With ``--data`` (a folder with accel-nasbench/multiseed.csv) the noise is that of 117 real
-networks trained with three seeds: two seeds predict the difference of two networks in the third.
+Candidates have true levels, seeds move all candidates alike, and noise is added; each method sees three seeds. With
+``--data`` (a folder with accel-nasbench/multiseed.csv) the noise is that of 117 real networks trained with three seeds:
+two seeds predict the difference of two networks in the third.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Interval = Callable[[np.ndarray, np.random.Generator], tuple[float, float]]
 
 
 def own_scatter(readings: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """Two candidates, each with its own standard deviation, seeds not paired."""
+    """Two candidates with separate standard deviations, seeds not paired."""
     error = np.sqrt(readings[:2].var(axis=1, ddof=1).sum() / SEEDS)
     return float(readings[0].mean() - readings[1].mean()), t_quantile_975(2 * SEEDS - 2) * error
 
@@ -56,7 +56,7 @@ def seed_bootstrap(readings: np.ndarray, rng: np.random.Generator) -> tuple[floa
 
 
 def pooled(readings: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """SeedModel: noise pooled over all candidates, seed levels taken off."""
+    """SeedModel: noise pooled over all candidates, seed levels removed."""
     return fit(readings).difference(0, 1)
 
 
@@ -127,7 +127,7 @@ def membership(rounds: int) -> None:
             error = np.mean((np.concatenate(values) - np.concatenate(true)) ** 2)
             print(f"  {name:24} Brier score {error:.3f}")
         for name, holds in coverage.items():
-            print(f"  hypervolume, {name:22} holds the truth {np.mean(holds):6.1%}")
+            print(f"  hypervolume, {name:22} contains the truth {np.mean(holds):6.1%}")
 
 
 def allocation(rounds: int) -> None:
@@ -162,7 +162,7 @@ def allocation(rounds: int) -> None:
 
 
 def beyond_images(rounds: int, images: int = 400, population: int = 20_000) -> None:
-    """An image's logit is shared difficulty, the candidate's own part, and the seed's (0.7, half of it shared)."""
+    """An image's logit adds a shared difficulty, a candidate's part and a seed's part (0.7, half of it shared)."""
     rng = np.random.default_rng(0)
     grid = np.linspace(-12, 12, 4001)
     chance = 100 * np.vectorize(NormalDist().cdf)(grid / 0.7)
@@ -196,7 +196,7 @@ def beyond_images(rounds: int, images: int = 400, population: int = 20_000) -> N
 def real_noise(folder: Path) -> None:
     path = folder / "accel-nasbench" / "multiseed.csv"
     if not path.is_file():
-        print(f"\nReal seeds: skipped, there is no {path}.")
+        print(f"\nReal seeds: skipped, {path} does not exist.")
         return
     tables: dict[str, dict[str, dict[int, float]]] = {}
     with path.open(newline="") as file:
@@ -217,11 +217,11 @@ def real_noise(folder: Path) -> None:
             assert part is not None
             centre, half_width = part.difference(0, 1)
             third = chosen[0][seeds[2]] - chosen[1][seeds[2]]
-            # A mean of two seeds has half of the variance of a reading, the difference to a third one 3/2.
+            # A mean of two seeds has half the variance of a reading; its difference to a third has 3/2 of it.
             hits.append(abs(centre - third) <= half_width * np.sqrt(3))
         print(
             f"  {fidelity:6} {len(full)} networks: noise {model.sd:.2f}, seed levels {model.seed_sd:.2f}"
-            f" points; holds {np.mean(hits):.1%}"
+            f" points; contains it in {np.mean(hits):.1%}"
         )
 
 

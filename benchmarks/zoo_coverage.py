@@ -1,14 +1,14 @@
-"""SE in every architecture that timm lists: what is found, what holds, and what does not and why.
+"""SE in every architecture that timm lists: which sites are found, which checks pass, which fail and why.
 
-    python benchmarks/zoo_coverage.py                      # all; goes on where an earlier run stopped
+    python benchmarks/zoo_coverage.py                      # all; continues where an earlier run stopped
     python benchmarks/zoo_coverage.py --family resnet --limit 5
-    python benchmarks/zoo_coverage.py --tables             # only write the tables from what is there
+    python benchmarks/zoo_coverage.py --tables             # only write the tables from existing results
 
 The denominator is every architecture whose trace shows at least six spatial convolutions. Networks with
-attention products (scaled dot products, or softmax over tokens times tokens) are counted apart as hybrids.
-Up to 60 M parameters the passes are real; above, structure, wiring, parameters and MACs are checked on the meta
-device. Results go to docs/zoo-coverage.csv, one row an architecture, and docs/zoo-coverage.md, by family.
-The section on use is made from docs/zoo-usage.csv, which tests/test_model_usage.py runs.
+attention products (scaled dot products, or softmax over tokens times tokens) are counted separately as hybrids. Up to
+60 M parameters the passes are real; above that, structure, wiring, parameters and MACs are checked on the meta device.
+Results go to docs/zoo-coverage.csv, one row per architecture, and docs/zoo-coverage.md, by family. The section on use
+is made from docs/zoo-usage.csv, which tests/test_model_usage.py checks.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--family", help="only this module of timm.models")
-    parser.add_argument("--limit", type=int, help="at most so many architectures in this run")
-    parser.add_argument("--again", action="store_true", help="also those that are in the table already")
-    parser.add_argument("--tables", action="store_true", help="run nothing, write the summary")
+    parser.add_argument("--family", help="only models of this module of timm.models")
+    parser.add_argument("--limit", type=int, help="at most this many architectures in this run")
+    parser.add_argument("--again", action="store_true", help="also those that are already in the table")
+    parser.add_argument("--tables", action="store_true", help="run nothing, only write the summary")
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of the tables")
     return parser.parse_args()
 
@@ -89,7 +89,7 @@ def _family(name: str) -> str:
 
 
 def _interleaved(family: str | None) -> list[str]:
-    """Every name, family by family in turn, so that a run that is cut short has seen all of them."""
+    """Every name, taking one of each family in turn, so a run that is cut short has covered all families."""
     members: dict[str, list[str]] = {}
     for name in timm.list_models():
         if family in (None, _family(name)):
@@ -156,7 +156,7 @@ def _nature(traced: Trace, spatial: int) -> str:
 
 
 def _smallest_size(model: torch.nn.Module, size: tuple[int, int, int]) -> tuple[int, int, int]:
-    """A small image that the network takes, to save time; its own size where it takes no other."""
+    """A small input size that the network accepts, to save time; its default size if it accepts no other."""
     for side in SIZES:
         candidate = (size[0], side, side)
         if side < size[1]:
@@ -210,9 +210,9 @@ def _markdown(rows: dict[str, dict[str, Any]]) -> str:
         lines.append(_summary(nature, [row for row in counted if row["nature"] == nature]))
     lines += [
         "",
-        "A check that is made on numbers (plain checkpoint loads, identity start leaves the output as it is to"
-        " the bit, gradients reach every block) runs up to 60 M parameters, at the smallest of 64, 96 and 128"
-        " pixels that the network takes, or at its own size. Wiring, parameters and MACs run for all.",
+        "Checks on numbers (the plain checkpoint loads, the identity start leaves the output unchanged to the bit,"
+        " gradients reach every block) run on models of up to 60 M parameters, at the smallest of 64, 96 and 128"
+        " pixels that the network accepts, or at its default size. Wiring, parameters and MACs are checked for all.",
         "",
         "## By family",
         "",
@@ -246,10 +246,10 @@ def _markdown(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def usage_section(rows: list[dict[str, str]]) -> str:
-    """What people do with a built model next, and where timm's plain model cannot.
+    """What people do with a built model next, and what timm's plain model cannot do.
 
     Args:
-        rows: of docs/zoo-usage.csv: family, nature, model, side, and for every use a reason or nothing.
+        rows: rows of docs/zoo-usage.csv: family, nature, model, side, and for every use a reason or an empty string.
     """
     uses = [column for column in rows[0] if column not in ("family", "nature", "model", "side")]
     exceptions = [(row, use) for row in rows for use in uses if row[use]]
@@ -257,10 +257,10 @@ def usage_section(rows: list[dict[str, str]]) -> str:
         "## What people do next",
         "",
         f"One small model of each of the {len(rows)} rows above, built with SE, goes through {len(uses)} uses:"
-        f" {', '.join(uses)} (`tests/test_model_usage.py`; six families by default, all with `-m slow`). Exceptions"
-        ' are those that timm\'s plain model does not pass either, unless the reason begins with "with SE"; the test'
-        " runs the plain model too and demands that it fails in the same way, or passes."
-        f" They are {len(exceptions)} of {len(rows) * len(uses)}.",
+        f" {', '.join(uses)} (`tests/test_model_usage.py`; six families by default, all with `-m slow`). An exception"
+        ' is a use that timm\'s plain model does not pass either, unless the reason begins with "with SE"; the test'
+        " runs the plain model too and requires that it fails in the same way, or passes."
+        f" There are {len(exceptions)} exceptions in {len(rows) * len(uses)} uses.",
         "",
         "| family | nature | model | use | reason |",
         "|---|---|---|---|---|",

@@ -1,7 +1,7 @@
-"""A training loop of your own: search with --trainer custom_loop:train (this folder on PYTHONPATH).
+"""Your own training loop: search with --trainer custom_loop:train (with this folder on PYTHONPATH).
 
-A trainer gets the model and a context: data, device, seed, epochs, recipe, checkpoint folder, `report` and
-`should_stop`. It returns at least the validation accuracy in percent.
+A trainer receives the model and a context with data, device, seed, epochs, recipe, checkpoint folder, `report`
+and `should_stop`. It returns at least the validation accuracy in percent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def train(model: torch.nn.Module, context: Context) -> dict[str, float]:
     def normalised(pixels: torch.Tensor) -> torch.Tensor:
         return ((pixels / 255 - mean) / std).to(device)
 
-    # A generator of the seed alone: every candidate sees the images in the same order.
+    # The generator depends only on the seed, so every candidate sees the images in the same order.
     order = torch.Generator().manual_seed(context.seed)
     batches = DataLoader(
         TensorDataset(data.train.pixels, data.train.labels), batch_size=32, shuffle=True, generator=order
@@ -40,6 +40,6 @@ def train(model: torch.nn.Module, context: Context) -> dict[str, float]:
         with torch.inference_mode():
             logits = torch.cat([model(normalised(part)).cpu() for part in data.val.pixels.split(256)])
         metrics = score(logits, data.val.labels, data.num_classes).to_dict()
-        # Raises StopTraining where the search has no use for further epochs; let it pass.
+        # Raises StopTraining if the search needs no more epochs; do not catch it.
         context.report(epoch, metrics["accuracy"], loss=metrics["loss"])
     return metrics

@@ -1,7 +1,7 @@
-"""Hugging Face Accelerate inside of a search: --trainer with_accelerate:train (pip install accelerate).
+"""Hugging Face Accelerate inside a search: --trainer with_accelerate:train (pip install accelerate).
 
-Accelerate places model and optimiser, and does mixed precision and accumulation; se-nas's batches are used,
-so that all candidates of a seed see the same images and augmentation.
+Accelerate places model and optimiser, and handles mixed precision and accumulation. The batches are se-nas's, so
+all candidates with the same seed see the same images and augmentation.
 """
 
 from __future__ import annotations
