@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 import se_nas
-from se_nas.early_stopping.base import Candidate, EarlyStopping
+from se_nas.early_stopping import Candidate, EarlyStopping
 from se_nas.pareto import hypervolume, non_dominated
 from se_nas.space import SearchSpace
 
