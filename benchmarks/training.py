@@ -300,7 +300,7 @@ def around(backbone: str, seconds: float, name: str) -> None:
         watch(StudyStore, "write_table", "study")
         watch(StudyStore, "tell", "study")
         watch(StudyStore, "spend", "study")
-        watch(Suggestions, "next", "proposal")
+        watch(Suggestions, "next", "suggestion")
         watch(Search, "run", "whole")
         start(plan, Progress())
     whole = totals.pop("whole")
