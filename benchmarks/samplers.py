@@ -2,7 +2,7 @@
 
     python benchmarks/samplers.py run --out runs/samplers.jsonl [--task T ...] [--sampler S ...]
     python benchmarks/samplers.py table --out runs/samplers.jsonl [--plot docs/figures/samplers.png]
-    python benchmarks/samplers.py speed [--observations 500]
+    python benchmarks/samplers.py speed [--readings 500]
 
 `run` is resumable: each finished run is one line of JSON, and runs that are already there are skipped. The cost is a
 known function for every sampler, but only se-nas's uses it. The front is scored with true means, never with readings.
@@ -315,7 +315,7 @@ SPACES = {"4,096": (6, 4), "10,000": (4, 10), "1,000,000": (6, 10), "2^20": (20,
 """Size to its number of parameters and choices of each."""
 
 
-def speed(observations: int, suggestions: int) -> str:
+def speed(readings: int, suggestions: int) -> str:
     """Markdown: seconds per suggestion of our sampler after that many random readings, on each of `SPACES`.
 
     The first suggestion computes the known costs of all points and fits the model from scratch, as after a resume.
@@ -343,7 +343,7 @@ def speed(observations: int, suggestions: int) -> str:
         study = optuna.create_study(
             directions=["maximize", "minimize"], sampler=ParetoSampler(known={1: cost}, seed=0, space=space)
         )
-        for row in rng.integers(size, size=(observations, width)).tolist():
+        for row in rng.integers(size, size=(readings, width)).tolist():
             params = dict(zip(names, row, strict=True))
             study.add_trial(create_trial(params=params, distributions=space, values=reading(params)))
         taken = []
@@ -370,10 +370,10 @@ def main() -> None:
         "--evaluations", type=int, default=EVALUATIONS, help="evaluations of each run; at least 100"
     )
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--observations", type=int, default=500, help="number of readings beforehand (speed)")
+    parser.add_argument("--readings", type=int, default=500, help="number of readings beforehand (speed)")
     options = parser.parse_args()
     if options.action == "speed":
-        print(speed(options.observations, suggestions=12))
+        print(speed(options.readings, suggestions=12))
         return
     if options.action == "run":
         run(options.out, options.task, options.sampler, options.repetitions, options.evaluations)

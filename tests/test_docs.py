@@ -200,6 +200,6 @@ def test_every_shipped_space_is_documented():
 def test_the_table_of_parts_is_the_import_contract():
     contracts = tomllib.loads(read(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract.get("exhaustive"))
-    expected = [sorted(layer.replace(" ", "").split("|")) for layer in reversed(layers)]
+    expected = [sorted(layer.replace(" ", "").split("|")) for layer in reversed(layers) if "__" not in layer]
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", read(ROOT / "docs" / "architecture.md"), re.MULTILINE)
     assert [sorted(re.findall(r"\w+", row)) for row in rows] == expected
