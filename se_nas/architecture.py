@@ -102,7 +102,7 @@ class Architecture:
 
         Args:
             backbone: a timm model name.
-            reduction: γ, above 0; or a mapping from stage to γ, where a stage that is absent or None has none.
+            reduction: γ, above 0; or a mapping from stage to γ, in which a stage that is absent or None has none.
             position: one of the family's positions; None is its usual one.
             rounding: "timm" (the family's own) or "exact" (C // γ).
             native: what happens to gates that timm builds: "keep", "resize" (set to γ) or "remove".
@@ -150,7 +150,7 @@ class Architecture:
             unknown = [path for path in widths if path not in known]
             if unknown:
                 raise ConfigError(
-                    f"{unknown[0]!r} is no site of {backbone} at position {position!r};"
+                    f"{unknown[0]!r} is not a site of {backbone} at position {position!r};"
                     f" sites: {', '.join(site.path for site in sites)}."
                 )
             widths = [widths.get(site.path, native_width(site)) for site in sites]
@@ -209,7 +209,7 @@ class Architecture:
     def describe(self) -> str:
         """A line for people: gated sites out of all, and the realised γ, for each stage that has a gate.
 
-        The realised γ is ``reduction_base / width``, a range where the blocks of a stage differ.
+        The realised γ is ``reduction_base / width``, a range if the blocks of a stage differ.
         """
         if self.num_gated == 0:
             return "no SE"
@@ -261,7 +261,7 @@ class Architecture:
             wrong = (
                 f"lacks {', '.join(sorted(missing))}" if missing else f"has unknown {sorted(unknown)[0]!r}"
             )
-            raise ConfigError(f"this is no architecture: it {wrong}.")
+            raise ConfigError(f"this is not an architecture: it {wrong}.")
         return cls(
             backbone=data["backbone"],
             timm_kwargs=freeze_kwargs(data["timm_kwargs"]),

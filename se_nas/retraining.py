@@ -86,7 +86,7 @@ def retrain(
             classifier.
         seed: of first weights and data order.
         format, standalone, force: as in ``export``.
-        progress: told of every epoch.
+        progress: is notified of every epoch.
 
     Raises:
         ConfigError: a value does not fit, ``out`` is taken, an unfinished retraining there is another one,

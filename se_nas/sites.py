@@ -30,7 +30,7 @@ class Site:
         reduction_base: width that the reduction ratio γ divides (the block's input in MBConv nets).
         resolution: (height, width) of the gated map at the input size that the sites were found with.
         native: kind of the gate that timm builds here ("se", "ese", "eca", ...), or None.
-        native_rd_channels: hidden width of the native gate; None without one, or where it has no bottleneck.
+        native_rd_channels: hidden width of the native gate; None without one, or if it has no bottleneck.
         position: where in the block the tensor is: standard, pre, post, identity, conv3x3 or slot.
         rd_divisor: the family's rounding of the hidden width: to multiples of this, 1 for the nearest integer.
         rd_round_limit: as in timm's ``make_divisible``: round up where less than this share would be left.

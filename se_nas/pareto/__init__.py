@@ -1,6 +1,6 @@
 """Pareto fronts and what can be said about them: dominance, indicators, uncertainty. NumPy only.
 
-Everywhere ``values`` has shape (n, m), one row a point and one column an objective, and ``directions`` holds
+Everywhere ``values`` has shape (n, m), one row per point and one column per objective, and ``directions`` holds
 "maximize" or "minimize" for each column.
 """
 

@@ -122,7 +122,7 @@ def improvement(means: Array, deviations: Array, lows: Array, highs: Array) -> A
 
     Args:
         means: (n, n_objectives).
-        deviations: (n, n_objectives); 0 where the objective is known.
+        deviations: (n, n_objectives); 0 if the objective is known.
         lows: (n_boxes, n_objectives) from `free_boxes`.
         highs: the same.
     """

@@ -87,7 +87,7 @@ def ranks(values: ArrayLike, directions: Sequence[str]) -> NDArray[np.int64]:
 
 
 def knee(values: ArrayLike, directions: Sequence[str]) -> int | None:
-    """Index of the front's knee; None where there is no front.
+    """Index of the front's knee; None if there is no front.
 
     Objectives are scaled to 0 at the best and 1 at the worst of the front; the knee has the smallest sum of
     scaled losses. With two objectives that is the point farthest from the line through the two ends, on the
@@ -118,7 +118,7 @@ def attained(
         given: column that must be no worse than the limit.
 
     Returns:
-        Shape (k,); NaN where no point keeps within the limit.
+        Shape (k,); NaN if no point keeps within the limit.
     """
     matrix = losses(values, directions)
     matrix = matrix[~np.isnan(matrix).any(axis=1)]

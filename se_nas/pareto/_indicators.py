@@ -83,7 +83,7 @@ def igd_plus(
         values: shape (n, m); rows with a NaN are left out.
         front: the points to be attained, shape (k, m), k at least 1.
         directions: for each objective.
-        scale: shape (m,), unit of each objective; None is the range of ``front`` (1 where it does not vary).
+        scale: shape (m,), unit of each objective; None is the range of ``front`` (1 if it does not vary).
 
     Returns:
         The mean over ``front``, in units of ``scale``; inf without points.

@@ -92,7 +92,7 @@ def _volumes(draws: Floats, costs: ArrayLike, reference: ArrayLike, directions: 
 def attained_draws(
     draws: ArrayLike, costs: ArrayLike, budgets: ArrayLike, directions: Sequence[str]
 ) -> Floats:
-    """Best accuracy within each budget, for each draw: shape (B, number of budgets); NaN where nothing is.
+    """Best accuracy within each budget, for each draw: shape (B, number of budgets); NaN if nothing is.
 
     One cost. Subtracted between two runs whose draws come from one ``SeedModel``, this is the paired
     difference of accuracy at equal cost.

@@ -1,6 +1,6 @@
 """What repeated trainings say about each candidate: a linear model of candidate, seed and noise.
 
-With three seeds a candidate, its own scatter says next to nothing (two degrees of freedom). Noise belongs to
+With three seeds per candidate, the scatter of one says next to nothing (two degrees of freedom). Noise belongs to
 data and schedule far more than to one architecture, so it is pooled over all candidates; and what a seed does
 to all candidates alike (data order, augmentation) cancels when they are compared, so it is kept apart.
 """
@@ -55,7 +55,7 @@ class SeedModel:
         image_covariance: what the choice of validation images adds, shape (n, n); 0 unless ``with_images``.
         sd: standard deviation of one reading around candidate plus seed level.
         seed_sd: standard deviation of the seed levels.
-        dof: degrees of freedom behind ``sd``; inf where it was given.
+        dof: degrees of freedom behind ``sd``; inf if it was given.
         seed_dof: degrees of freedom behind ``seed_sd``.
     """
 
@@ -77,7 +77,7 @@ class SeedModel:
             sd: noise of one reading, if it is known; otherwise it is estimated from repeats.
 
         Returns:
-            None where nothing was read twice and ``sd`` is not given: then nothing can be said about noise.
+            None if nothing was read twice and ``sd`` is not given: then nothing can be said about noise.
 
         Raises:
             ConfigError: a reading or ``sd`` is not a finite number.

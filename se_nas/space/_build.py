@@ -44,7 +44,7 @@ def _stages(spec: SpaceSpec, stages: Sequence[int]) -> list[int]:
 
 
 def fixed_widths(spec: SpaceSpec, sites: Sequence[Site], scope: Sequence[bool]) -> list[int]:
-    """Widths where no parameter has a say."""
+    """Widths that no parameter decides."""
     return [
         ABSENT if spec.native == "remove" and inside else width_at(site, None)
         for site, inside in zip(sites, scope, strict=True)
@@ -106,7 +106,7 @@ def _factor(
     blocks = blocks or {}
     numbers = list(blocks.values())
     return Factor(
-        # A parameter with a single choice is no choice.
+        # A parameter with a single choice decides nothing.
         modes={name: values for name, values in modes.items() if len(values) > 1},
         switches=tuple(blocks),
         columns=np.array([column for _, column in members], dtype=np.int64),

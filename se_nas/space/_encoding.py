@@ -25,7 +25,7 @@ class Points:
     """
 
     def __init__(self, name: str, base: NDArray[np.int32], factors: Mapping[str, list[Factor]]) -> None:
-        """``base``: widths where no parameter has a say; ``factors``: those of each position."""
+        """``base``: widths that no parameter decides; ``factors``: those of each position."""
         self.name = name
         self._base = base
         self._factors = dict(factors)
@@ -90,7 +90,7 @@ class Points:
 
     @cached_property
     def _plain(self) -> NDArray[np.int16]:
-        """The canonical point of the network without inserted blocks, where there are several positions."""
+        """The canonical point of the network without inserted blocks, if there are several positions."""
         point = self.find(self._base)
         assert point is not None
         return point

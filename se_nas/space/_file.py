@@ -68,7 +68,7 @@ def read_spec(path: Path) -> SpaceSpec:
     """Rules of a search-space file.
 
     Raises:
-        ConfigError: the file cannot be read, is no YAML, or breaks a rule; with the line where that is known.
+        ConfigError: the file cannot be read, is not YAML, or breaks a rule; with the line if that is known.
     """
     try:
         text = path.read_text(encoding="utf-8")

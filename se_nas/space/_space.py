@@ -105,7 +105,7 @@ class SearchSpace(Points):
 
         path = _locate(name_or_path)
         spec = read_spec(path)
-        # Backbones bring torch and timm; a wrong space is said without waiting for them.
+        # Backbones bring torch and timm; a wrong space is reported without waiting for them.
         import se_nas.backbones as backbones
 
         wanted = position if position is not None else spec.position
@@ -153,7 +153,7 @@ class SearchSpace(Points):
 
     @property
     def position(self) -> str | None:
-        """The position of inserted blocks; None where a parameter chooses it."""
+        """The position of inserted blocks; None if a parameter chooses it."""
         return next(iter(self.sites_by_position)) if len(self.sites_by_position) == 1 else None
 
     def columns(self, position: str | None = None) -> NDArray[np.int64]:
@@ -257,7 +257,7 @@ class SearchSpace(Points):
             )
         missing = [name for name in ("name", "backbone", "timm_kwargs", "spec", "sites") if name not in data]
         if missing:
-            raise ConfigError(f"this is no search space: it lacks {', '.join(missing)}.")
+            raise ConfigError(f"this is not a search space: it lacks {', '.join(missing)}.")
         return cls(
             parse_spec(data["spec"], source=f"search space {data['name']!r}"),
             {position: [site_from_dict(site) for site in sites] for position, sites in data["sites"].items()},

@@ -22,8 +22,8 @@ _STAGE = re.compile(r"stage(\d+)\.")
 def what_mattered(plan: Plan, store: StudyStore) -> dict[str, Any]:
     """The manifest's ``importance`` (`importance.importance`) and ``effects`` (`importance.effects`).
 
-    Over the search's own readings, whichever sampler proposed them; finalists' readings, which come several a
-    network, are left out. Effects are of accuracy, by stage first (all its blocks against none) and then by
+    Over the search's own readings, whichever sampler proposed them; finalists' readings, of which a network
+    has several, are left out. Effects are of accuracy, by stage first (all its blocks against none) and then by
     choice, against the first cost among the objectives. Empty ``effects`` with fewer than `LEAST_TRIALS`
     readings. Parameters whose choices all build one network, wherever the search has been, are left out.
     """

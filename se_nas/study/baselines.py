@@ -20,7 +20,7 @@ REDUCTION = 16
 def baselines(space: SearchSpace) -> dict[str, Architecture]:
     """Baselines by name: no SE, SE everywhere at γ=16, the backbone's own SE, SE in the last stage alone.
 
-    Those that build the same network as an earlier one are left out, as is γ=16 where no site is that wide.
+    Those that build the same network as an earlier one are left out, as is γ=16 if no site is that wide.
     """
     position, sites = next(iter(space.sites_by_position.items()))
     spec = space.spec

@@ -50,7 +50,7 @@ class Clock:
 def sized_epochs(
     seconds_per_epoch: float, seconds_per_candidate: float, search_seconds: float, candidates: int, most: int
 ) -> int:
-    """Epochs a candidate, so that ``candidates`` of them fit into the time of the search; at least 1.
+    """Epochs per candidate, so that ``candidates`` of them fit into the time of the search; at least 1.
 
     Args:
         seconds_per_epoch: of one candidate, training and evaluation.

@@ -20,7 +20,7 @@ TEST_FRACTION = 0.1
 def load_images(config: SearchConfig, *, split_test: bool = True) -> ImageData:
     """The images of a configuration, at the smallest size from theirs on that the backbone takes.
 
-    Without ``split_test`` there is a test split only where the data or the configuration has one.
+    Without ``split_test`` there is a test split only if the data or the configuration has one.
     """
 
     def load(size: int | None) -> ImageData:

@@ -152,7 +152,7 @@ def resolve(
 
     Args:
         config: what the user asked.
-        progress: told what takes time.
+        progress: is notified of what takes time.
         frozen: the manifest of a run that goes on; its decisions are kept instead of taken anew.
 
     Raises:

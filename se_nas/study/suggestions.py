@@ -22,7 +22,7 @@ from se_nas.study.plan import Plan
 from se_nas.study.storage import FIXED, StudyStore
 
 MAX_MISSES = 50
-"""Proposals in a row that may be duplicates or over a limit before one is drawn at random from those left."""
+"""Suggestions in a row that may be duplicates or over a limit before one is drawn at random from those left."""
 MAX_DRAWS = 2000
 REPEAT_SEEDS = 10_000
 """Further readings in the search have seeds from here on, counted from the run's own."""
@@ -31,8 +31,8 @@ REPEAT_SEEDS = 10_000
 class Suggestions:
     """Asks the study for candidates.
 
-    A proposal that has been evaluated already is told its values again, without training, unless the sampler
-    asks for another reading on purpose. Limits are Optuna's constraints: one over a limit is told as pruned, with
+    A suggestion that has been evaluated already gets its values again, without training, unless the sampler
+    asks for another reading on purpose. Limits are Optuna's constraints: one over a limit is recorded as pruned, with
     how far it is above, which no sampler reads as a value.
     """
 
@@ -48,7 +48,7 @@ class Suggestions:
         return UsersSampler(config.sampler, sampler) if ":" in config.sampler else sampler
 
     def next(self) -> tuple[Trial, Architecture] | None:
-        """A trial with an architecture that is new and within the limits; None where none is left."""
+        """A trial with an architecture that is new and within the limits; None if none is left."""
         seen = self.values_by_key()
         for _ in range(MAX_MISSES):
             found = self._propose(seen)

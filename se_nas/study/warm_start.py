@@ -1,4 +1,4 @@
-"""Readings of an earlier run as readings of this one, where they measured the same."""
+"""Readings of an earlier run as readings of this one, if they measured the same."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from se_nas.study.config import SearchConfig
 from se_nas.training import Context, Recipe, Runtime, TrainResult, evaluate, load_trainer, make_logger
 
 CORRECT = "correct"
-"""Key of what a training says of each validation image; it has a file of its own and is no field of a row."""
+"""Key of which validation images were classified right; these go to a file, not into the row."""
 _MEASURED = ("accuracy", "top5", "loss", "train_loss", "ece")
 Curve = list[dict[str, Any]]
 
@@ -80,7 +80,7 @@ class CandidateTrainer:
     def train(
         self, task: Task, on_epoch: Callable[[Curve, dict[str, Any]], bool], stop: Callable[[], bool]
     ) -> dict[str, Any]:
-        """Fields of the candidate's row, and ``CORRECT`` where it is known.
+        """Fields of the candidate's row, and ``CORRECT`` if it is known.
 
         ``seconds`` are the candidate's own: building, training, validation and checkpoints, before an
         interruption too, without what it waits in ``on_epoch`` and ``stop``. A candidate that does not fit the

@@ -63,7 +63,7 @@ def work(pipe: Connection, values: Mapping[str, Any], threads: int, lock: Path) 
                 return
             worker.run()
     except (EOFError, OSError):
-        # The parent has gone: nobody is left to be told.
+        # The parent has gone: nobody is left to report to.
         return
 
 

@@ -104,7 +104,7 @@ class Finals:
         """For the manifest: who was chosen why, the numbers of seeds, and why there are no more.
 
         Args:
-            cut: ``TOO_LATE`` or ``BY_USER`` where the phase was ended before ``next`` gave None.
+            cut: ``TOO_LATE`` or ``BY_USER`` if the phase was ended before ``next`` gave None.
         """
         return {
             "base_seeds": self._base,
