@@ -31,9 +31,14 @@ class Objective:
         limit_example: a limit as a user would write it, for ``--help``.
         axis: ``module:Class`` of the axis that knows or measures it (`se_nas.cost.axes.CostAxis`); None for
             what a training reads.
-        exact: known in closed form for any architecture, so every row has it; else it is measured only where
+        exact: known in closed form for any architecture, so every row has it; otherwise it is measured only if
             it is an objective or limited.
-        columns: further fields of a row that the axis fills, beside ``column``.
+        columns: further fields of a row that the axis fills, beside ``column``, as far as it knows them:
+            ``<name>_ratio`` to the unmodified backbone's, ``<name>_interval``, the 95 % interval of that ratio,
+            and ``<name>_source``, "measured" or "predicted".
+        digits: decimals that people read, in ``unit``.
+        definition: how it is counted, as a sentence for the methods section of a paper; empty if the title
+            says enough.
     """
 
     name: str
@@ -47,10 +52,17 @@ class Objective:
     axis: str | None = None
     exact: bool = False
     columns: tuple[str, ...] = ()
+    digits: int = 3
+    definition: str = ""
+
+    @property
+    def axis_title(self) -> str:
+        """What stands on an axis of a picture."""
+        return f"{self.title}, {self.unit}"
 
     @property
     def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
+        """1 if more is better, -1 if less is."""
         return 1 if self.direction == "maximize" else -1
 
 
@@ -77,6 +89,7 @@ MACS = Objective(
     limit_example="4.2G",
     axis=_CLOSED_FORM,
     exact=True,
+    definition="Multiply-adds are fvcore's count, in which an SE block's mean, gate and product are left out.",
 )
 PARAMS = Objective(
     name="params",

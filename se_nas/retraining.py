@@ -21,10 +21,11 @@ from se_nas.errors import ConfigError, RunError
 from se_nas.exporting.package import Exported, check_request, export_model
 from se_nas.exporting.selection import architecture_of, kept_weights
 from se_nas.model import load_weights
+from se_nas.objectives import COSTS
 from se_nas.report import Candidate, ParetoReport
 from se_nas.report.picks import Pick
 from se_nas.report.picks import pick as pick_from
-from se_nas.run import read_json, write_json
+from se_nas.run import CostReading, Manifest, TrialRow, read_json, write_json
 from se_nas.study.candidate import build_candidate
 from se_nas.study.config import SearchConfig
 from se_nas.study.images import as_weights_want, data_facts, load_images
@@ -45,6 +46,7 @@ PARTIAL = ".partial"
 """Ending of the folder beside ``out`` that holds a retraining until it is done."""
 SETTINGS = "retrain.json"
 _OF_THE_DATA = ("val_data", "test_data")
+_FOUND = ("accuracy", "top5", "loss", "ece", "test_accuracy")
 
 
 def retrain(
@@ -196,7 +198,7 @@ def _prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_
         base |= dict.fromkeys((*_OF_THE_DATA, "input_size"))
     config = SearchConfig(**{**base, **given})
     resolved = resolve_device(config.device)
-    recipe = recipe_of(config) if "recipe" in given else Recipe.from_dict(manifest["recipe"])
+    recipe = recipe_of(config) if "recipe" in given else Recipe.from_dict(manifest.recipe)
     if config.batch_size is not None:
         recipe = recipe.with_(batch_size=config.batch_size)
     if config.epochs is not None:
@@ -214,7 +216,7 @@ def _prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_
     )
     model = job.model()
     if start is not None:
-        data = data.with_statistics(manifest["data"]["mean"], manifest["data"]["std"])
+        data = data.with_statistics(manifest.data.mean, manifest.data.std)
     else:
         data = as_weights_want(data, config, model)
     return replace(job, data=data, runtime=Runtime.decide(model, recipe, str(resolved)))
@@ -302,43 +304,46 @@ def _trained(job: _Job, partial: Path, progress: Progress) -> tuple[dict[str, An
 def _metadata(job: _Job, report: ParetoReport, chosen: Pick, found: Mapping[str, Any]) -> dict[str, Any]:
     manifest, candidate, data = report.manifest, chosen.candidate, job.data
     cost = measure_cost(job.architecture, input_size=data.input_size, num_classes=data.num_classes)
-    row = {
-        **found,
-        "seed": job.config.seed,
-        "epochs": job.recipe.epochs,
-        "num_params": cost.num_params,
-        "macs": cost.macs,
+    costs = {
+        name: CostReading(value=getattr(cost, objective.column))
+        for name, objective in COSTS.items()
+        if objective.exact
     }
-    same_network = (
-        list(data.input_size) == list(manifest["input_size"])
-        and data.num_classes == manifest["data"]["num_classes"]
+    if (data.input_size, data.num_classes) == (manifest.input_size, manifest.data.num_classes):
+        # The same network, so what was measured in the run holds for it.
+        costs |= {name: reading for name, reading in candidate.costs.items() if name not in costs}
+    row = TrialRow(
+        number=candidate.number,
+        key=candidate.key,
+        widths=candidate.widths,
+        phase="retrained",
+        state="complete",
+        seed=job.config.seed,
+        epochs=job.recipe.epochs,
+        costs=costs,
+        **{name: found[name] for name in _FOUND if name in found},
     )
-    if same_network:
-        row |= {
-            name: getattr(candidate, name)
-            for name in ("latency_ms", "latency_ratio", "latency_interval", "latency_source")
-        }
     return {
         "num_classes": data.num_classes,
         "input_size": list(data.input_size),
         "mean": list(data.mean),
         "std": list(data.std),
         "class_names": list(data.class_names),
-        "name": f"{manifest['backbone']} with SE, from {report.name}, retrained",
+        "name": f"{manifest.backbone} with SE, from {report.name}, retrained",
         "reason": chosen.reason,
         "run": report.name,
-        "manifest": {**manifest, "data": data_facts(data), "recipe": job.recipe.to_dict()},
+        "manifest": manifest.updated(data=data_facts(data), recipe=job.recipe.to_dict()),
         "row": row,
         "retrained": f"Retrained from {job.origin}, one seed ({job.config.seed})."
         f" {_in_the_search(candidate, manifest)}",
     }
 
 
-def _in_the_search(candidate: Candidate, manifest: Mapping[str, Any]) -> str:
+def _in_the_search(candidate: Candidate, manifest: Manifest) -> str:
     epochs = max(reading.epochs_planned for reading in candidate.counted or candidate.readings)
     if candidate.accuracy is None:
-        return "The search has no accuracy of it."
+        return "The search has no accuracy for it."
     return (
-        f"In the run that found it, {candidate.accuracy:.2f} % after {epochs} epochs on"
-        f" {manifest['data']['name']}."
+        f"In the run that found it, {candidate.accuracy:.2f} % after {epochs} epoch{'' if epochs == 1 else 's'} on"
+        f" {manifest.data.name}."
     )

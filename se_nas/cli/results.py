@@ -90,12 +90,12 @@ def compare(
     Example:  se-nas compare runs/a runs/b --out comparison.html
     """
     from se_nas.cli import tables
-    from se_nas.report import ParetoReport
+    from se_nas.report import ParetoReport, write_comparison
     from se_nas.report import compare as compare_reports
 
     comparison = compare_reports([ParetoReport.load(path) for path in reports], force=force)
     if out is not None:
-        comparison.write_html(out)
+        write_comparison(comparison, out)
     tables.print_json(comparison.to_dict()) if json else tables.print_comparison(comparison)
     if fail_if_worse and comparison.worse:
         raise typer.Exit(WORSE)

@@ -8,6 +8,8 @@ from typing import Any
 from se_nas.architecture import Architecture
 from se_nas.exporting.citation import references
 from se_nas.inference import Folded
+from se_nas.objectives import COSTS, Objective
+from se_nas.run import Device, Manifest, TrialRow
 from se_nas.sites import ABSENT
 
 _UNKNOWN = "not recorded"
@@ -21,9 +23,9 @@ def model_card(
     timm_line: str | None,
     folded: Folded,
 ) -> str:
-    """Markdown; what is not known is said to be unknown."""
-    manifest: Mapping[str, Any] = facts.get("manifest") or {}
-    row: Mapping[str, Any] = facts.get("row") or {}
+    """Markdown; what is not known is listed as such."""
+    manifest: Manifest | None = facts.get("manifest")
+    row: TrialRow | None = facts.get("row")
     name = _text(facts.get("name") or f"{architecture.backbone} with SE, {architecture.key}")
     parts = [
         _front_matter(),
@@ -36,7 +38,7 @@ def model_card(
         "## Data and training\n\n"
         + _training(facts, row, manifest)
         + (f"\n\n{_text(facts['retrained'])}" if facts.get("retrained") else ""),
-        "## How it was found\n\n" + _search(manifest, facts),
+        "## How it was found\n\n" + _search(manifest),
     ]
     if timm_line:
         lines = "The same network, its weights included, from timm alone (verified at export):"
@@ -78,32 +80,38 @@ def _usage(files: Sequence[str]) -> str:
     return "\n\n".join(snippets)
 
 
-def _results(facts: Mapping[str, Any], row: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+def _results(facts: Mapping[str, Any], row: TrialRow | None, manifest: Manifest | None) -> str:
     interval = facts.get("accuracy_interval")
     basis = f" {facts['interval_basis']}" if facts.get("interval_basis") else ""
     spread = f" (95 % interval{basis} {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
-    objectives = [
-        ("top-1 on validation data", _number(row.get("accuracy"), "{:.2f} %") + spread),
-        ("top-1 on test data", _number(row.get("test_accuracy"), "{:.2f} %")),
-        ("expected calibration error", _number(row.get("ece"), "{:.2f} %")),
-        ("parameters", _number(row.get("num_params"), "{:,}")),
-        ("multiply-adds (fvcore)", _number(row.get("macs"), "{:,}")),
-        ("latency", _latency(row, manifest)),
+    measures = [
+        ("top-1 on validation data", _number(row and row.accuracy, "{:.2f} %") + spread),
+        ("top-1 on test data", _number(row and row.test_accuracy, "{:.2f} %")),
+        ("expected calibration error", _number(row and row.ece, "{:.2f} %")),
     ]
-    seeds = facts.get("seeds")
-    note = f"\n\nThese weights are seed {row.get('seed')} of {', '.join(map(str, seeds))}." if seeds else ""
-    return "| measure | value |\n|---|---|\n" + "\n".join(f"| {k} | {v} |" for k, v in objectives) + note
+    notes = []
+    for name, cost in COSTS.items():
+        if row is not None and name in row.costs:
+            measures.append((cost.title, _cost(cost, row, manifest.device if manifest else None)))
+            notes.append(cost.definition)
+        elif manifest is not None and name in manifest.objectives:
+            measures.append((cost.title, _UNKNOWN))
+    if row is not None and facts.get("seeds"):
+        notes.append(f"These weights are seed {row.seed} of {', '.join(map(str, facts['seeds']))}.")
+    table = "| measure | value |\n|---|---|\n" + "\n".join(f"| {k} | {v} |" for k, v in measures)
+    return "\n\n".join([table, *filter(None, notes)])
 
 
-def _latency(row: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    if row.get("latency_ms") is None:
-        return _UNKNOWN
-    ratio = row.get("latency_ratio")
-    against = f", {ratio:.3f} times the plain backbone" if ratio else ""
-    interval = row.get("latency_interval")
+def _cost(cost: Objective, row: TrialRow, device: Device | None) -> str:
+    reading = row.costs[cost.name]
+    if cost.exact:
+        return f"{reading.value:,}"
+    against = f", {reading.ratio:.3f} times the plain backbone" if reading.ratio else ""
+    interval = reading.interval
     against += f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-    device = (manifest.get("device") or {}).get("name") or "unknown device"
-    return f"{row['latency_ms']:.3f} ms{against}, {row.get('latency_source') or ''} on {_text(device)}"
+    where = _text(device.name) if device is not None and device.name else "an unknown device"
+    value = f"{reading.value / cost.scale:.{cost.digits}f} {cost.unit}"
+    return f"{value}{against}, {reading.source or 'measured'} on {where}"
 
 
 def _stages(architecture: Architecture) -> str:
@@ -129,32 +137,30 @@ def _start(folded: Folded) -> str:
     )
 
 
-def _training(facts: Mapping[str, Any], row: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    data = manifest.get("data") or {}
-    recipe = manifest.get("recipe") or {}
+def _training(facts: Mapping[str, Any], row: TrialRow | None, manifest: Manifest | None) -> str:
+    data = manifest.data if manifest is not None else None
+    recipe = manifest.recipe if manifest is not None else {}
     size = facts.get("input_size")
     rows = {
-        "data": f"{_text(data.get('name') or _UNKNOWN)} (fingerprint {data.get('fingerprint') or _UNKNOWN})",
-        "images": f"{data.get('num_train')} training, {data.get('num_val')} validation" if data else _UNKNOWN,
-        "classes": data.get("num_classes") or facts.get("num_classes") or _UNKNOWN,
+        "data": f"{_text(data.name)} (fingerprint {data.fingerprint})" if data else _UNKNOWN,
+        "images": f"{data.num_train} training, {data.num_val} validation" if data else _UNKNOWN,
+        "classes": (data.num_classes if data else facts.get("num_classes")) or _UNKNOWN,
         "input": "x".join(map(str, size)) if size else _UNKNOWN,
         "mean, std": f"{facts['mean']}, {facts['std']}"
         if facts.get("mean") and facts.get("std")
         else _UNKNOWN,
-        "epochs": row.get("epochs") or _UNKNOWN,
+        "epochs": (row and row.epochs) or _UNKNOWN,
         "recipe": ", ".join(f"{key}={_text(value)}" for key, value in recipe.items()) or _UNKNOWN,
     }
     return "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
 
 
-def _search(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    if not manifest:
+def _search(manifest: Manifest | None) -> str:
+    if manifest is None:
         return f"{_UNKNOWN.capitalize()}."
-    space = manifest.get("space") or {}
     return (
-        f"se-nas {manifest.get('se_nas_version')}, `{_text(manifest.get('command') or '')}`, space"
-        f" {_text(space.get('name') or '')} ({space.get('size')} architectures), run"
-        f" {_text(manifest.get('name') or facts.get('run') or '')}, {manifest.get('created')}."
+        f"se-nas {manifest.se_nas_version}, `{_text(manifest.command)}`, space {_text(manifest.space.name)}"
+        f" ({manifest.space.size} architectures), run {_text(manifest.name)}, {manifest.created}."
     )
 
 
@@ -163,5 +169,5 @@ def _number(value: Any, form: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """Names that people give, without what Markdown would take for markup."""
+    """Text that people wrote, without what Markdown would take for markup."""
     return str(value).replace("|", "\\|").replace("<", "&lt;").replace("`", "'").replace("\n", " ")

@@ -91,7 +91,8 @@ def export_model(
         architecture: what the network is.
         model: the network, or its state dict. It is not changed.
         out: a folder that does not exist or is empty.
-        metadata: facts for configuration and card; ``METADATA`` has the names. Without ``num_classes`` it is
+        metadata: facts for configuration and card; ``METADATA`` has the names: ``manifest`` is a `Manifest` and
+            ``row`` a `TrialRow` of a run, the rest are JSON values. Without ``num_classes`` it is
             the network's, or 1000 for a state dict; without ``input_size``, ``mean`` and ``std``, timm's.
         formats: the folder always holds architecture.json, config.json, model.safetensors, CITATION.cff and README.md,
             which is what "timm" and "safetensors" ask for; "onnx" adds model.onnx, "pt2" model.pt2

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from se_nas.architecture import Architecture
+from se_nas.architecture import Architecture, freeze_kwargs
 from se_nas.errors import RunError
 from se_nas.exporting.package import Exported, export_model
 from se_nas.report import ParetoReport
 from se_nas.report.candidates import Candidate
 from se_nas.report.picks import pick as pick_from
-from se_nas.run import CHECKPOINTS
+from se_nas.run import CHECKPOINTS, Manifest, TrialRow
 from se_nas.training.checkpoint import WEIGHTS, checkpoint_path
 
 
@@ -33,38 +34,34 @@ def export(
     Args:
         run: a run folder, or what ``search`` and ``open_run`` return.
         pick: "best", "knee", "cheapest", "under:BUDGET", a trial's number or the beginning of a key.
-        out: the folder to write, which must not exist or be empty; None is ``<run>/export/<key>``.
+        out: the folder to write, which must not exist, or be empty; None is ``<run>/export/<key>``.
         format: one of ``se_nas.exporting.package.FORMATS``, or several.
-        standalone: also write ``model.py``, which needs torch and timm alone.
+        standalone: also write ``model.py``, which needs only torch and timm.
         force: replace an earlier export.
 
     Raises:
-        RunError: no run there, nothing to pick, or the weights of the pick were not kept.
-        ConfigError: an unknown format, or the folder is taken.
+        RunError: there is no run, nothing to pick, or the weights of the pick were not kept.
+        ConfigError: the format is unknown, or the folder is taken.
     """
     folder = Path(getattr(run, "path", run))
     report = ParetoReport.from_run(folder)
     chosen = pick_from(report, pick)
     candidate = chosen.candidate
-    reading, weights = kept_weights(report, candidate)
+    number, weights = kept_weights(report, candidate)
     manifest = report.manifest
     formats = [format] if isinstance(format, str) else list(format)
-    data = manifest.get("data") or {}
-    rows = [row for row in report.rows if row["key"] == candidate.key and row["number"] == reading]
-    row = dict(rows[0]) if rows else {}
-    for name in ("latency_ms", "latency_ratio", "latency_interval", "latency_source"):
-        row[name] = getattr(candidate, name)
+    reading = next(row for row in candidate.readings if row.number == number)
     metadata = {
-        "num_classes": data.get("num_classes"),
-        "input_size": manifest.get("input_size"),
-        "mean": data.get("mean"),
-        "std": data.get("std"),
-        "class_names": data.get("class_names"),
-        "name": f"{manifest['backbone']} with SE, from {report.name}",
+        "num_classes": manifest.data.num_classes,
+        "input_size": list(manifest.input_size),
+        "mean": list(manifest.data.mean),
+        "std": list(manifest.data.std),
+        "class_names": list(manifest.data.class_names),
+        "name": f"{manifest.backbone} with SE, from {report.name}",
         "reason": chosen.reason,
         "run": report.name,
         "manifest": manifest,
-        "row": row,
+        "row": replace(reading, costs=candidate.costs),
         "accuracy_interval": candidate.accuracy_interval,
         "interval_basis": report.basis,
         "seeds": sorted({r.seed for r in candidate.readings if r.complete and r.seed is not None}),
@@ -79,43 +76,40 @@ def export(
     )
 
 
-def architecture_of(candidate: Candidate | Mapping[str, Any], manifest: Mapping[str, Any]) -> Architecture:
+def architecture_of(candidate: Candidate | TrialRow, manifest: Manifest) -> Architecture:
     """The architecture of a candidate, or of a row of ``trials.json``, of the run with this manifest.
 
     Raises:
         RunError: the manifest lacks the sites of the candidate's position, or does not fit the candidate.
     """
-    facts = candidate if isinstance(candidate, Mapping) else vars(candidate)
-    sites = (manifest.get("sites") or {}).get(facts["position"])
-    if not sites:
-        raise RunError(f"the run's manifest has no sites at position {facts['position']!r}.")
-    architecture = Architecture.from_dict(
-        {
-            "backbone": manifest["backbone"],
-            "timm_kwargs": manifest.get("timm_kwargs") or {},
-            "position": facts["position"],
-            "sites": sites,
-            "widths": list(facts["widths"]),
-            "gate": facts["gate"] or "sigmoid",
-            "act": facts["act"],
-            "bias": True if facts["bias"] is None else facts["bias"],
-        }
+    position = candidate.position or ""
+    if position not in manifest.sites:
+        raise RunError(f"the run's manifest has no sites at position {candidate.position!r}.")
+    architecture = Architecture(
+        backbone=manifest.backbone,
+        timm_kwargs=freeze_kwargs(manifest.timm_kwargs),
+        position=position,
+        sites=manifest.sites[position],
+        widths=candidate.widths,
+        gate=candidate.gate or "sigmoid",
+        act=candidate.act,
+        bias=True if candidate.bias is None else candidate.bias,
     )
-    if architecture.key != facts["key"]:
+    if architecture.key != candidate.key:
         raise RunError(
-            f"candidate {facts['key']} comes out as {architecture.key}: table and manifest disagree."
+            f"candidate {candidate.key} comes out as {architecture.key}: table and manifest disagree."
         )
     return architecture
 
 
 def kept_weights(report: ParetoReport, candidate: Candidate) -> tuple[int, dict[str, Any]]:
-    """Trial number and weights of the candidate's best seed that was kept; final trainings first.
+    """Trial number and weights of the candidate's best training that was kept; final trainings first.
 
     Args:
         report: of a run folder.
 
     Raises:
-        RunError: none were kept (whose were is said), or they cannot be read.
+        RunError: none were kept (the message says whose were), or they cannot be read.
     """
     folder = Path(report.source or "")
     counted = {reading.number for reading in candidate.counted}
@@ -135,7 +129,5 @@ def kept_weights(report: ParetoReport, candidate: Candidate) -> tuple[int, dict[
                 raise RunError(f"the weights {path} cannot be read: {error}.") from error
     stems = {path.name.rpartition("-s")[0] for path in (folder / CHECKPOINTS).glob(f"*{WEIGHTS}")}
     kept = [f"{member.number} ({member.key})" for member in report.candidates if member.key in stems]
-    raise RunError(
-        f"no weights of {candidate.key} were kept in {folder / CHECKPOINTS}; kept are those of "
-        + (f"trials {', '.join(kept[:8])}." if kept else "no trial.")
-    )
+    others = f"Kept: trials {', '.join(kept[:8])}." if kept else "Nothing is kept there."
+    raise RunError(f"no weights of {candidate.key} were kept in {folder / CHECKPOINTS}. {others}")

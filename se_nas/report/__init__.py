@@ -1,7 +1,9 @@
-"""What a run found: the front with its uncertainty, as tables, pictures and a page, and runs compared."""
+"""What a run found: the front with its uncertainty, as tables, pictures and a page; and comparisons of runs."""
 
-from se_nas.report.candidates import Candidate, Objective, Reading
+from se_nas.objectives import Objective
+from se_nas.report.candidates import Candidate
 from se_nas.report.comparison import Comparison, compare
+from se_nas.report.comparison_page import write_comparison
 from se_nas.report.figures import write_figures
 from se_nas.report.page import write_html
 from se_nas.report.pareto_report import ParetoReport
@@ -15,7 +17,6 @@ __all__ = [
     "Objective",
     "ParetoReport",
     "Pick",
-    "Reading",
     "Run",
     "candidates_csv",
     "compare",
@@ -23,6 +24,7 @@ __all__ = [
     "open_run",
     "pick",
     "summary",
+    "write_comparison",
     "write_figures",
     "write_html",
 ]

@@ -24,7 +24,7 @@ class Entry:
 
     ``values`` are those of ``members`` in the common frame, shape (members, objectives); ``members`` are the
     candidates that could stand on the front: all retrained ones, or the outer layers of a provisional front.
-    ``cost_error`` is the standard error of each member's first cost: 0 unless that is a measured latency.
+    ``cost_error`` is the standard error of each member's first cost: 0 unless that was measured with an interval.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Entry:
         return rows[np.lexsort((-rows[:, 0], rows[:, 1]))]
 
     def best(self, budgets: np.ndarray) -> np.ndarray:
-        """Best accuracy within each budget on the first cost; NaN where nothing is that cheap."""
+        """Best accuracy within each budget on the first cost; NaN if nothing is that cheap."""
         return attained(self.values, budgets, self.report.directions)
 
 
@@ -85,14 +85,13 @@ def budgets_of(first: Sequence[Entry], second: Sequence[Entry]) -> np.ndarray:
 
 
 def difference(first: Sequence[Entry], second: Sequence[Entry], reference: Sequence[float]) -> Difference:
-    """Second against first, each one run or the repeats of one configuration (then means over runs).
+    """Second against first; each is one run, or the repeats of one configuration (then means over runs).
 
-    Parametric bootstrap of both sides together: accuracies over seeds (equal seeds pair candidates)
-    and, where these were kept, validation images (equal images pair them too),
-    latencies over their measured intervals and, where a side has repeats, runs with replacement (paired
-    where both have the same seeds), widened as Student's t with so few runs asks. The bias that a best of
-    several noisy values has is taken off. The band holds for all budgets at once: its width is set by the
-    largest standardised deviation over the budgets.
+    Parametric bootstrap of both sides together: accuracies over seeds (equal seeds pair candidates) and, if these
+    were kept, validation images (equal images pair them too), costs over their measured intervals and, if a side
+    has repeats, runs with replacement (paired if both have the same seeds), widened as Student's t requires with
+    so few runs. The bias of a best of several noisy values is taken off. The band holds for all budgets at once:
+    its width is set by the largest standardised deviation over the budgets.
     """
     entries = [*first, *second]
     budgets = budgets_of(first, second)
@@ -156,7 +155,7 @@ def difference(first: Sequence[Entry], second: Sequence[Entry], reference: Seque
 
 
 def _model(entries: Sequence[Entry]) -> tuple[SeedModel | None, str]:
-    """Joint noise of all members; without repeats, what the number of validation images alone gives."""
+    """Joint noise of all members; without repeats, what follows from the number of validation images alone."""
     readings = [member.by_seed for entry in entries for member in entry.members]
     model = SeedModel.fit(readings)
     if model is not None:
@@ -164,24 +163,24 @@ def _model(entries: Sequence[Entry]) -> tuple[SeedModel | None, str]:
         if found is None:
             return model, "95 % over seeds, for all costs at once"
         return model.with_images(found), "95 % over seeds and validation images, for all costs at once"
-    images = min((entry.report.manifest.get("data") or {}).get("num_val") or 0 for entry in entries)
+    images = min(entry.report.manifest.data.num_val for entry in entries)
     if not images:
-        return None, "nothing was read twice, so nothing can be said about chance"
+        return None, "nothing was read twice, so the size of chance is not known"
     share = float(np.mean([value for own in readings for value in own.values()])) / 100
     sd = 100 * math.sqrt(max(share * (1 - share), 0.0) / images)
     basis = (
-        f"95 % for all costs at once; nothing was read twice, so chance is that of {images} validation images"
-        " alone, and that of seeds comes on top"
+        f"95 % for all costs at once; nothing was read twice, so this covers the choice of {images} validation"
+        " images alone and not that of seeds"
     )
-    # Every reading gets a seed of its own: none of this scatter is known to be shared.
+    # Every reading gets a different seed: none of this scatter is known to be shared.
     apart = [dict(zip([index], own.values(), strict=True)) for index, own in enumerate(readings)]
     return SeedModel.fit(apart, sd=sd), basis
 
 
 def _hits(entries: Sequence[Entry]) -> list[dict[int, np.ndarray]] | None:
-    """Of all members by seed, which images were right; None unless all runs judged them on the same images."""
-    data = [entry.report.manifest.get("data") or {} for entry in entries]
-    if len({(str(one.get("fingerprint")), str(one.get("split_seed"))) for one in data}) > 1:
+    """For all members by seed, which images were right; None unless all runs were validated on the same images."""
+    data = [entry.report.manifest.data for entry in entries]
+    if len({(one.fingerprint, one.split_seed) for one in data}) > 1:
         return None
     found = [hits_by_seed(entry.members, entry.report.correct) for entry in entries]
     known = [own for one in found if one is not None for own in one]
@@ -194,7 +193,7 @@ def _resampled(
 ) -> tuple[np.ndarray, float, str]:
     """Weights of the runs in each draw, shape (draws, runs), negative for the first side; the widening."""
     sizes = (len(first), len(second))
-    seeds = [[entry.report.manifest.get("seed") for entry in side] for side in (first, second)]
+    seeds = [[entry.report.manifest.seed for entry in side] for side in (first, second)]
     paired = sizes[0] > 1 and sorted(map(str, seeds[0])) == sorted(map(str, seeds[1]))
     chosen = [generator.integers(0, size, (_DRAWS, size)) for size in sizes]
     if paired:

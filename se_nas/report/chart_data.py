@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from se_nas.report.candidates import BASELINE_NAMES, OBJECTIVES, Candidate, Objective
+from se_nas.objectives import COSTS, Objective
+from se_nas.report.candidates import BASELINE_NAMES, Candidate
 from se_nas.report.differences import Gain, accuracy_gain
 from se_nas.report.effects import stage_effects
 from se_nas.report.history import progress, retrained, retraining
@@ -15,17 +16,9 @@ from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import describe, names_of, pick
 from se_nas.report.placement import reduction
 
-_AXIS_TITLES = {
-    "accuracy": "validation top-1 accuracy, %",
-    "latency": "latency, ms",
-    "macs": "multiply-adds, G",
-    "params": "parameters, M",
-    "activations": "activations, M",
-}
-
 
 def view(report: ParetoReport) -> dict[str, Any]:
-    """Everything that is drawn, JSON-ready; costs are in the objectives' units, not-a-number is None."""
+    """Everything that is drawn, JSON-ready; costs are in the units of the objectives, not-a-number is None."""
     picks = names_of(report)
     return {
         "name": report.name,
@@ -33,6 +26,7 @@ def view(report: ParetoReport) -> dict[str, Any]:
         "final": report.final,
         "axes": [axis(cost) | {"objective": cost in report.costs} for cost in _known_costs(report)],
         "cost": report.costs[0].name,
+        "costs": [axis(cost) for cost in COSTS.values()],
         "stages": _stages(report),
         "candidates": [_candidate(report, candidate, picks) for candidate in report.candidates],
         "front": [candidate.number for candidate in report.front],
@@ -41,7 +35,7 @@ def view(report: ParetoReport) -> dict[str, Any]:
                 "stage": effect.stage,
                 "sites": effect.num_sites,
                 "accuracy": _gain(effect.accuracy),
-                "latency": _gain(effect.latency),
+                "costs": {name: _gain(gain) for name, gain in effect.costs.items()},
                 "note": effect.note,
             }
             for effect in stage_effects(report)
@@ -51,7 +45,7 @@ def view(report: ParetoReport) -> dict[str, Any]:
             [point.evaluations, point.epochs, _rounded(point.seconds, 1), _rounded(point.hypervolume, 6)]
             for point in progress(report)
         ],
-        "latency": _latency_pairs(report),
+        "predicted": [found for cost in COSTS.values() if (found := _predictions(report, cost))["pairs"]],
         "retrained": [
             {
                 "number": candidate.number,
@@ -65,17 +59,19 @@ def view(report: ParetoReport) -> dict[str, Any]:
     }
 
 
-def axis(objective: Objective) -> dict[str, Any]:
+def axis(cost: Objective) -> dict[str, Any]:
+    """A cost as pictures need it: ``title`` for an axis, ``word`` in a sentence."""
     return {
-        "name": objective.name,
-        "title": _AXIS_TITLES[objective.name],
-        "unit": objective.unit,
-        "direction": objective.direction,
+        "name": cost.name,
+        "title": cost.axis_title,
+        "word": cost.title,
+        "unit": cost.unit,
+        "digits": cost.digits,
     }
 
 
 def pick_cards(report: ParetoReport) -> list[dict[str, Any]]:
-    """The standing picks with their reasons; one card for each candidate."""
+    """The standing picks with their reasons; one card per candidate."""
     return [
         {"names": names, "number": candidate.number, "reason": pick(report, names[0]).reason}
         for key, names in names_of(report).items()
@@ -85,14 +81,14 @@ def pick_cards(report: ParetoReport) -> list[dict[str, Any]]:
 
 
 def selection_bias(report: ParetoReport) -> str:
-    """The winner's curse in one or two sentences; empty where nothing was retrained."""
+    """The winner's curse in one or two sentences; empty if nothing was retrained."""
     change = retraining(report)
     if change is None or (change.selected is None and change.baselines is None):
         return ""
     schedule = (
         "Both were trained on the same schedule"
         if change.same_schedule
-        else "Search and retraining used different schedules, so a shift common to all is to be expected"
+        else "Search and retraining used different schedules, so a shift that all share is to be expected"
     )
     words = []
     if change.selected:
@@ -101,13 +97,13 @@ def selection_bias(report: ParetoReport) -> str:
             f" {change.selected.signed(2)} points on average"
         )
     if change.baselines:
-        joint = "the baselines, which were not chosen by their readings, moved by"
+        joint = "the baselines, which are retrained whatever they read, moved by"
         words.append(f"{joint} {change.baselines.signed(2)}")
     return f"{'; '.join(words)}. {schedule}."
 
 
 def usage(report: ParetoReport) -> list[dict[str, Any]]:
-    """For each stage, how many sites of front members and of all candidates have which realised γ."""
+    """For each stage, the number of sites by realised γ, over the front and over all candidates."""
     groups = {"front": report.front, "all": report.candidates}
     counts: dict[int, dict[str, dict[str, int]]] = {}
     for group, members in groups.items():
@@ -125,20 +121,21 @@ def usage(report: ParetoReport) -> list[dict[str, Any]]:
 
 
 def nominal(ratio: float) -> float:
-    """The power of two that a realised γ is nearest to on a log scale: 15.6 and 17.1 are both about 16."""
+    """The power of two nearest to a realised γ on a log scale: 15.6 and 17.1 are both about 16."""
     return float(2 ** max(0, round(math.log2(ratio))))
 
 
 def _known_costs(report: ParetoReport) -> list[Objective]:
     """The objectives' costs first, then every other cost that is known of all that counts."""
-    others = [
-        objective
-        for name, objective in OBJECTIVES.items()
-        if name not in ("accuracy", "activations") and objective not in report.costs
-    ]
     return [
         *report.costs,
-        *(cost for cost in others if report.counted and all(member.value(cost) for member in report.counted)),
+        *(
+            cost
+            for cost in COSTS.values()
+            if cost not in report.costs
+            and report.counted
+            and all(member.value(cost) is not None for member in report.counted)
+        ),
     ]
 
 
@@ -167,8 +164,6 @@ def _candidate(
     gain = None
     if report.plain is not None and candidate.key != report.plain.key:
         gain = accuracy_gain(report, candidate, report.plain)
-    ratio = candidate.latency_interval
-    in_ms = (candidate.latency_ms or 0) / candidate.latency_ratio if candidate.latency_ratio else None
     return {
         "number": candidate.number,
         "key": candidate.key,
@@ -188,15 +183,7 @@ def _candidate(
         "seeds": [_rounded(reading.accuracy, 3) for reading in candidate.counted],
         "search": _rounded(candidate.selection_accuracy, 3),
         "test": _rounded(candidate.test_accuracy, 3),
-        "costs": {
-            cost.name: None if (value := candidate.value(cost)) is None else _significant(value / cost.scale)
-            for cost in OBJECTIVES.values()
-            if cost.name != "accuracy"
-        },
-        "ratio": _rounded(candidate.latency_ratio, 4),
-        "ratio_interval": _pair(ratio, 4),
-        "latency_interval": _pair((ratio[0] * in_ms, ratio[1] * in_ms), 4) if ratio and in_ms else None,
-        "latency_source": candidate.latency_source,
+        "costs": {name: _cost(candidate, cost) for name, cost in COSTS.items() if name in candidate.costs},
         "picks": list(picks.get(candidate.key, ())),
         "reason": describe(report, candidate) if notable else "",
         "readings": [
@@ -229,22 +216,34 @@ def export_command(report: ParetoReport, candidate: Candidate) -> str:
     return f"se-nas export {run} --pick {candidate.key} --out exported-{candidate.number}"
 
 
-def _latency_pairs(report: ParetoReport) -> list[dict[str, Any]]:
-    """Candidates whose latency was predicted in one trial and measured in another."""
+def _cost(candidate: Candidate, cost: Objective) -> dict[str, Any]:
+    reading, interval = candidate.costs[cost.name], candidate.interval(cost)
+    return {
+        "value": _significant(reading.value / cost.scale),
+        "ratio": _rounded(reading.ratio, 4),
+        "interval": interval and [_significant(end / cost.scale) for end in interval],
+        "predicted": not reading.measured,
+    }
+
+
+def _predictions(report: ParetoReport, cost: Objective) -> dict[str, Any]:
+    """Candidates of which a cost was predicted in one trial and measured in another, as ratios."""
     pairs = []
     for candidate in report.candidates:
-        predicted = [item for item in candidate.readings if item.latency_source == "predicted"]
-        measured = [item for item in candidate.readings if item.latency_source == "measured"]
+        costs = [item.costs[cost.name] for item in candidate.readings if cost.name in item.costs]
+        known = [reading for reading in costs if reading.ratio is not None]
+        predicted = [item for item in known if not item.measured]
+        measured = [item for item in known if item.measured]
         if predicted and measured:
             pairs.append(
                 {
                     "number": candidate.number,
-                    "predicted": _rounded(predicted[-1].latency_ratio, 4),
-                    "measured": _rounded(measured[-1].latency_ratio, 4),
-                    "interval": _pair(measured[-1].latency_interval, 4),
+                    "predicted": _rounded(predicted[-1].ratio, 4),
+                    "measured": _rounded(measured[-1].ratio, 4),
+                    "interval": _pair(measured[-1].interval, 4),
                 }
             )
-    return pairs
+    return axis(cost) | {"pairs": pairs}
 
 
 def _gain(gain: Gain | None) -> list[float | None] | None:

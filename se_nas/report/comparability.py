@@ -7,29 +7,20 @@ from typing import Any
 
 from se_nas.report.pareto_report import ParetoReport
 
-# What identifies a run, or describes how it went, and is no part of its configuration.
+# What identifies a run, or describes how it went, and is not part of its configuration.
 _NOT_CONFIGURATION = ("name", "runs", "seed")
-_CONFIGURED = (
-    "backbone",
-    "timm_kwargs",
-    "space",
-    "data",
-    "input_size",
-    "objectives",
-    "recipe",
-    "device",
-    "latency",
-)
+_CONFIGURED = ("backbone", "timm_kwargs", "space", "data", "input_size", "objectives", "recipe", "device")
 _UNNAMED = ("definition", "sites", "class_names", "skipped", "mean", "std")
 _VOLATILE = ("clock_mhz", "load")
-"""Latency conditions that are recorded but do not decide whether two timings are comparable."""
+"""Conditions of measurements that are recorded but do not decide whether two of them are comparable."""
 
 
 def objections(reports: Sequence[ParetoReport], names: Sequence[str]) -> list[str]:
-    """What keeps each run off one axis with the first, a line each; empty where all may be compared.
+    """What keeps each run off one axis with the first, one line each; empty if all may be compared.
 
-    Data, split, input size, objectives and, where latency is one, its conditions must agree. Seeds,
-    backbones, spaces, samplers and recipes may differ: they are what a comparison is for.
+    Data, split, input size and objectives must agree and, for each measured cost among the objectives, the
+    device and the conditions. Seeds, backbones, spaces, samplers and recipes may differ: they are what a
+    comparison is for.
     """
     return [
         f"{part} differs: {_text(own)} in {names[0]}, {_text(other)} in {name}"
@@ -41,22 +32,24 @@ def objections(reports: Sequence[ParetoReport], names: Sequence[str]) -> list[st
 
 def _conditions(first: ParetoReport, second: ParetoReport) -> dict[str, tuple[Any, Any]]:
     """What must agree, by name."""
-
-    def both(name: str, part: str | None = None) -> tuple[Any, Any]:
-        values = [report.manifest.get(name) for report in (first, second)]
-        return tuple((value or {}).get(part) if part else value for value in values)  # type: ignore[return-value]
-
-    conditions = {
-        "data (fingerprint)": both("data", "fingerprint"),
-        "split seed": both("data", "split_seed"),
-        "input size": both("input_size"),
-        "objectives": both("objectives"),
+    a, b = first.manifest, second.manifest
+    conditions: dict[str, tuple[Any, Any]] = {
+        "data (fingerprint)": (a.data.fingerprint, b.data.fingerprint),
+        "split seed": (a.data.split_seed, b.data.split_seed),
+        "input size": (list(a.input_size), list(b.input_size)),
+        "objectives": (list(a.objectives), list(b.objectives)),
     }
-    if any(cost.name == "latency" for report in (first, second) for cost in report.costs):
-        conditions |= {f"device {part}": both("device", part) for part in ("type", "name")}
-        own, other = (dict(flat(report.manifest.get("latency") or {})) for report in (first, second))
+    measured = dict.fromkeys(cost.name for cost in (*first.costs, *second.costs) if not cost.exact)
+    if measured:
+        conditions["device type"] = a.device.type, b.device.type
+        conditions["device name"] = a.device.name, b.device.name
+    for name in measured:
+        own, other = (
+            dict(flat(manifest.measured[name].conditions)) if name in manifest.measured else {}
+            for manifest in (a, b)
+        )
         conditions |= {
-            f"latency condition {part}": (own.get(part), other.get(part))
+            f"{name} condition {part}": (own.get(part), other.get(part))
             for part in dict.fromkeys((*own, *other))
             if part not in _VOLATILE
         }
@@ -64,8 +57,10 @@ def _conditions(first: ParetoReport, second: ParetoReport) -> dict[str, tuple[An
 
 
 def configuration(report: ParetoReport) -> dict[str, Any]:
-    """What was asked for, flat: ``recipe.lr`` → 0.001. Names, seeds and measurements are left out."""
-    chosen = {name: report.manifest.get(name) for name in _CONFIGURED}
+    """What was asked for, flat: ``recipe.lr`` → 0.001. Names, seeds and measured values are left out."""
+    manifest = report.manifest.to_json()
+    chosen = {name: manifest[name] for name in _CONFIGURED}
+    chosen |= {name: measured.conditions for name, measured in report.manifest.measured.items()}
     chosen |= {
         "config": {name: value for name, value in report.config.items() if name not in _NOT_CONFIGURATION}
     }
@@ -80,9 +75,9 @@ def differences(reports: Sequence[ParetoReport]) -> list[tuple[str, list[str]]]:
     """Parts in which the configurations differ, with the value of each run; seeds and versions come last."""
     parts = [configuration(report) for report in reports]
     for part, report in zip(parts, reports, strict=True):
-        part["seed"] = report.manifest.get("seed")
-        part["se_nas_version"] = report.manifest.get("se_nas_version")
-        part |= dict(flat({"versions": report.manifest.get("versions") or {}}))
+        part["seed"] = report.manifest.seed
+        part["se_nas_version"] = report.manifest.se_nas_version
+        part |= dict(flat({"versions": report.manifest.versions}))
     names = dict.fromkeys(name for part in parts for name in part)
     table = [(name, [part.get(name) for part in parts]) for name in names]
     return [
@@ -95,14 +90,14 @@ def differences(reports: Sequence[ParetoReport]) -> list[tuple[str, list[str]]]:
 def repeats(reports: Sequence[ParetoReport]) -> list[list[int]]:
     """Indices of the reports, repeats of one configuration together, in order of the first.
 
-    Where all would be one group there is nothing to compare but the repeats themselves: each stands alone.
+    If all would be one group, there is nothing to compare but the repeats themselves, and each stands alone.
     """
     groups: list[list[int]] = []
     for index, report in enumerate(reports):
         own = configuration(report)
         for group in groups:
-            seeds = [reports[member].manifest.get("seed") for member in group]
-            if configuration(reports[group[0]]) == own and report.manifest.get("seed") not in seeds:
+            seeds = [reports[member].manifest.seed for member in group]
+            if configuration(reports[group[0]]) == own and report.manifest.seed not in seeds:
                 group.append(index)
                 break
         else:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from statistics import median, stdev
 from typing import Any
 
 import numpy as np
 
 from se_nas.errors import RunError
+from se_nas.objectives import Objective
 from se_nas.pareto import attained, hypervolume, igd_plus, non_dominated, reference_point, t_quantile_975
 from se_nas.report.attainment import Difference, Entry, contenders, difference
-from se_nas.report.candidates import Candidate, Objective
+from se_nas.report.candidates import Candidate
 from se_nas.report.comparability import differences, objections, repeats
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.verdicts import Pair, words
-from se_nas.run import write_text
+from se_nas.run import Manifest
 
-SCHEMA = 1
+SCHEMA = 2
 KIND = "se-nas comparison"
 _LEVELS = 6
 
@@ -29,19 +29,20 @@ _LEVELS = 6
 def compare(reports: Sequence[ParetoReport], *, force: bool = False) -> Comparison:
     """Compare the fronts of two runs or more, each with the first.
 
-    Runs of one configuration with different seeds are taken together as its repeats. On the latency axis
-    stands the ratio to the plain backbone times one median that all runs of the backbone share.
+    Runs of one configuration with different seeds are taken together as its repeats. A cost that is measured as
+    a ratio to the plain backbone stands on its axis as that ratio times one median, which all runs of the
+    backbone share.
 
     Args:
         reports: in the order in which they are shown.
-        force: compare although the runs measured different things; the comparison then says which.
+        force: compare even if the runs measured different things; the comparison then says which.
 
     Raises:
         RunError: fewer than two reports, one without a finished candidate, other objectives, or, without
             ``force``, runs that measured different things (each reason is given).
     """
     if len(reports) < 2:
-        raise RunError(f"{len(reports)} report was given; a comparison needs at least two.")
+        raise RunError(f"a comparison needs at least two reports; {len(reports)} given.")
     names = _names(reports)
     for report, name in zip(reports, names, strict=True):
         if not report.front:
@@ -63,7 +64,7 @@ class Comparison:
 
     Attributes:
         reports: the runs.
-        names: what they are called here; a number is added where two have one name.
+        names: what they are called here; a number is added if two have one name.
         objections: why they should not be compared; empty unless that was forced.
     """
 
@@ -91,29 +92,35 @@ class Comparison:
         return tuple(entries)
 
     @cached_property
-    def baselines_ms(self) -> dict[str, float]:
-        """Median latency of each plain backbone over its runs, in ms: the unit of the latency axis."""
-        runs: dict[str, list[float]] = {}
+    def units(self) -> dict[str, dict[str, float]]:
+        """For each cost that runs measured: by backbone, the median of the plain backbone over its runs.
+
+        In the unit of the cost's column. It is the unit of the axis of a cost that is measured as a ratio.
+        """
+        found: dict[str, dict[str, list[float]]] = {}
         for report in self.reports:
-            if report.manifest.get("baseline_latency_ms"):
-                runs.setdefault(_backbone(report), []).append(report.manifest["baseline_latency_ms"])
-        return {backbone: median(values) for backbone, values in runs.items()}
+            for name, measured in report.manifest.measured.items():
+                runs = found.setdefault(name, {})
+                runs.setdefault(_backbone(report.manifest), []).append(measured.baseline)
+        return {
+            name: {backbone: median(values) for backbone, values in runs.items()}
+            for name, runs in found.items()
+        }
 
     def _framed(self, report: ParetoReport, members: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
-        """Values of the members, latency in the common unit, and the standard errors of the first cost."""
+        """Values of the members, ratios in the common unit, and the standard errors of the first cost."""
         values, errors = report.values(members), np.zeros(len(members))
-        names = [objective.name for objective in self.objectives]
-        if "latency" not in names:
-            return values, errors
-        column = names.index("latency")
-        for row, member in enumerate(members):
-            if member.latency_ratio is None:
-                continue
-            unit = self.baselines_ms.get(_backbone(report), values[row, column] / member.latency_ratio)
-            values[row, column] = unit * member.latency_ratio
-            if column == 1 and member.latency_interval is not None:
-                low, high = member.latency_interval
-                errors[row] = unit * (high - low) / (2 * 1.96)
+        for column, cost in enumerate(self.objectives):
+            units: Mapping[str, float] = self.units.get(cost.name, {})
+            for row, member in enumerate(members):
+                reading = member.costs.get(cost.name)
+                if reading is None or reading.ratio is None:
+                    continue
+                unit = units.get(_backbone(report.manifest), values[row, column] / reading.ratio)
+                values[row, column] = unit * reading.ratio
+                if column == 1 and reading.interval is not None:
+                    low, high = reading.interval
+                    errors[row] = unit * (high - low) / (2 * 1.96)
         return values, errors
 
     @cached_property
@@ -162,7 +169,6 @@ class Comparison:
                 second=name,
                 difference=difference(sides[0], side, self.reference),
                 cheapest=(_cheapest(sides[0]), _cheapest(side)),
-                dearest=max(entry.values[:, 1].max() for entry in (*sides[0], *side)),
                 unit=cost.unit,
                 scale=cost.scale,
             )
@@ -171,7 +177,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Who is ahead where, with how much confidence, in words; one paragraph a pair."""
+        """Who is ahead where, with how much confidence, in words; one paragraph per pair."""
         lines = [words(pair) for pair in self.pairs]
         provisional = [entry.name for entry in self.entries if not entry.report.final]
         if provisional:
@@ -196,7 +202,7 @@ class Comparison:
 
     @cached_property
     def table(self) -> list[dict[str, str]]:
-        """One row a group: indicators as text by column name, means over repeats."""
+        """One row per group: indicators as text by column name, means over repeats."""
         rows = []
         whole = hypervolume(self.union_front, self.reference, self.directions)
         for name, group in zip(self.group_names, self.groups, strict=True):
@@ -288,7 +294,7 @@ class Comparison:
         return [(title, rows) for title, rows in found if rows]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; numbers in the fields' own units, null where nothing is known."""
+        """JSON-ready; numbers in the units of the columns, null if nothing is known."""
         return {
             "schema": SCHEMA,
             "kind": KIND,
@@ -298,7 +304,7 @@ class Comparison:
             "objections": list(self.objections),
             "objectives": [{"name": item.name, "direction": item.direction} for item in self.objectives],
             "reference": list(self.reference),
-            "baseline_latency_ms": self.baselines_ms,
+            "baselines": self.units,
             "union_front": self.union_front.tolist(),
             "groups": [
                 {"name": name, "runs": [self.names[index] for index in group]}
@@ -308,7 +314,7 @@ class Comparison:
                 {
                     "name": entry.name,
                     "source": entry.report.source,
-                    "seed": entry.report.manifest.get("seed"),
+                    "seed": entry.report.manifest.seed,
                     "final": entry.report.final,
                     "front": entry.front.tolist(),
                     "hypervolume": self.hypervolume(index),
@@ -327,18 +333,6 @@ class Comparison:
             "differences": self.differences,
         }
 
-    def write_html(self, path: str | Path) -> Path:
-        """Write the comparison as one self-contained page: both fronts in one picture, band, tables, verdict.
-
-        Raises:
-            RunError: the file cannot be written.
-        """
-        from se_nas.report.comparison_page import render_comparison
-
-        path = Path(path)
-        write_text(path, render_comparison(self))
-        return path
-
 
 def _names(reports: Sequence[ParetoReport]) -> list[str]:
     names: list[str] = []
@@ -355,8 +349,8 @@ def _stem(names: Sequence[str]) -> str:
     return shortest[:length].rstrip("-_. 0123456789") or names[0]
 
 
-def _backbone(report: ParetoReport) -> str:
-    return f"{report.manifest.get('backbone')} {sorted((report.manifest.get('timm_kwargs') or {}).items())}"
+def _backbone(manifest: Manifest) -> str:
+    return f"{manifest.backbone} {sorted(manifest.timm_kwargs.items())}"
 
 
 def _cheapest(side: Sequence[Entry]) -> float:
@@ -364,7 +358,7 @@ def _cheapest(side: Sequence[Entry]) -> float:
 
 
 def _mean_text(values: Sequence[float], digits: int) -> str:
-    """A mean over repeats with half of its 95 % interval; – where a run has none."""
+    """A mean over repeats with half of its 95 % interval; – if a run has none."""
     if any(not math.isfinite(value) for value in values):
         return "–"
     mean = float(np.mean(values))

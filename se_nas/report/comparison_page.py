@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from se_nas.report.chart_data import axis
+from se_nas.report.comparison import Comparison
 from se_nas.report.page import render_template
 from se_nas.report.page_tables import Cell, Column, Row, Table, number_cell
 from se_nas.report.placement import placement
+from se_nas.run import write_text
 
-if TYPE_CHECKING:
-    from se_nas.report.comparison import Comparison
+_BAND = {"value": "accuracy_difference", "low": "low", "high": "high"}
+
+
+def write_comparison(comparison: Comparison, path: str | Path) -> Path:
+    """Write the comparison as one self-contained page: both fronts in one picture, band, tables, verdict.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    path = Path(path)
+    write_text(path, render_comparison(comparison))
+    return path
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -42,13 +55,18 @@ def render_comparison(comparison: Comparison) -> str:
             f"{item.name} {value / item.scale:.4g} {item.unit}"
             for item, value in zip(comparison.objectives, comparison.reference, strict=True)
         ),
-        baselines=[
-            f"{value:.3f} ms ({name.removesuffix(' []')})" for name, value in comparison.baselines_ms.items()
-        ],
+        baselines=_baselines(comparison),
     )
 
 
-_BAND = {"value": "accuracy_difference", "low": "low", "high": "high"}
+def _baselines(comparison: Comparison) -> list[tuple[str, str]]:
+    """The first cost's title and the medians of the plain backbones, if it is a ratio on its axis."""
+    return [
+        (cost.title, f"{value / cost.scale:.{cost.digits}f} {cost.unit} ({backbone.removesuffix(' []')})")
+        for cost in comparison.objectives[1:2]
+        if f"{cost.name}_ratio" in cost.columns
+        for backbone, value in comparison.units.get(cost.name, {}).items()
+    ]
 
 
 def _run(comparison: Comparison, index: int) -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from se_nas.objectives import Objective
 from se_nas.report.candidates import Candidate
 from se_nas.report.pareto_report import ParetoReport
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """A difference with half of its 95 % interval; None where there are no repeats to tell it from."""
+    """A difference with half of its 95 % interval, which is None if there are no repeats to take it from."""
 
     value: float
     half_width: float | None
@@ -36,10 +36,20 @@ def accuracy_gain(report: ParetoReport, candidate: Candidate, other: Candidate) 
     return Gain(value=value, half_width=report.deviation(candidate, other))
 
 
-def latency_gain(candidate: Candidate) -> Gain | None:
-    """Added latency in percent of the plain backbone, with the interval of the measured ratio."""
-    if candidate.latency_ratio is None or math.isnan(candidate.latency_ratio):
+def cost_ratio(report: ParetoReport, candidate: Candidate, cost: Objective) -> float | None:
+    """A cost as a multiple of the plain backbone's: the measured ratio if there is one, or else the quotient."""
+    reading = candidate.costs.get(cost.name)
+    if reading is None or reading.ratio is not None:
+        return None if reading is None else reading.ratio
+    plain = None if report.plain is None else report.plain.value(cost)
+    return reading.value / plain if plain else None
+
+
+def cost_gain(report: ParetoReport, candidate: Candidate, cost: Objective) -> Gain | None:
+    """Added cost in percent of the plain backbone's, with the interval of the measured ratio if it has one."""
+    ratio = cost_ratio(report, candidate, cost)
+    if ratio is None:
         return None
-    interval = candidate.latency_interval
+    interval = candidate.costs[cost.name].interval
     half_width = 100 * (interval[1] - interval[0]) / 2 if interval else None
-    return Gain(value=100 * (candidate.latency_ratio - 1), half_width=half_width)
+    return Gain(value=100 * (ratio - 1), half_width=half_width)

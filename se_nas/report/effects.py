@@ -1,13 +1,14 @@
-"""What SE in each stage brings and costs: least squares over the search's own readings."""
+"""What SE in each stage gains and costs: least squares over the search's own readings."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from se_nas.pareto import t_quantile_975
-from se_nas.report.differences import Gain
+from se_nas.report.differences import Gain, cost_ratio
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.placement import by_stage
 
@@ -16,22 +17,22 @@ from se_nas.report.placement import by_stage
 class StageEffect:
     """SE at every site of one stage against none there, the other stages held as they are.
 
-    ``accuracy`` in points, ``latency`` in percent of the plain backbone; None where the readings cannot tell,
-    for the reason in ``note``.
+    ``accuracy`` in points; ``costs``, by the names of the run's costs, in percent of the plain backbone. None if
+    the readings cannot tell, for the reason in ``note``.
     """
 
     stage: int
     num_sites: int
     accuracy: Gain | None
-    latency: Gain | None
+    costs: Mapping[str, Gain | None]
     note: str = ""
 
 
 def stage_effects(report: ParetoReport) -> list[StageEffect]:
-    """One entry a stage, from a linear model: reading = level + sum over stages of effect times share gated.
+    """One entry per stage, from a linear model: reading = level + sum over stages of effect times share gated.
 
     Accuracies are those of the search at one schedule, so that all candidates enter, not the finalists alone;
-    the model knows no γ and no interplay of stages. Empty where candidates have no site list.
+    the model does not know γ, nor any interplay of stages. Empty if candidates have no list of sites.
     """
     usable = [candidate for candidate in report.candidates if _sites(report, candidate.position)]
     if not usable:
@@ -42,14 +43,23 @@ def stage_effects(report: ParetoReport) -> list[StageEffect]:
         for placed in by_stage(_sites(report, candidate.position), candidate.widths):
             shares[row, stages.index(placed.stage)] = placed.share
     accuracy = np.array([_or_nan(candidate.selection_accuracy) for candidate in usable])
-    latency = np.array([_or_nan(candidate.latency_ratio) for candidate in usable])
     gains, notes = _least_squares(shares, accuracy)
-    costs, _ = _least_squares(shares, 100 * (latency - 1))
+    added = {
+        cost.name: np.array([_or_nan(cost_ratio(report, candidate, cost)) for candidate in usable]) - 1
+        for cost in report.costs
+    }
+    costs = {name: _least_squares(shares, 100 * values)[0] for name, values in added.items()}
     counts = dict.fromkeys(stages, 0)
     for site in max(report.sites.values(), key=len):
         counts[site.stage] += 1
     return [
-        StageEffect(stage=stage, num_sites=counts[stage], accuracy=gains[i], latency=costs[i], note=notes[i])
+        StageEffect(
+            stage=stage,
+            num_sites=counts[stage],
+            accuracy=gains[i],
+            costs={name: found[i] for name, found in costs.items()},
+            note=notes[i],
+        )
         for i, stage in enumerate(stages)
     ]
 

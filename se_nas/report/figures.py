@@ -14,6 +14,7 @@ from se_nas.report.front_figure import (
     MARKERS,
     PURPLE,
     VERMILLION,
+    cost_of,
     draw_front,
     name_of,
     shown_accuracy,
@@ -23,6 +24,7 @@ from se_nas.report.tables import candidates_csv
 from se_nas.run import write_text
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _STYLE: dict[Any, Any] = {
@@ -41,8 +43,8 @@ _STYLE: dict[Any, Any] = {
 def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
     """Write each picture that the run has numbers for as PNG and SVG, and the table as ``candidates.csv``.
 
-    The pictures: front, sites, usage (γ by stage), effects, hypervolume, curves, latency (measured against
-    predicted) and retraining.
+    The pictures: front, sites, usage (γ by stage), effects, hypervolume, curves, predicted (measured costs against
+    predicted, one per cost that has both) and retraining.
 
     Raises:
         RunError: the folder cannot be written.
@@ -117,7 +119,7 @@ def _map_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         for item in data["candidates"]
         if (item["front"] or item["role"]) and shown_accuracy(item) is not None
     ]
-    rows.sort(key=lambda item: item["costs"][data["cost"]] or 0)
+    rows.sort(key=lambda item: cost_of(item, data["cost"]) if data["cost"] in item["costs"] else 0.0)
     position = rows[0]["position"] if rows else None
     sites = data["stages"].get(position, [])
     return [row for row in rows if row["position"] == position and len(row["widths"]) == len(sites) > 0]
@@ -158,16 +160,18 @@ def _usage(figure: Figure, data: Mapping[str, Any]) -> bool:
 def _effects(figure: Figure, data: Mapping[str, Any]) -> bool:
     if not any(effect["accuracy"] for effect in data["effects"]):
         return False
-    panels = [("accuracy", "accuracy, points", BLUE)]
-    if any(effect["latency"] for effect in data["effects"]):
-        panels.append(("latency", "latency, % of the plain backbone", VERMILLION))
-    for axes, (name, title, color) in zip(
+    panels = [("accuracy, points", BLUE, [effect["accuracy"] for effect in data["effects"]])]
+    for cost in data["costs"]:
+        gains = [effect["costs"].get(cost["name"]) for effect in data["effects"]]
+        if any(gains):
+            panels.append((f"{cost['word']}, % of the plain backbone", VERMILLION, gains))
+    for axes, (title, color, gains) in zip(
         figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
     ):
         axes.axvline(0, color=GREY, lw=0.8, ls="--")
-        for row, effect in enumerate(data["effects"]):
-            if effect[name]:
-                value, half = effect[name]
+        for row, gain in enumerate(gains):
+            if gain:
+                value, half = gain
                 axes.errorbar(value, row, xerr=half, fmt="o", color=color, ms=5, elinewidth=1.6)
         axes.set_title(title, loc="left", fontsize=9)
         axes.set_yticks(
@@ -216,12 +220,18 @@ def _curves(figure: Figure, data: Mapping[str, Any]) -> bool:
     return drawn
 
 
-def _latency(figure: Figure, data: Mapping[str, Any]) -> bool:
-    pairs = data["latency"]
-    if not pairs:
+def _predicted(figure: Figure, data: Mapping[str, Any]) -> bool:
+    """Measured against predicted costs, a panel per cost."""
+    if not data["predicted"]:
         return False
-    axes, items = figure.subplots(), _by_number(data)
-    for pair in pairs:
+    panels = figure.subplots(1, len(data["predicted"]), squeeze=False)[0]
+    for axes, cost in zip(panels, data["predicted"], strict=True):
+        _predicted_panel(axes, cost, _by_number(data))
+    return True
+
+
+def _predicted_panel(axes: Axes, cost: Mapping[str, Any], items: Mapping[int, Mapping[str, Any]]) -> None:
+    for pair in cost["pairs"]:
         x, y = 100 * (pair["predicted"] - 1), 100 * (pair["measured"] - 1)
         role = items[pair["number"]]["role"]
         errors = None
@@ -231,8 +241,11 @@ def _latency(figure: Figure, data: Mapping[str, Any]) -> bool:
         axes.errorbar(x, y, yerr=errors, fmt=MARKERS.get(role or "", "o"), color=BLUE, ms=5, elinewidth=1)
     low, high = min(*axes.get_xlim(), *axes.get_ylim()), max(*axes.get_xlim(), *axes.get_ylim())
     axes.plot([low, high], [low, high], color=GREY, ls="--", lw=1)
-    axes.set(xlabel="predicted added latency, %", ylabel="measured added latency, %", aspect="equal")
-    return True
+    axes.set(
+        xlabel=f"predicted added {cost['word']}, %",
+        ylabel=f"measured added {cost['word']}, %",
+        aspect="equal",
+    )
 
 
 def _retraining(figure: Figure, data: Mapping[str, Any]) -> bool:
@@ -272,6 +285,6 @@ _FIGURES: dict[
     "effects": (_effects, lambda data: (6.4, 0.9 + 0.36 * len(data["effects"]))),
     "hypervolume": (_hypervolume, lambda data: (5.2, 3.0)),
     "curves": (_curves, lambda data: (6.0, 3.4)),
-    "latency": (_latency, lambda data: (4.2, 4.0)),
+    "predicted": (_predicted, lambda data: (4.2 * max(1, len(data["predicted"])), 4.0)),
     "retraining": (_retraining, lambda data: (6.4, 0.9 + 0.28 * len(data["retrained"]))),
 }

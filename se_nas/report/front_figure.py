@@ -15,7 +15,7 @@ MARKERS = {"plain": "s", "all_se_16": "^", "native": "D", "last_stage": "v"}
 
 
 def draw_front(figure: Figure, data: Mapping[str, Any]) -> bool:
-    """One picture a cost among the objectives; with two, colour says the cost that a picture leaves out."""
+    """One picture per cost of the run; with two, colour shows the cost that a picture leaves out."""
     if not data["front"]:
         return False
     costs = [axis for axis in data["axes"] if axis["objective"]]
@@ -43,10 +43,10 @@ def _front_panel(
     other: Mapping[str, Any] | None,
 ) -> None:
     name = axis["name"]
-    rows = [item for item in data["candidates"] if shown_accuracy(item) is not None and item["costs"][name]]
+    rows = [item for item in data["candidates"] if shown_accuracy(item) is not None and name in item["costs"]]
     others = [item for item in rows if not item["front"] and not item["role"]]
     axes.plot(
-        [item["costs"][name] for item in others],
+        [cost_of(item, name) for item in others],
         [shown_accuracy(item) or 0.0 for item in others],
         "o",
         mfc="white",
@@ -58,7 +58,7 @@ def _front_panel(
     members = [item for number in data["front"] for item in rows if item["number"] == number]
     _stairs(axes, members, name, projected=other is not None)
     shades = None if other is None else _shades(figure, axes, members, other)
-    costs = [item["costs"][name] for item in rows]
+    costs = [cost_of(item, name) for item in rows]
     right = min(costs) + 0.6 * (max(costs) - min(costs))
     for item in sorted(rows, key=lambda item: bool(item["role"])):
         if item["front"] or item["role"]:
@@ -66,7 +66,7 @@ def _front_panel(
                 axes,
                 item,
                 name,
-                label_left=item["costs"][name] > right,
+                label_left=cost_of(item, name) > right,
                 shades=shades,
                 named=len(members) <= 8,
             )
@@ -75,11 +75,11 @@ def _front_panel(
 
 
 def _stairs(axes: Axes, members: list[dict[str, Any]], cost: str, *, projected: bool) -> None:
-    """The front's line; where it is a surface, the best accuracy at each cost, dashed."""
+    """The front's line; if it is a surface, the best accuracy at each cost, dashed."""
     points: list[tuple[float, float]] = []
-    for item in sorted(members, key=lambda item: (item["costs"][cost], -item["accuracy"])):
+    for item in sorted(members, key=lambda item: (cost_of(item, cost), -item["accuracy"])):
         if not projected or not points or item["accuracy"] > points[-1][1]:
-            points.append((item["costs"][cost], item["accuracy"]))
+            points.append((cost_of(item, cost), item["accuracy"]))
     style: dict[str, Any] = {"lw": 1.0, "ls": "--", "alpha": 0.7} if projected else {"lw": 1.4}
     axes.step(*zip(*points, strict=True), where="post", color=BLUE, zorder=2, **style)
 
@@ -92,10 +92,15 @@ def _shades(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    values = [item["costs"][other["name"]] for item in members if item["costs"][other["name"]] is not None]
+    values = [cost_of(item, other["name"]) for item in members]
     scale = ScalarMappable(Normalize(min(values), max(values)), colormaps["cividis_r"])
     figure.colorbar(scale, ax=axes, label=other["title"], fraction=0.05, pad=0.02)
-    return lambda item: scale.to_rgba(item["costs"][other["name"]])
+
+    def shade(item: Mapping[str, Any]) -> Any:
+        value: Any = cost_of(item, other["name"])
+        return scale.to_rgba(value)
+
+    return shade
 
 
 def _mark(
@@ -108,9 +113,9 @@ def _mark(
     named: bool = True,
 ) -> None:
     color = VERMILLION if item["role"] else BLUE
-    x, y = item["costs"][cost], shown_accuracy(item)
+    x, y = cost_of(item, cost), shown_accuracy(item)
     assert y is not None
-    spread = item["latency_interval"] if cost == "latency" else None
+    spread = item["costs"][cost]["interval"]
     axes.errorbar(
         x,
         y,
@@ -153,11 +158,16 @@ def _clip_to_core(axes: Axes, rows: list[dict[str, Any]]) -> None:
         )
 
 
+def cost_of(candidate: Mapping[str, Any], name: str) -> float:
+    """A known cost, in the unit of its axis."""
+    return float(candidate["costs"][name]["value"])
+
+
 def name_of(candidate: Mapping[str, Any]) -> str:
     """A baseline's name, or the number of the trial."""
     return candidate["baselines"][0] if candidate["baselines"] else f"#{candidate['number']}"
 
 
 def shown_accuracy(candidate: Mapping[str, Any]) -> float | None:
-    """The mean after retraining; the search's own reading where there is none. Percent."""
+    """The mean after retraining, or else the search's own reading; percent."""
     return candidate["search"] if candidate["accuracy"] is None else candidate["accuracy"]

@@ -1,17 +1,19 @@
-"""How a search went: hypervolume as it grew, and what selection promised against what retraining gave."""
+"""How a search went: hypervolume as it grew, and what selection promised against what retraining delivered."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import fmean
 
 import numpy as np
 
 from se_nas.pareto import hypervolume, non_dominated, reference_point, selection_bias
-from se_nas.report.candidates import Candidate, Reading
+from se_nas.report.candidates import Candidate
 from se_nas.report.differences import Gain
 from se_nas.report.pareto_report import ParetoReport
+from se_nas.run import TrialRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +28,9 @@ class Progress:
 
 
 def progress(report: ParetoReport) -> list[Progress]:
-    """One point a search trial that ended, in order of its end; readings as the search saw them.
+    """One point per search trial that ended, in the order in which they ended; readings as the search saw them.
 
-    Finalists' retraining is left out: it changes what is known of the front, not what was found.
+    The retraining of finalists is left out: it changes what is known of the front, not what was found.
     """
     ended = [
         (reading, candidate)
@@ -36,13 +38,14 @@ def progress(report: ParetoReport) -> list[Progress]:
         for reading in candidate.readings
         if reading.phase == "search" and reading.state not in ("running", "infeasible")
     ]
-    ended.sort(key=lambda pair: (pair[0].finished or 0.0, pair[0].number))
+    ended.sort(key=lambda pair: (_timestamp(pair[0].finished), pair[0].number))
     values = [_values(report, reading, candidate) for reading, candidate in ended]
     known = np.array([value for value in values if value is not None])
     if not len(known):
         return []
     reference = reference_point([known], report.directions)
     starts = [reading.started for reading, _ in ended if reading.started is not None]
+    first = min(starts, default=None)
     points: list[Progress] = []
     front = np.empty((0, known.shape[1]))
     volume, epochs = 0.0, 0
@@ -54,12 +57,16 @@ def progress(report: ParetoReport) -> list[Progress]:
             if not np.array_equal(kept, front):
                 front = kept
                 volume = hypervolume(front, reference, report.directions)
-        seconds = reading.finished - min(starts) if starts and reading.finished is not None else None
+        seconds = (reading.finished - first).total_seconds() if first and reading.finished else None
         points.append(Progress(evaluations=index + 1, epochs=epochs, seconds=seconds, hypervolume=volume))
     return points
 
 
-def _values(report: ParetoReport, reading: Reading, candidate: Candidate) -> list[float] | None:
+def _timestamp(time: datetime | None) -> float:
+    return 0.0 if time is None else time.timestamp()
+
+
+def _values(report: ParetoReport, reading: TrialRow, candidate: Candidate) -> list[float] | None:
     if not reading.complete:
         return None
     values = [reading.accuracy, *(candidate.value(cost) for cost in report.costs)]
@@ -70,9 +77,9 @@ def _values(report: ParetoReport, reading: Reading, candidate: Candidate) -> lis
 class Retraining:
     """Selection's bias (winner's curse): final minus search accuracy of the candidates that were retrained.
 
-    ``selected`` is for those that the search chose by their readings, ``baselines`` for those that are
-    retrained whatever they read, and so carry no selection: the difference between the two is the bias,
-    freed of what a longer schedule changes for all.
+    ``selected`` is for those that the search chose by their readings, ``baselines`` for those that are always
+    retrained, whatever they read, and so are not selected: the difference between the two is the bias without
+    what a longer schedule changes for all.
     """
 
     selected: Gain | None
@@ -86,7 +93,7 @@ def retrained(report: ParetoReport) -> list[Candidate]:
 
 
 def retraining(report: ParetoReport) -> Retraining | None:
-    """None where nothing was retrained."""
+    """None if nothing was retrained."""
     both = retrained(report)
     if not both:
         return None

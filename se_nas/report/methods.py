@@ -1,23 +1,25 @@
-"""The methods paragraph of a paper, from what the run's manifest and table say and nothing else."""
+"""The methods paragraph of a paper, from what the run's manifest and table say, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from se_nas.objectives import Objective
 from se_nas.report.pareto_report import ParetoReport
+from se_nas.run import Data, Manifest
 
 _CONDITIONS = ("batch_size", "threads", "precision", "mode", "backend")
 
 
 def methods_paragraph(report: ParetoReport) -> str:
-    """What was searched, on what, how it was trained, measured and repeated; unknown parts are left out."""
+    """What was searched, on which data, and how it was trained, measured and repeated; unknown parts are left out."""
     manifest = report.manifest
     sentences = [
         _searched(report),
-        _data(manifest.get("data") or {}, manifest.get("input_size")),
+        _data(manifest.data, manifest.input_size),
         _trained(report),
-        _measured(manifest, [cost.name for cost in report.costs]),
+        *(_measured(manifest, cost) for cost in report.costs),
         _repeated(report),
         _programs(manifest),
     ]
@@ -26,44 +28,40 @@ def methods_paragraph(report: ParetoReport) -> str:
 
 def _searched(report: ParetoReport) -> str:
     manifest = report.manifest
-    space = manifest.get("space") or {}
     positions = " or ".join(sorted(report.sites)) or "usual"
     sites = max((len(sites) for sites in report.sites.values()), default=0)
-    size = f" of {space['size']:,} architectures" if isinstance(space.get("size"), int) else ""
-    costs = " and ".join(_cost_name(cost.name) for cost in report.costs)
+    costs = " and ".join(cost.title for cost in report.costs)
     ended: dict[str, int] = {}
     for candidate in report.candidates:
         ended[candidate.state] = ended.get(candidate.state, 0) + 1
     stopped = f", {ended['stopped']} of them stopped early" if ended.get("stopped") else ""
     return (
-        f"Squeeze-and-excitation blocks (Hu et al., 2018) were placed in {manifest.get('backbone')} by se-nas"
-        f" {manifest.get('se_nas_version')}: {sites} sites in the {positions} position, search space"
-        f" '{space.get('name')}'{size}. The objectives were top-1 accuracy on validation data and {costs}."
-        f" {len(report.candidates)} architectures were evaluated{stopped}, baselines included."
+        f"Squeeze-and-excitation blocks (Hu et al., 2018) were placed in {manifest.backbone} by se-nas"
+        f" {manifest.se_nas_version}: {sites} sites in the {positions} position, search space"
+        f" '{manifest.space.name}' of {manifest.space.size:,} architectures. The objectives were top-1 accuracy"
+        f" on validation data and {costs}. {len(report.candidates)} architectures were evaluated{stopped},"
+        " baselines included."
     )
 
 
-def _data(data: Mapping[str, Any], input_size: Sequence[int] | None) -> str:
-    if not data:
-        return ""
-    size = f", at {input_size[1]}x{input_size[2]} pixels" if input_size and len(input_size) == 3 else ""
-    test = f" and {data['num_test']:,} kept for testing" if data.get("num_test") else ""
+def _data(data: Data, input_size: Sequence[int]) -> str:
+    test = f" and {data.num_test:,} kept for testing" if data.num_test else ""
     return (
-        f"Data: {data.get('name')} ({data.get('num_classes')} classes; {_count(data.get('num_train'))} images"
-        f" for training, {_count(data.get('num_val'))} for validation{test};"
-        f" split seed {data.get('split_seed')}{size})."
+        f"Data: {data.name} ({data.num_classes} classes; {data.num_train:,} images"
+        f" for training, {data.num_val:,} for validation{test};"
+        f" split seed {data.split_seed}, at {input_size[1]}x{input_size[2]} pixels)."
     )
 
 
 def _trained(report: ParetoReport) -> str:
-    recipe = dict(report.manifest.get("recipe") or {})
+    recipe = report.manifest.recipe
     epochs = sorted(
         {reading.epochs_planned for candidate in report.candidates for reading in candidate.searched}
     )
     settings = ", ".join(
         f"{name.replace('_', ' ')} {value}" for name, value in recipe.items() if _telling(name, value)
     )
-    length = f" for {_range(epochs)} epochs" if epochs else ""
+    length = f" for {_counted(epochs, 'epoch')}" if epochs else ""
     return (
         f"Each candidate was trained{length}{f' ({settings})' if settings else ''}."
         if length or settings
@@ -71,25 +69,26 @@ def _trained(report: ParetoReport) -> str:
     )
 
 
-def _measured(manifest: Mapping[str, Any], costs: Sequence[str]) -> str:
-    parts = []
-    if "latency" in costs:
-        device = manifest.get("device") or {}
-        latency = manifest.get("latency") or {}
-        conditions = ", ".join(
-            f"{name.replace('_', ' ')} {latency[name]}" for name in _CONDITIONS if _short(latency.get(name))
-        )
-        baseline = manifest.get("baseline_latency_ms")
-        median = f", whose median was {baseline:.3f} ms" if baseline else ""
-        parts.append(
-            f"Latency was taken on {device.get('name') or device.get('type')}"
-            f"{f' ({conditions})' if conditions else ''}, interleaved with the plain backbone{median}."
-        )
-    if "macs" in costs or "params" in costs:
-        parts.append(
-            "Multiply-adds are fvcore's count, in which an SE block's mean, gate and product are left out."
-        )
-    return " ".join(parts)
+def _measured(manifest: Manifest, cost: Objective) -> str:
+    """How a cost was taken; empty if its name says that."""
+    measured = manifest.measured.get(cost.name)
+    if measured is None:
+        return cost.definition
+    conditions = ", ".join(
+        f"{name.replace('_', ' ')} {measured.conditions[name]}"
+        for name in _CONDITIONS
+        if _short(measured.conditions.get(name))
+    )
+    device = manifest.device.name or manifest.device.type
+    baseline = f"{measured.baseline / cost.scale:.{cost.digits}f} {cost.unit}"
+    # A ratio is taken from measurements in turn.
+    against = (
+        f"interleaved with the plain backbone, whose median was {baseline}"
+        if f"{cost.name}_ratio" in cost.columns
+        else f"that of the plain backbone was {baseline}"
+    )
+    title = cost.title[:1].upper() + cost.title[1:]
+    return f"{title} was measured on {device}{f' ({conditions})' if conditions else ''}, {against}."
 
 
 def _repeated(report: ParetoReport) -> str:
@@ -97,17 +96,18 @@ def _repeated(report: ParetoReport) -> str:
         return ""
     if not report.final:
         return (
-            "The front is provisional: accuracies are the search's own readings, without retraining, so those"
-            " of its members are biased upwards by the selection."
+            "The front is provisional: accuracies are the search's own readings, without retraining, so"
+            " selection biases those of its members upwards."
         )
     counts = sorted({len(candidate.counted) for candidate in report.counted})
     epochs = sorted({reading.epochs_planned for candidate in report.counted for reading in candidate.final})
-    phase = report.manifest.get("finals") or {}
+    phase = report.manifest.finals
     adaptive = ""
-    if phase and counts[-1] > phase["base_seeds"]:
+    if phase is not None and counts[-1] > phase.base_seeds:
+        seeds = "1 seed" if phase.base_seeds == 1 else f"{phase.base_seeds} seeds"
         adaptive = (
-            f" Each was to get {phase['base_seeds']} seeds; further ones, up to {phase['most_seeds']}, went to"
-            " those whose readings were expected to explain most of the uncertainty about who is on the front."
+            f" The plan was {seeds} each; additional ones, up to {phase.most_seeds}, went to those whose readings"
+            " were expected to resolve most of the uncertainty about which candidates are on the front."
         )
     noise = ""
     if report.noise is not None:
@@ -118,35 +118,28 @@ def _repeated(report: ParetoReport) -> str:
             f"{' and image' if report.over_images else ''}."
         )
     return (
-        f"{len(report.counted)} finalists, baselines among them, were retrained with {_range(counts)} new"
-        f" seeds for {_range(epochs)} epochs, and the front was taken over their mean accuracies.{adaptive}{noise}"
+        f"{len(report.counted)} finalists, baselines among them, were retrained with {_counted(counts, 'new seed')}"
+        f" for {_counted(epochs, 'epoch')}, and the front was taken over their mean accuracies.{adaptive}{noise}"
     )
 
 
-def _programs(manifest: Mapping[str, Any]) -> str:
-    versions = manifest.get("versions") or {}
-    listed = ", ".join(f"{name} {version}" for name, version in versions.items() if _short(version))
+def _programs(manifest: Manifest) -> str:
+    listed = ", ".join(f"{name} {version}" for name, version in manifest.versions.items() if version)
     return f"Software: {listed}." if listed else ""
 
 
-def _cost_name(name: str) -> str:
-    return {"latency": "latency", "macs": "multiply-adds", "params": "parameters"}.get(name, name)
-
-
-def _range(values: Sequence[int]) -> str:
-    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else "an unknown number of"
+def _counted(values: Sequence[int], noun: str) -> str:
+    """``1 epoch``, ``2 epochs``, ``2 to 4 epochs``."""
+    number = str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+    return f"{number} {noun}{'' if number == '1' else 's'}"
 
 
 def _telling(name: str, value: Any) -> bool:
-    """Whether a setting of the recipe says something: zeros, factors of one and defaults by name do not."""
+    """Whether a setting of the recipe is worth telling: zeros, factors of one and "auto" or "off" are not."""
     idle = value == 0 or value in ("auto", "off") or (name.endswith(("_factor", "_prob")) and value == 1)
     return _short(value) and name != "epochs" and not idle
 
 
 def _short(value: Any) -> bool:
-    """Whether a setting is worth a place in a sentence."""
+    """Whether a setting has a form that fits into a sentence."""
     return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""

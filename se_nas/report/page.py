@@ -5,29 +5,39 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from se_nas import __version__
+from se_nas.objectives import COSTS
 from se_nas.report.chart_data import pick_cards, selection_bias, view
-from se_nas.report.differences import accuracy_gain, latency_gain
+from se_nas.report.differences import accuracy_gain, cost_gain
 from se_nas.report.methods import methods_paragraph
 from se_nas.report.page_tables import candidate_rows, effect_rows, finalist_rows, front_rows, importance_rows
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import describe
 from se_nas.report.tables import candidates_csv, indistinguishable, plus_minus
-from se_nas.run import write_text
+from se_nas.run import Manifest, write_text
 
 _LONG = ("class_names", "definition", "sites")
+_HEADS = {
+    "data": "Data",
+    "space": "Search space",
+    "recipe": "Training",
+    "runtime": "Running",
+    "budget": "Budget",
+    "device": "Device",
+    "versions": "Versions",
+}
 _CONTENTS = (
     ("front", "Front"),
     ("sites", "Where SE ends up"),
     ("effects", "What mattered"),
-    ("selection", "Luck"),
+    ("selection", "Selection bias"),
     ("search", "Search"),
-    ("latency", "Latency"),
+    ("predicted", "Prediction"),
     ("candidates", "All candidates"),
     ("setup", "Configuration"),
     ("methods", "Methods"),
@@ -37,11 +47,11 @@ _CONTENTS = (
 def write_html(report: ParetoReport, path: str | Path) -> Path:
     """Write the report as a self-contained page: pictures, tables, configuration and methods paragraph.
 
-    Everything that users name is escaped, and the page's content security policy lets no script run but its
-    own, whose hash it holds.
+    All text that comes from users is escaped, and the page's content security policy allows no script except
+    the page's own, by its hash.
 
     Raises:
-        RunError: the file cannot be written; an older one is as it was.
+        RunError: the file cannot be written; an older one stays as it was.
     """
     path = Path(path)
     write_text(path, render(report))
@@ -51,28 +61,25 @@ def write_html(report: ParetoReport, path: str | Path) -> Path:
 def render(report: ParetoReport) -> str:
     """The page as text."""
     drawn = view(report)
-    data = report.manifest.get("data") or {}
-    sections: dict[str, Any] = {
-        "has_effects": any(effect["accuracy"] or effect["latency"] for effect in drawn["effects"]),
-        "has_history": bool(drawn["history"]),
-        "has_latency": bool(drawn["latency"]),
-        "bias": selection_bias(report),
-    }
+    manifest = report.manifest
+    bias = selection_bias(report)
     chosen = finalist_rows(report)
     shown = {"sites": bool(report.front), "effects": bool(report.front)}
-    shown["selection"] = bool(sections["bias"] or chosen)
-    shown["latency"] = bool(drawn["latency"])
+    shown["selection"] = bool(bias or chosen)
+    shown["predicted"] = bool(drawn["predicted"])
     return render_template(
         "page.html",
         scripts=("charts.js", "page.js"),
         data=drawn,
-        **sections,
+        has_effects=any(effect["accuracy"] or any(effect["costs"].values()) for effect in drawn["effects"]),
+        has_history=bool(drawn["history"]),
+        bias=bias,
         report=report,
-        title=f"SE in {report.manifest.get('backbone')} on {data.get('name')}",
+        title=f"SE in {manifest.backbone} on {manifest.data.name}",
         subtitle=_subtitle(report),
         lead=_lead(report),
         indistinct=indistinguishable(report),
-        warnings=report.manifest.get("warnings") or [],
+        warnings=manifest.warnings,
         tiles=_tiles(report),
         contents=[(name, text) for name, text in _CONTENTS if shown.get(name, True)],
         axes=drawn["axes"],
@@ -83,18 +90,19 @@ def render(report: ParetoReport) -> str:
         front=front_rows(report) if report.front else None,
         all=candidate_rows(report),
         finalists=chosen,
-        importance=importance_rows(report.manifest.get("importance") or {}),
-        importance_best=(report.manifest.get("importance") or {}).get("best", 0.1),
-        sampler_effects=effect_rows(report.manifest.get("effects") or []),
+        importance=importance_rows(manifest.importance or {}),
+        importance_best=(manifest.importance or {}).get("best", 0.1),
+        sampler_effects=effect_rows(manifest.effects),
         num_searched=sum(bool(candidate.searched) for candidate in report.candidates),
         history_caption=_history_caption(report),
         curves_caption=_curves_caption(report),
-        latency_caption=_latency_caption(drawn["latency"]),
+        predicted=[(cost, _predicted_caption(cost)) for cost in drawn["predicted"]],
+        effect_charts=[cost for cost in drawn["costs"] if cost["name"] in manifest.objectives],
         csv="data:text/csv;charset=utf-8;base64,"
         + base64.b64encode(candidates_csv(report).encode()).decode(),
         csv_name=f"{report.name}.csv",
-        setup=_setup(report.manifest),
-        command=report.manifest.get("command") or "",
+        setup=_setup(manifest),
+        command=manifest.command,
         methods=methods_paragraph(report),
     )
 
@@ -130,9 +138,8 @@ def _hash(text: str) -> str:
 
 def _subtitle(report: ParetoReport) -> str:
     manifest = report.manifest
-    device = manifest.get("device") or {}
-    parts = [str(manifest.get("created") or "")[:10], device.get("name") or device.get("type")]
-    return " · ".join(str(part) for part in parts if part)
+    parts = [(manifest.created or "")[:10], manifest.device.name or manifest.device.type]
+    return " · ".join(part for part in parts if part)
 
 
 def _lead(report: ParetoReport) -> str:
@@ -153,13 +160,13 @@ def _tiles(report: ParetoReport) -> list[tuple[str, str, str]]:
             gain = accuracy_gain(report, best, report.plain)
             if gain is not None and best.key != report.plain.key:
                 tiles.append(("best over plain", f"{gain.signed(2)} points", ""))
-        added = latency_gain(best)
+        added = cost_gain(report, best, report.costs[0])
         if added is not None:
-            tiles.append(("its added latency", f"{added.signed(1)} %", ""))
-    states = [row["state"] for row in report.rows]
+            tiles.append((f"its added {report.costs[0].title}", f"{added.signed(1)} %", ""))
+    states = [row.state for row in report.rows]
     tiles.append(("on the front", f"{len(report.front)}", f"of {len(report.candidates)} architectures"))
     tiles.append(("trials", f"{len(states)}", f"{states.count('stopped')} stopped early"))
-    seconds = sum(row.get("seconds") or 0 for row in report.rows)
+    seconds = sum(row.seconds or 0 for row in report.rows)
     tiles.append(("time in training", _duration(seconds), ""))
     return tiles
 
@@ -174,9 +181,9 @@ def _front_caption(report: ParetoReport) -> str:
     parts = []
     if len(report.costs) > 1:
         parts.append(
-            "Two costs and accuracy are traded, so a candidate that looks dominated in one picture may be on"
-            " the front for its other cost, which the fill of its mark says (fuller is more); the dashed line is"
-            " the best accuracy at each cost. The candidate under the pointer is marked in both pictures."
+            "Accuracy is traded against two costs, so a candidate that looks dominated in one picture may be on"
+            " the front because of its other cost, which the fill of its mark shows (fuller is more). The dashed"
+            " line is the best accuracy at each cost. The candidate under the pointer is marked in both pictures."
         )
     if report.noise is not None:
         parts.append(
@@ -185,9 +192,10 @@ def _front_caption(report: ParetoReport) -> str:
             f" {report.noise.dof:g} degrees of freedom)."
         )
     else:
-        parts.append("Each accuracy is one reading, so there are no intervals.")
-    if any(candidate.latency_interval for candidate in report.counted):
-        parts.append("Horizontal bars: 95 % intervals of the latency ratio.")
+        parts.append("Each accuracy is a single reading, so there are no intervals.")
+    spread = [cost.title for cost in report.costs if any(member.interval(cost) for member in report.counted)]
+    if spread:
+        parts.append(f"Horizontal bars: 95 % intervals of the measured {' and '.join(spread)}.")
     if report.hypervolume_interval is not None:
         low, high = report.hypervolume_interval
         parts.append(f"Hypervolume {report.hypervolume():.3g} (95 % interval {low:.3g} to {high:.3g}).")
@@ -197,8 +205,8 @@ def _front_caption(report: ParetoReport) -> str:
 def _history_caption(report: ParetoReport) -> str:
     names = " × ".join([f"{objective.name} ({objective.unit})" for objective in report.objectives])
     return (
-        f"Hypervolume of the search's readings as they came in ({names}; reference point a tenth of the range"
-        " beyond the worst reading). Retraining of finalists is not part of it."
+        f"Hypervolume of the search's readings as they came in ({names}; the reference point is a tenth of the"
+        " range beyond the worst reading). Retraining of finalists is not part of it."
     )
 
 
@@ -209,20 +217,20 @@ def _curves_caption(report: ParetoReport) -> str:
     stopped = [item for item in readings if item.state == "stopped"]
     spared = sum(item.epochs_planned - item.epochs for item in stopped)
     planned = sum(item.epochs_planned for item in readings if item.state in ("complete", "stopped"))
-    control = _control(report.manifest.get("early_stopping") or {})
+    control = _control(report.manifest.early_stopping or {})
     if not stopped:
         return f"No trial was stopped early. {control}"
     share = f", {100 * spared / planned:.0f} % of those planned" if planned else ""
-    count = f"{len(stopped)} of {len(readings)} trials were stopped early"
-    return f"{count}, which spared {spared} epochs{share}. {control}"
+    count = f"{len(stopped)} of {len(readings)} trials {'was' if len(stopped) == 1 else 'were'} stopped early"
+    return f"{count}, which saved {spared} epoch{'' if spared == 1 else 's'}{share}. {control}"
 
 
 def _control(stopping: Mapping[str, Any]) -> str:
-    """What the candidates that always run to the end say about wrong stops."""
+    """What the candidates that always run to the end tell about wrong stops."""
     if not stopping.get("controls"):
         return ""
     words = (
-        f"As a control {stopping['controls']} candidates ran to the end whatever the rule said; it would have"
+        f"As a control, {_candidates(stopping['controls'])} ran to the end whatever the rule said; it would have"
         f" stopped {stopping.get('would_stop')} of them"
     )
     if not stopping.get("would_stop"):
@@ -236,44 +244,43 @@ def _control(stopping: Mapping[str, Any]) -> str:
     )
 
 
-def _latency_caption(pairs: Sequence[Mapping[str, Any]]) -> str:
-    if not pairs:
-        return ""
-    errors = sorted(abs(pair["predicted"] - pair["measured"]) for pair in pairs)
+def _candidates(count: int) -> str:
+    return "1 candidate" if count == 1 else f"{count} candidates"
+
+
+def _predicted_caption(cost: Mapping[str, Any]) -> str:
+    errors = sorted(abs(pair["predicted"] - pair["measured"]) for pair in cost["pairs"])
     median = 100 * (errors[(len(errors) - 1) // 2] + errors[len(errors) // 2]) / 2
     return (
-        f"{len(pairs)} candidates were predicted before training and measured later; median error"
-        f" {median:.2f} % of the plain backbone's latency. On the dashed line both agree."
+        f"{_candidates(len(errors))} {'was' if len(errors) == 1 else 'were'} predicted before training and measured"
+        f" later; median error {median:.2f} % of the plain backbone's {cost['word']}. On the dashed line both agree."
     )
 
 
-def _setup(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _setup(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
     """The manifest in blocks of names and values; long lists are left to the file."""
-    heads = {
-        "data": "Data",
-        "space": "Search space",
-        "recipe": "Training",
-        "runtime": "Running",
-        "budget": "Budget",
-        "device": "Device",
-        "latency": "Latency conditions",
-        "versions": "Versions",
-    }
-    blocks = [
-        (
-            title,
-            [(_words(name), _value(value)) for name, value in manifest[head].items() if name not in _LONG],
-        )
-        for head, title in heads.items()
-        if isinstance(manifest.get(head), dict)
-    ]
-    other = [
-        (_words(name), _value(value))
-        for name, value in manifest.items()
-        if name not in (*heads, "sites", "effects", "command", "warnings", "schema", "name")
+    values = manifest.to_json()
+    other = {
+        name: value
+        for name, value in values.items()
+        if name not in (*_HEADS, "sites", "effects", "command", "warnings", "schema", "name")
+        and value is not None
         and not isinstance(value, dict)
+    }
+    blocks = [("Run", other), *((title, values[head]) for head, title in _HEADS.items())]
+    return [
+        (title, [(_words(name), _value(value)) for name, value in block.items() if name not in _LONG])
+        for title, block in (*blocks, *_conditions(manifest))
+        if block
     ]
-    return [("Run", other), *blocks]
+
+
+def _conditions(manifest: Manifest) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, measured in manifest.measured.items():
+        cost = COSTS[name]
+        baseline = f"{measured.baseline / cost.scale:.{cost.digits}f} {cost.unit}"
+        title = f"{cost.title[:1].upper()}{cost.title[1:]} conditions"
+        yield title, {**measured.conditions, "plain backbone": baseline}
 
 
 def _words(name: str) -> str:
@@ -287,9 +294,9 @@ def _value(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, list) and len(value) > 8:
+    if isinstance(value, list | tuple) and len(value) > 8:
         return f"{len(value)} entries"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(_value(item) for item in value)
     if isinstance(value, dict):
         return ", ".join(f"{_words(name)} {_value(item)}" for name, item in value.items()) or "–"

@@ -1,4 +1,4 @@
-"""The tables of a page: text, what it sorts by, and which cell opens a candidate's card."""
+"""The tables of a page: text, what they sort by, and which cell opens a candidate's card."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from se_nas.objectives import PARAMS
 from se_nas.report.candidates import BASELINE_NAMES, Candidate
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.selection import finalists
@@ -41,6 +42,7 @@ class Table:
 
 
 def front_rows(report: ParetoReport) -> Table:
+    """The front and the baselines beside it."""
     records = front_table(report)
     names = [name for name in records[0] if name != "front"]
     text = {"SE", "note"}
@@ -61,6 +63,8 @@ def front_rows(report: ParetoReport) -> Table:
 
 
 def candidate_rows(report: ParetoReport) -> Table:
+    """Every candidate, with the costs of the run and the number of parameters."""
+    costs = report.costs if PARAMS in report.costs else (*report.costs, PARAMS)
     columns = [
         Column(title="trial", numeric=True),
         Column(title="SE"),
@@ -69,11 +73,8 @@ def candidate_rows(report: ParetoReport) -> Table:
         Column(title="accuracy %", numeric=True),
         Column(title="search %", numeric=True),
         Column(title="test %", numeric=True),
-        *(Column(title=f"{cost.name} {cost.unit}", numeric=True) for cost in report.costs),
-        Column(title="params M", numeric=True),
+        *(Column(title=f"{cost.name} {cost.unit}", numeric=True) for cost in costs),
     ]
-    if any(cost.name == "params" for cost in report.costs):
-        columns.pop()
     rows = []
     for candidate in report.candidates:
         roles = [BASELINE_NAMES.get(name, name) for name in candidate.baselines]
@@ -85,15 +86,14 @@ def candidate_rows(report: ParetoReport) -> Table:
             _value_cell(candidate.accuracy, plus_minus(candidate) if candidate.accuracy is not None else ""),
             _value_cell(candidate.selection_accuracy),
             _value_cell(candidate.test_accuracy),
-            *(_value_cell(candidate.value(cost), cost_text(candidate, cost)) for cost in report.costs),
-            _value_cell(candidate.num_params, f"{(candidate.num_params or 0) / 1e6:.3f}"),
+            *(_value_cell(candidate.value(cost), cost_text(candidate, cost)) for cost in costs),
         ]
-        rows.append(Row(cells=cells[: len(columns)], kind=_kind(candidate)))
+        rows.append(Row(cells=cells, kind=_kind(candidate)))
     return Table(columns=columns, rows=rows)
 
 
 def finalist_rows(report: ParetoReport) -> Table | None:
-    """Who was retrained and why with so many seeds; None where the run does not say."""
+    """Who was retrained, why, and with how many seeds; None if the run does not say."""
     chosen = finalists(report)
     if not chosen:
         return None
@@ -102,7 +102,7 @@ def finalist_rows(report: ParetoReport) -> Table | None:
         Column(title="SE"),
         Column(title="retrained as"),
         Column(title="seeds", numeric=True),
-        Column(title="why so many"),
+        Column(title="why that many"),
     ]
     rows = [
         Row(
@@ -144,7 +144,7 @@ def _kind(candidate: Candidate) -> str:
 
 
 def importance_rows(importance: Mapping[str, Any]) -> Table | None:
-    """Share of each parameter in reaching the best readings and the front; None where the study could not tell."""
+    """Share of each parameter in reaching the best readings and the front; None if the study could not tell."""
     names = {"objective": "share for accuracy %", "trade_off": "share for the front %"}
     known = {key: importance[key] for key in names if importance.get(key)}
     if not known:
@@ -160,7 +160,7 @@ def importance_rows(importance: Mapping[str, Any]) -> Table | None:
 
 
 def effect_rows(effects: Sequence[Mapping[str, Any]]) -> Table | None:
-    """The sampler's own effects: points of accuracy by stage or choice, and by percent of cost."""
+    """The effects in the sampler's model: points of accuracy by stage or choice, and per percent of cost."""
     if not effects:
         return None
     titles = ("points of accuracy", "change of cost %", "points per percent of cost")

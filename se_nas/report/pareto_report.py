@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from se_nas.errors import ConfigError, RunError
+from se_nas.errors import RunError
+from se_nas.objectives import COSTS, OBJECTIVES, Objective
 from se_nas.pareto import (
     SeedModel,
     hypervolume,
@@ -20,12 +21,24 @@ from se_nas.pareto import (
     probability_non_dominated,
     reference_point,
 )
-from se_nas.report.candidates import OBJECTIVES, Candidate, Objective, group
+from se_nas.report.candidates import Candidate, group
 from se_nas.report.per_image import Bits, from_text, hits_by_seed, read_bits, to_text
-from se_nas.run import CONFIG, MANIFEST, REPORT, TRIALS, RunFolder, read_json, write_json
-from se_nas.sites import Site, site_from_dict
+from se_nas.run import (
+    CONFIG,
+    MANIFEST,
+    REPORT,
+    TRIALS,
+    Manifest,
+    RunFolder,
+    TrialRow,
+    check_schema,
+    read_json,
+    rows_from_json,
+    write_json,
+)
+from se_nas.sites import Site
 
-SCHEMA = 1
+SCHEMA = 2
 KIND = "se-nas report"
 # Fitting takes the cube of the readings: beyond this only the candidates with repeats enter, and a front of
 # single readings shows no intervals, as it does where nothing repeats.
@@ -34,24 +47,24 @@ _MAX_FITTED = 400
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ParetoReport:
-    """A run as its manifest and its table of trials say it.
+    """A run as its manifest and its table of trials describe it.
 
-    The front is taken over the means of the final readings (full schedule, fresh seeds) where the run has
-    them, and is then ``final``; otherwise over the search's own readings, and is provisional: the best of
-    many single readings is partly luck. Stopped, unfinished, diverged, failed and infeasible trials are kept
-    in ``candidates`` but never stand on the front.
+    If the run has final readings (full schedule, fresh seeds), the front is taken over their means and is
+    ``final``. Otherwise it is taken over the search's own readings and is provisional: the best of many single
+    readings is partly luck. Stopped, unfinished, diverged, failed and infeasible trials are kept in
+    ``candidates`` but never stand on the front.
 
     Attributes:
         manifest: ``manifest.json`` of the run.
-        rows: ``trials.json`` of the run, one dictionary a trial.
+        rows: ``trials.json`` of the run, one row per trial.
         source: the run folder as it was given, for the commands that a report prints.
-        config: ``config.json`` of the run; empty where there is none.
-        correct: by trial number, which validation images its final training classified right, shape (images,),
-            as far as that was kept.
+        config: ``config.json`` of the run; empty if there is none.
+        correct: by trial number, which validation images its final training classified correctly, shape
+            (images,), as far as that was kept.
     """
 
-    manifest: Mapping[str, Any]
-    rows: tuple[Mapping[str, Any], ...]
+    manifest: Manifest
+    rows: tuple[TrialRow, ...]
     source: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     correct: Mapping[int, Bits] = field(default_factory=dict, repr=False)
@@ -70,17 +83,15 @@ class ParetoReport:
     def from_run(cls, path: str | Path) -> ParetoReport:
         """From a run folder; errors as for ``load``."""
         folder = RunFolder.open(path)
-        config = folder.config if (folder.path / CONFIG).is_file() else {}
-        rows = _checked_rows(folder.rows())
+        rows = folder.rows()
         report = cls(
             manifest=folder.manifest,
             rows=rows,
             source=str(path),
-            config=config,
+            config=folder.config if (folder.path / CONFIG).is_file() else {},
             correct=read_bits(folder, rows),
         )
-        report._check(str(path))
-        return report
+        return report._checked(str(path))
 
     @classmethod
     def _from_file(cls, path: Path) -> ParetoReport:
@@ -89,36 +100,28 @@ class ParetoReport:
         data = read_json(path)
         if not isinstance(data, dict) or data.get("kind") != KIND:
             raise RunError(
-                f"{path} is no report of se-nas: give a run folder or a {REPORT} that se-nas saved."
+                f"{path} is not a report of se-nas: give a run folder or a {REPORT} that se-nas saved."
             )
-        schema = data.get("schema")
-        if not isinstance(schema, int):
-            raise RunError(f"{path} is damaged: its schema is {schema!r}.")
-        if schema > SCHEMA:
-            raise RunError(
-                f"{path} has schema {schema}; this version of se-nas reads up to {SCHEMA}. Upgrade se-nas."
-            )
+        check_schema(data, SCHEMA, str(path))
         missing = [name for name in ("manifest", "trials") if name not in data]
         if missing:
             raise RunError(f"{path} is damaged: it lacks {', '.join(missing)}.")
         report = cls(
-            manifest=data["manifest"],
-            rows=_checked_rows(data["trials"]),
+            manifest=Manifest.from_json(data["manifest"], f"the manifest in {path}"),
+            rows=rows_from_json(data["trials"], f"the table of trials in {path}"),
             source=data.get("source"),
             config=data.get("config") or {},
             correct=from_text(data.get("correct")),
         )
-        report._check(str(path))
-        return report
+        return report._checked(str(path))
 
-    def _check(self, path: str) -> None:
-        """Read everything once, so that damage shows on loading and names the file."""
+    def _checked(self, path: str) -> ParetoReport:
+        """Itself, if its objectives are known."""
         try:
-            _ = self.objectives, self.sites, self._grouped
+            _ = self.objectives
         except RunError as error:
             raise RunError(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-            raise RunError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
+        return self
 
     def save(self, path: str | Path) -> Path:
         """Write the report as JSON, whole or not at all; ``load`` gives an equal report back."""
@@ -128,17 +131,17 @@ class ParetoReport:
 
     @property
     def name(self) -> str:
-        return str(self.manifest.get("name") or (Path(self.source).name if self.source else "run"))
+        """Of the run."""
+        return self.manifest.name
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         """Accuracy first, then the costs in the order of the run."""
-        names = list(self.manifest["objectives"])
-        unknown = [name for name in names if name not in OBJECTIVES]
-        if unknown or names[:1] != ["accuracy"] or len(names) < 2:
+        names = self.manifest.objectives
+        if names[:1] != ("accuracy",) or len(names) < 2 or any(name not in COSTS for name in names[1:]):
             raise RunError(
-                f"the objectives are {names}; they must be accuracy and then at least one of"
-                f" {', '.join(name for name in OBJECTIVES if name != 'accuracy')}."
+                f"the objectives are {', '.join(map(repr, names)) or 'none'}; they must be accuracy and then at"
+                f" least one of {', '.join(COSTS)}."
             )
         return tuple(OBJECTIVES[name] for name in names)
 
@@ -150,20 +153,16 @@ class ParetoReport:
     def directions(self) -> list[str]:
         return [objective.direction for objective in self.objectives]
 
-    @cached_property
-    def sites(self) -> dict[str, tuple[Site, ...]]:
+    @property
+    def sites(self) -> Mapping[str, tuple[Site, ...]]:
         """Sites of the backbone by position."""
-        return {
-            position: tuple(site_from_dict(site) for site in sites)
-            for position, sites in (self.manifest.get("sites") or {}).items()
-        }
+        return self.manifest.sites
 
     @cached_property
     def final(self) -> bool:
         """Whether the front rests on final readings; otherwise it is provisional."""
-        return not self.manifest.get("provisional") and any(
-            row.get("phase") == "final" and row.get("state") == "complete" and row.get("accuracy") is not None
-            for row in self.rows
+        return not self.manifest.provisional and any(
+            row.phase == "final" and row.complete for row in self.rows
         )
 
     @property
@@ -172,13 +171,13 @@ class ParetoReport:
         if not self.front:
             return "no candidate has finished yet"
         counts = sorted({len(candidate.counted) for candidate in self.front})
-        seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         if self.final:
             noun = "seed" if counts == [1] else "seeds"
-            return f"final: mean of {seeds} {noun} at the full schedule"
+            return f"final: mean of {number} {noun} at the full schedule"
         noun = "reading" if counts == [1] else "readings"
-        luck = f"best of {len(self.counted)}; not retrained"
-        return f"provisional: {seeds} {noun} of the search a candidate, {luck}"
+        chosen = f"best of {len(self.counted)} candidates, not retrained"
+        return f"provisional: {number} search {noun} per candidate; {chosen}"
 
     @cached_property
     def _grouped(self) -> list[Candidate]:
@@ -198,12 +197,12 @@ class ParetoReport:
 
     @cached_property
     def seed_noise(self) -> SeedModel | None:
-        """Mean accuracies with their joint uncertainty over seeds; None where nothing was read twice."""
+        """Mean accuracies with their joint uncertainty over seeds; None if nothing was read twice."""
         return SeedModel.fit([candidate.by_seed for candidate in self._fitted])
 
     @cached_property
     def noise(self) -> SeedModel | None:
-        """``seed_noise``, and what the choice of validation images adds, where ``over_images``."""
+        """``seed_noise``, with what the choice of validation images adds if ``over_images``."""
         found = hits_by_seed(self._fitted, self.correct) if self.seed_noise is not None else None
         return (
             self.seed_noise
@@ -213,7 +212,7 @@ class ParetoReport:
 
     @property
     def over_images(self) -> bool:
-        """Whether intervals cover the choice of validation images beside that of seeds."""
+        """Whether intervals cover the choice of validation images as well as that of seeds."""
         return self.noise is not self.seed_noise
 
     @property
@@ -227,16 +226,16 @@ class ParetoReport:
         return None if self.noise is None else math.hypot(self.noise.sd, self.noise.seed_sd)
 
     def standard_error(self, candidate: Candidate) -> float | None:
-        """Of a mean accuracy over seeds, in points; None where nothing was read twice."""
+        """Of a mean accuracy over seeds, in points; None if nothing was read twice."""
         place = self._read.get(candidate.key)
         if self.seed_noise is None or place is None:
             return None
         return math.sqrt(self.seed_noise.covariance[place, place])
 
     def deviation(self, candidate: Candidate, other: Candidate | None = None) -> float | None:
-        """Half of the 95 % interval of a mean accuracy, or of its difference to another's, by shared seeds.
+        """Half of the 95 % interval of a mean accuracy, or of its difference from another's, by shared seeds.
 
-        None where nothing was read twice, or a candidate has no counted reading.
+        None if nothing was read twice or a candidate has no counted reading.
         """
         place = self._read.get(candidate.key)
         if self.noise is None or place is None:
@@ -271,7 +270,7 @@ class ParetoReport:
         )
 
     def _level(self, candidate: Candidate) -> float | None:
-        """The mean over seeds; where candidates have different seeds, with the seeds' levels taken off."""
+        """The mean over seeds; if candidates have different seeds, with the levels of the seeds taken off."""
         place = self._read.get(candidate.key)
         return candidate.accuracy if self.noise is None or place is None else float(self.noise.mean[place])
 
@@ -292,12 +291,12 @@ class ParetoReport:
 
     @cached_property
     def counted(self) -> tuple[Candidate, ...]:
-        """Candidates that stand for the front: a counted accuracy and every cost known."""
+        """Candidates that can stand on the front: with a counted accuracy, and every cost known."""
         return tuple(candidate for candidate in self.candidates if self._values(candidate) is not None)
 
     @cached_property
     def front(self) -> tuple[Candidate, ...]:
-        """The non-dominated candidates, cheapest first; equal ones all stand."""
+        """The non-dominated candidates, cheapest first; of equal ones, all."""
         members = [candidate for candidate in self.candidates if candidate.on_front]
         cost = self.costs[0]
         return tuple(sorted(members, key=lambda member: (member.value(cost) or 0, -(member.accuracy or 0))))
@@ -320,12 +319,12 @@ class ParetoReport:
         return tuple(reference_point([self.values(self.counted)], self.directions).tolist())
 
     def values(self, candidates: Sequence[Candidate]) -> np.ndarray:
-        """Objective values, shape (candidates, objectives), in the fields' own units."""
+        """Objective values, shape (candidates, objectives), in the units of their columns."""
         rows = [self._values(candidate) for candidate in candidates]
         return np.array([row for row in rows if row is not None]).reshape(-1, len(self.objectives))
 
     def hypervolume(self, reference: Sequence[float] | None = None) -> float:
-        """Hypervolume of the front, in the product of the objectives' own units (percent times ms, say)."""
+        """Hypervolume of the front, in the product of the columns' units (percent times ms, say)."""
         if not self.front:
             return 0.0
         point = self.reference if reference is None else reference
@@ -333,7 +332,7 @@ class ParetoReport:
 
     @cached_property
     def hypervolume_interval(self) -> tuple[float, float] | None:
-        """95 % interval of the hypervolume, of the same ``basis``; None without final readings that repeat."""
+        """95 % interval of the hypervolume, on the same ``basis``; None without repeated final readings."""
         if self.noise is None or not self.final or not self.front:
             return None
         values, draws = self.values(self.counted), self._draws(self.noise, self.counted, count=1000)
@@ -349,7 +348,7 @@ class ParetoReport:
             "final": self.final,
             "label": self.label,
             "objectives": [
-                {"name": item.name, "field": item.field, "direction": item.direction}
+                {"name": item.name, "field": item.column, "direction": item.direction}
                 for item in self.objectives
             ],
             "reference": list(self.reference) if self.counted else None,
@@ -360,13 +359,7 @@ class ParetoReport:
             "front": [candidate.key for candidate in self.front],
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "config": dict(self.config),
-            "manifest": dict(self.manifest),
-            "trials": [dict(row) for row in self.rows],
+            "manifest": self.manifest.to_json(),
+            "trials": [row.to_json() for row in self.rows],
             "correct": to_text(self.correct),
         }
-
-
-def _checked_rows(rows: Any) -> tuple[Mapping[str, Any], ...]:
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise RunError("the table of trials is damaged: it must be a list of rows.")
-    return tuple(rows)

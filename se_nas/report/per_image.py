@@ -1,4 +1,4 @@
-"""Which validation images each training got right, compactly in a report file, and by candidate."""
+"""Which validation images each training classified correctly: compactly in a report file, and by candidate."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 from se_nas.errors import RunError
 from se_nas.report.candidates import Candidate
-from se_nas.run import RunFolder
+from se_nas.run import RunFolder, TrialRow
 
 Bits = NDArray[np.bool_]
 
 
-def read_bits(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> dict[int, Bits]:
-    """Those of the final trainings by trial number, shape (images,) each, as far as they were kept."""
-    finals = [row["number"] for row in rows if row.get("phase") == "final" and row.get("state") == "complete"]
+def read_bits(folder: RunFolder, rows: Sequence[TrialRow]) -> dict[int, Bits]:
+    """For the final trainings, by trial number, shape (images,) each, as far as they were kept."""
+    finals = [row.number for row in rows if row.phase == "final" and row.state == "complete"]
     found = {number: folder.read_correct(number) for number in finals}
     return {number: bits for number, bits in found.items() if bits is not None}
 
 
 def to_text(bits: Mapping[int, Bits]) -> dict[str, Any]:
-    """JSON-ready: for each trial number of images and base64 of zlib of the packed bits."""
+    """JSON-ready: for each trial the number of images, and base64 of zlib of the packed bits."""
     return {
         str(number): [
             len(own),

@@ -7,20 +7,20 @@ import re
 from dataclasses import dataclass
 
 from se_nas.errors import RunError, nearest
+from se_nas.objectives import COSTS, Objective
 from se_nas.pareto import knee
 from se_nas.report.candidates import Candidate
-from se_nas.report.differences import accuracy_gain, latency_gain
+from se_nas.report.differences import accuracy_gain, cost_gain, cost_ratio
 from se_nas.report.pareto_report import ParetoReport
 
 PICKS = ("best", "knee", "cheapest")
 _BUDGET = re.compile(r"(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)")
-_SCALES = {"k": 1e3, "m": 1e6, "g": 1e9, "": 1.0}
-_FIELDS = {"params": "num_params", "macs": "macs"}
+_MULTIPLE = "x"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """A chosen candidate, the name by which it was asked for, and why it is the one."""
+    """A chosen candidate, the name by which it was asked for, and the reason why it is this one."""
 
     name: str
     candidate: Candidate
@@ -34,8 +34,9 @@ def pick(report: ParetoReport, name: str = "best") -> Pick:
         report: the report to choose from.
         name: ``best`` accuracy; ``knee`` (the front's largest sum of gains, each scaled to the front's range:
             the point farthest from the line between the front's ends); ``cheapest`` within one standard error
-            of the best; ``under:BUDGET``, the best accuracy within ``6.5ms``, ``1.05x`` (the plain backbone's
-            latency), ``27Mparams`` or ``4.1Gmacs``; or a trial's number, or the beginning of a key.
+            of the best; ``under:BUDGET``, the best accuracy within ``6.5ms``, ``27Mparams``, ``4.1Gmacs`` or
+            ``1.05x`` (a multiple of the plain backbone's first cost; ``1.05xparams`` names another); or a
+            trial's number, or the beginning of a key. The name of a cost may be left out if its unit is enough.
 
     Raises:
         RunError: no candidate has finished, the name is unknown or ambiguous, or nothing meets the budget.
@@ -54,7 +55,7 @@ def pick(report: ParetoReport, name: str = "best") -> Pick:
 def describe(report: ParetoReport, candidate: Candidate) -> str:
     """``SE in stages 3 and 4 at γ=8: +0.6±0.2 points for 1.9±0.3 % latency``, against the plain backbone.
 
-    ± is half of the 95 % interval; without repeats there is none, and the words say so.
+    ± is half of the 95 % interval; without repeats there is none, and the text says so.
     """
     if report.plain is None or candidate.key == report.plain.key:
         accuracy = "no accuracy" if candidate.accuracy is None else f"{candidate.accuracy:.2f} %"
@@ -66,14 +67,10 @@ def describe(report: ParetoReport, candidate: Candidate) -> str:
     if gain is not None:
         parts.append(f"{gain.signed(1)} points{'' if gain.half_width else ' (no repeats, so no interval)'}")
     cost = report.costs[0]
-    if cost.name == "latency":
-        added = latency_gain(candidate)
-        if added is not None:
-            parts.append(f"{added.signed(1).removeprefix('+')} % latency")
-    else:
-        own, plain = candidate.value(cost), report.plain.value(cost)
-        if own is not None and plain:
-            parts.append(f"{100 * (own / plain - 1):.2g} % {cost.name}")
+    added = cost_gain(report, candidate, cost)
+    if added is not None:
+        amount = f"{added.value:.2g}" if cost.exact else added.signed(1).removeprefix("+")
+        parts.append(f"{amount} % {cost.title}")
     return f"{candidate.placement}: {' for '.join(parts)}" if parts else candidate.placement
 
 
@@ -99,7 +96,7 @@ def _cheapest(report: ParetoReport) -> tuple[Candidate, str]:
     if known is not None:
         error, kind = known, "its mean over seeds"
     else:
-        images = (report.manifest.get("data") or {}).get("num_val") or 1
+        images = report.manifest.data.num_val or 1
         error = 100 * math.sqrt(max(accuracy / 100 * (1 - accuracy / 100), 0.0) / images)
         kind = f"{images} validation images (no repeats)"
     within = [member for member in report.front if (member.accuracy or 0) >= accuracy - error]
@@ -110,35 +107,56 @@ _RULES = {"best": _best, "knee": _knee, "cheapest": _cheapest}
 
 
 def _under(report: ParetoReport, budget: str) -> tuple[Candidate, str]:
-    field, limit = _parse_budget(report, budget)
-    known = [candidate for candidate in report.counted if getattr(candidate, field) is not None]
-    within = [candidate for candidate in known if getattr(candidate, field) <= limit]
+    cost, limit, multiple = _parse_budget(report, budget)
+    values = {
+        candidate.key: cost_ratio(report, candidate, cost) if multiple else candidate.value(cost)
+        for candidate in report.counted
+    }
+    known = {key: value for key, value in values.items() if value is not None}
+    within = [candidate for candidate in report.counted if known.get(candidate.key, math.inf) <= limit]
     if not within:
-        least = min((getattr(candidate, field) for candidate in known), default=None)
-        smallest = f"the smallest {field} is {least:.6g}" if least is not None else f"no {field} is known"
-        raise RunError(f"no candidate of {report.name} is under {budget}: {smallest}.")
+        if not known:
+            raise RunError(f"no candidate of {report.name} is under {budget}: {cost.title} is not known.")
+        least = min(known.values())
+        smallest = f"{least:.6g}{_MULTIPLE}" if multiple else f"{least / cost.scale:.6g} {cost.unit}"
+        raise RunError(
+            f"no candidate of {report.name} is under {budget}: the smallest value is {smallest} ({cost.title})."
+        )
     best = max(within, key=lambda candidate: candidate.accuracy or -math.inf)
     return best, f"the best accuracy under {budget}"
 
 
-def _parse_budget(report: ParetoReport, budget: str) -> tuple[str, float]:
-    """Field of a candidate and the largest value allowed."""
+def _parse_budget(report: ParetoReport, budget: str) -> tuple[Objective, float, bool]:
+    """The cost, the largest value allowed, and whether that is a multiple of the plain backbone's."""
     match = _BUDGET.fullmatch(budget)
-    if match:
-        value, unit = float(match["value"]), match["unit"].lower()
-        fields = {"ms": ("latency_ms", 1.0), "x": ("latency_ratio", 1.0)}
-        fields |= {
-            scale + name: (field, factor)
-            for scale, factor in _SCALES.items()
-            for name, field in _FIELDS.items()
-        }
-        counts = [cost.field for cost in report.costs if cost.field in _FIELDS.values()]
-        if len(counts) == 1:
-            fields |= {scale: (counts[0], factor) for scale, factor in _SCALES.items()}
-        if unit in fields:
-            field, factor = fields[unit]
-            return field, value * factor
-    raise RunError(f"the budget is {budget!r}; write it as 6.5ms, 1.05x, 27Mparams or 4.1Gmacs.")
+    if match is None:
+        raise RunError(f"the budget is {budget!r}; write it as {_examples()}.")
+    value, asked = float(match["value"]), match["unit"].lower()
+    if asked == _MULTIPLE:
+        return report.costs[0], value, True
+    unnamed = []
+    for cost in COSTS.values():
+        if asked == f"{_MULTIPLE}{cost.name}":
+            return cost, value, True
+        for unit, factor in cost.limit_units.items():
+            if asked == f"{unit.lower()}{cost.name}":
+                return cost, value * factor, False
+            if asked == unit.lower():
+                unnamed.append((cost, value * factor, False))
+    if len(unnamed) > 1:
+        unnamed = [found for found in unnamed if found[0] in report.costs]
+    if len(unnamed) == 1:
+        return unnamed[0]
+    raise RunError(f"the budget is {budget!r}; write it as {_examples()}.")
+
+
+def _examples() -> str:
+    """One budget for each cost, with the cost's name if others share the unit."""
+    examples = [f"1.05{_MULTIPLE}"]
+    for cost in COSTS.values():
+        shared = any(other.limit_units == cost.limit_units for other in COSTS.values() if other is not cost)
+        examples.append(f"{cost.limit_example.split(' or ')[-1]}{cost.name if shared else ''}")
+    return f"{', '.join(examples[:-1])} or {examples[-1]}"
 
 
 def _by_id(report: ParetoReport, name: str) -> Candidate:
@@ -154,7 +172,7 @@ def _by_id(report: ParetoReport, name: str) -> Candidate:
         )
     raise RunError(
         f"there is no pick {name!r} in {report.name}.{nearest(name, PICKS)} Allowed: {', '.join(PICKS)},"
-        f" under:BUDGET, a trial number (0 to {max(row['number'] for row in report.rows)}) or a key."
+        f" under:BUDGET, a trial number (0 to {max(row.number for row in report.rows)}) or a key."
     )
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from se_nas.report.candidates import Candidate
 from se_nas.report.pareto_report import ParetoReport
-from se_nas.run import FIGURES, HTML, REPORT, RunFolder
+from se_nas.run import FIGURES, HTML, REPORT, RunFolder, cost_columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_COSTS = ("num_params", "macs", "activations", "latency_ms", "latency_ratio")
+_IDENTITY = ("number", "key", "baseline", "phase", "seed", "state", "position")
 _READINGS = ("accuracy", "top5", "loss", "train_loss", "ece", "test_accuracy")
+_COURSE = ("epochs", "seconds", "error")
 
 
 class Run:
@@ -40,8 +41,8 @@ class Run:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the run was stopped before it was done; ``se-nas resume`` goes on."""
-        return bool(self._folder.manifest["status"] != "finished")
+        """Whether the run was stopped before it was done; ``se-nas resume`` continues it."""
+        return self._folder.manifest.status != "finished"
 
     def write_report(self) -> Path:
         """Write ``report.json``, ``report.html`` and the figures; returns the path of the page."""
@@ -55,37 +56,34 @@ class Run:
         return self.path / HTML
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a trial: architecture by stage, widths, accuracy in percent, losses, costs, state, seconds.
+        """One row per trial: architecture by stage, widths, accuracy in percent, losses, costs, state, seconds.
 
-        The columns ``stageN`` say how many of a stage's sites have a gate and with which realised γ.
+        The columns ``stageN`` say how many of a stage's sites have a gate, and with which realised γ.
         """
         import pandas as pd
 
         from se_nas.architecture import Architecture
 
         records = []
-        sites = self.report.sites
         for row in self._folder.rows():
-            here = sites[row["position"]]
+            position = row.position or ""
             architecture = Architecture(
-                backbone=self.report.manifest["backbone"],
-                position=row["position"],
-                sites=here,
-                widths=tuple(row["widths"]),
+                backbone=self.report.manifest.backbone,
+                position=position,
+                sites=self.report.sites[position],
+                widths=row.widths,
             )
-            record: dict[str, Any] = {
-                name: row[name]
-                for name in ("number", "key", "baseline", "phase", "seed", "state", "position")
-            }
+            record: dict[str, Any] = {name: getattr(row, name) for name in _IDENTITY}
             for stage, members in architecture.by_stage().items():
                 gated = [(site, width) for site, width in members if width != 0]
                 ratios = sorted({round(site.reduction_base / width, 2) for site, width in gated if width > 0})
                 record[f"stage{stage}"] = f"{len(gated)}/{len(members)}" + (
                     f" γ={','.join(f'{ratio:g}' for ratio in ratios)}" if ratios else ""
                 )
-            record |= {"widths": tuple(row["widths"])}
-            record |= {name: row[name] for name in (*_READINGS, *_COSTS)}
-            record |= {name: row[name] for name in ("latency_source", "epochs", "seconds", "error")}
+            record |= {"widths": row.widths}
+            record |= {name: getattr(row, name) for name in _READINGS}
+            record |= cost_columns(row.costs)
+            record |= {name: getattr(row, name) for name in _COURSE}
             records.append(record)
         return pd.DataFrame.from_records(records)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from se_nas.report.candidates import Candidate
 from se_nas.report.pareto_report import ParetoReport
+from se_nas.run import Chosen, Finals
 
 _FAILED = ("failed", "diverged", "infeasible")
 _CUT = {"budget": "the time ran out", "stopped": "the run was stopped"}
+_UNTIL = {"decided": "that was decided", **_CUT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +18,10 @@ class Finalist:
     """A candidate that was chosen for retraining.
 
     Attributes:
-        candidate: who.
+        candidate: which one.
         reason: why it was chosen, in words.
-        seeds: readings that it got.
-        why: why it got as many, in words.
+        seeds: how many readings it got.
+        why: why that many, in words.
     """
 
     candidate: Candidate
@@ -31,50 +31,51 @@ class Finalist:
 
 
 def finalists(report: ParetoReport) -> list[Finalist]:
-    """The finalists in the order of their importance; empty where the manifest does not name them."""
-    phase: Mapping[str, Any] = report.manifest.get("finals") or {}
+    """The finalists in the order of their importance; empty if the manifest does not name them."""
+    phase = report.manifest.finals
+    if phase is None:
+        return []
     by_key = {candidate.key: candidate for candidate in report.candidates}
     return [
         Finalist(
-            candidate=by_key[entry["key"]],
-            reason=_reason(entry),
-            seeds=len(by_key[entry["key"]].final),
-            why=_why(by_key[entry["key"]], phase),
+            candidate=by_key[chosen.key],
+            reason=_reason(chosen),
+            seeds=len(by_key[chosen.key].final),
+            why=_why(by_key[chosen.key], phase),
         )
-        for entry in phase.get("chosen") or ()
-        if entry["key"] in by_key
+        for chosen in phase.chosen
+        if chosen.key in by_key
     ]
 
 
-def _reason(entry: Mapping[str, Any]) -> str:
-    odds = f"P = {entry['probability']:.2f} after the search"
+def _reason(chosen: Chosen) -> str:
+    odds = f"P = {chosen.probability:.2f} after the search"
     words = {
         "baseline": "baseline",
         "front": f"probably on the front ({odds})",
-        "near the front": f"could be on the front ({odds})",
+        "near the front": f"possibly on the front ({odds})",
     }
-    return words.get(entry["reason"], str(entry["reason"]))
+    return words.get(chosen.reason, chosen.reason)
 
 
-def _why(candidate: Candidate, phase: Mapping[str, Any]) -> str:
-    base, most, ended = phase["base_seeds"], phase["most_seeds"], phase["ended"]
+def _why(candidate: Candidate, phase: Finals) -> str:
+    base, most, ended = phase.base_seeds, phase.most_seeds, phase.ended or ""
     seeds = len(candidate.final)
     failed = [
         reading for reading in candidate.readings if reading.phase == "final" and reading.state in _FAILED
     ]
     if failed:
-        return f"a training {failed[0].state}, so no more were tried"
+        state = "was infeasible" if failed[0].state == "infeasible" else failed[0].state
+        return f"a training {state}, so no further ones were tried"
     if seeds < base:
-        return f"{_CUT.get(ended, 'the phase ended')} before it had the {base} that each was to get"
+        return f"{_CUT.get(ended, 'the phase ended')} before the planned {base}"
     if seeds == base:
         if ended == "decided":
-            return "what each gets; no further reading was needed to say who is on the front"
+            return "as planned; no further reading was needed to decide who is on the front"
         if ended in _CUT:
-            return f"what each gets; {_CUT[ended]} before more"
-        return (
-            "what each gets; further trainings told more of the front elsewhere" if base > 1 else "as asked"
-        )
-    more = f"{seeds - base} more than each gets: its readings told most of who is on the front"
+            return f"as planned; {_CUT[ended]} before any more"
+        return "as planned; further readings were more informative elsewhere" if base > 1 else "as planned"
+    more = f"{seeds - base} more than planned, because its readings were the most informative about the front"
     if seeds >= most:
-        return f"{more}, up to the {most} allowed"
-    return f"{more}, until that was decided" if ended == "decided" else f"{more}, as far as trainings went"
+        return f"{more}; {most} is the most allowed"
+    return f"{more}, until {_UNTIL.get(ended, 'all planned trainings were used')}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from se_nas.report.candidates import BASELINE_NAMES, Candidate, Objective
+from se_nas.objectives import COSTS, Objective
+from se_nas.report.candidates import BASELINE_NAMES, Candidate
 from se_nas.report.differences import accuracy_gain
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import describe, names_of
+from se_nas.run import cost_columns
 
 
 def front_table(report: ParetoReport) -> list[dict[str, str]]:
@@ -19,10 +21,17 @@ def front_table(report: ParetoReport) -> list[dict[str, str]]:
     members = {candidate.key: candidate for candidate in (*report.front, *report.baselines)}
     picks = names_of(report)
     ordered = sorted(members.values(), key=lambda member: (member.value(cost) or 0, -(member.accuracy or 0)))
-    return [_front_row(report, candidate, picks.get(candidate.key, ())) for candidate in ordered]
+    ratios = [
+        cost
+        for name, cost in COSTS.items()
+        if any(name in member.costs and member.costs[name].ratio is not None for member in ordered)
+    ]
+    return [_front_row(report, candidate, ratios, picks.get(candidate.key, ())) for candidate in ordered]
 
 
-def _front_row(report: ParetoReport, candidate: Candidate, picks: Sequence[str]) -> dict[str, str]:
+def _front_row(
+    report: ParetoReport, candidate: Candidate, ratios: Sequence[Objective], picks: Sequence[str]
+) -> dict[str, str]:
     row = {
         "trial": str(candidate.number),
         "front": "●" if candidate.on_front else "",
@@ -37,14 +46,15 @@ def _front_row(report: ParetoReport, candidate: Candidate, picks: Sequence[str])
         row[f"{cost.name} {cost.unit}"] = cost_text(candidate, cost)
     if report.noise is not None:
         row["P(front)"] = "" if candidate.probability is None else f"{candidate.probability:.2f}"
-    if candidate.latency_ratio is not None:
-        row["latency ratio"] = f"{candidate.latency_ratio:.3f}"
+    for cost in ratios:
+        ratio = candidate.costs[cost.name].ratio if cost.name in candidate.costs else None
+        row[f"{cost.name} ratio"] = "" if ratio is None else f"{ratio:.3f}"
     row["note"] = ", ".join([*(BASELINE_NAMES.get(name, name) for name in candidate.baselines), *picks])
     return row
 
 
 def plus_minus(candidate: Candidate) -> str:
-    """Mean accuracy with half of its 95 % interval; the candidate's state where it has none."""
+    """Mean accuracy with half of its 95 % interval; without an accuracy, the candidate's state."""
     if candidate.accuracy is None:
         return "–" if candidate.state == "complete" else candidate.state
     if candidate.accuracy_interval is None:
@@ -54,12 +64,11 @@ def plus_minus(candidate: Candidate) -> str:
 
 
 def cost_text(candidate: Candidate, cost: Objective) -> str:
-    """A cost in its unit, four significant digits or more; predicted latency is marked with ~."""
-    value = candidate.value(cost)
-    if value is None:
+    """A cost in its unit; a predicted one is marked with ~."""
+    reading = candidate.costs.get(cost.name)
+    if reading is None:
         return ""
-    predicted = "~" if cost.name == "latency" and candidate.latency_source == "predicted" else ""
-    return f"{predicted}{value / cost.scale:.3f}"
+    return f"{'' if reading.measured else '~'}{reading.value / cost.scale:.{cost.digits}f}"
 
 
 def summary(report: ParetoReport) -> str:
@@ -67,14 +76,14 @@ def summary(report: ParetoReport) -> str:
     manifest = report.manifest
     states: dict[str, int] = {}
     for row in report.rows:
-        states[row["state"]] = states.get(row["state"], 0) + 1
+        states[row.state] = states.get(row.state, 0) + 1
     counts = ", ".join(
         f"{count} {state}" for state, count in sorted(states.items(), key=lambda item: -item[1])
     )
     lines = [
-        f"{report.name}: {manifest.get('backbone')} on {(manifest.get('data') or {}).get('name')},"
+        f"{report.name}: {manifest.backbone} on {manifest.data.name},"
         f" {len(report.candidates)} architectures in {len(report.rows)} trials ({counts or 'none yet'});"
-        f" {manifest.get('status')}.",
+        f" {manifest.status}.",
         f"Front of {len(report.front)} ({report.label}).",
     ]
     if report.front:
@@ -87,7 +96,7 @@ def summary(report: ParetoReport) -> str:
 
 
 def indistinguishable(report: ParetoReport) -> str:
-    """Says so where no candidate's accuracy can be told from the plain backbone's; else empty."""
+    """A sentence if no candidate's accuracy can be told from the plain backbone's; otherwise empty."""
     if report.plain is None or report.plain.accuracy is None:
         return ""
     gains = [
@@ -99,47 +108,63 @@ def indistinguishable(report: ParetoReport) -> str:
     if not known:
         return ""
     if any(gain.half_width is None for gain in known):
-        return "Each accuracy is one reading: differences between candidates may be luck."
+        return "Each accuracy is a single reading: differences between candidates may be due to chance."
     if all(abs(gain.value) <= (gain.half_width or 0) for gain in known):
         return "No candidate's accuracy can be told from the plain backbone's at 95 %."
     return ""
 
 
 def candidates_csv(report: ParetoReport) -> str:
-    """Every candidate as CSV: a header, then one line each; numbers unrounded, in the fields' own units."""
-    records = [_record(candidate) for candidate in report.candidates]
+    """Every candidate as CSV: a header, then one line each; numbers unrounded, in the units of their columns."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(stream, fieldnames=_columns(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows(_record(candidate) for candidate in report.candidates)
     return stream.getvalue()
 
 
-_COLUMNS = (
-    *("number", "key", "placement", "baselines", "position", "widths", "state", "on_front", "probability"),
-    *("readings", "accuracy", "accuracy_low", "accuracy_high", "selection_accuracy", "test_accuracy"),
-    *("num_params", "macs", "activations", "latency_ms", "latency_ratio"),
-    *("latency_ratio_low", "latency_ratio_high", "latency_source"),
-)
+def _columns() -> list[str]:
+    return [
+        *("number", "key", "placement", "baselines", "position", "widths", "state", "on_front"),
+        *("probability", "readings", "accuracy", "accuracy_low", "accuracy_high", "selection_accuracy"),
+        *("test_accuracy", *_cost_cells(cost_columns({}))),
+    ]
 
 
 def _record(candidate: Candidate) -> dict[str, Any]:
-    accuracy, ratio = candidate.accuracy_interval or ("", ""), candidate.latency_interval or ("", "")
-    record = candidate.to_dict() | {
+    accuracy = candidate.accuracy_interval or ("", "")
+    return {
+        "number": candidate.number,
+        "key": candidate.key,
         "placement": _plain_cell(candidate.placement),
         "baselines": " ".join(candidate.baselines),
         "position": candidate.position,
         "widths": " ".join(str(width) for width in candidate.widths),
+        "state": candidate.state,
         "on_front": int(candidate.on_front),
+        "probability": candidate.probability,
         "readings": len(candidate.counted),
+        "accuracy": candidate.accuracy,
         "accuracy_low": accuracy[0],
         "accuracy_high": accuracy[1],
-        "latency_ratio_low": ratio[0],
-        "latency_ratio_high": ratio[1],
+        "selection_accuracy": candidate.selection_accuracy,
+        "test_accuracy": candidate.test_accuracy,
+        **_cost_cells(cost_columns(candidate.costs)),
     }
-    return {name: record[name] for name in _COLUMNS}
+
+
+def _cost_cells(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of costs, an interval as its two ends."""
+    cells: dict[str, Any] = {}
+    for name, value in columns.items():
+        if name.endswith("_interval"):
+            ratio = name.replace("_interval", "_ratio")
+            cells[f"{ratio}_low"], cells[f"{ratio}_high"] = value or ("", "")
+        else:
+            cells[name] = value
+    return cells
 
 
 def _plain_cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
+    """Text that no spreadsheet mistakes for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -17,15 +17,14 @@ from se_nas.report.attainment import Difference
 class Pair:
     """The second run or group against the first.
 
-    ``cheapest`` holds the least cost at which each side has a candidate, ``dearest`` the largest of both;
-    costs are divided by ``scale`` to be given in ``unit``.
+    ``cheapest`` holds the lowest cost at which each side has a candidate; costs are divided by ``scale`` to be
+    given in ``unit``.
     """
 
     first: str
     second: str
     difference: Difference
     cheapest: tuple[float, float]
-    dearest: float
     unit: str
     scale: float
 
@@ -87,7 +86,7 @@ def _stretch(pair: Pair, start: float, stop: float) -> str:
 
 
 def _alone(pair: Pair) -> str:
-    """Says so where only one side has a candidate that is so cheap."""
+    """A sentence if one side has cheaper candidates than the other; otherwise empty."""
     first, second = pair.cheapest
     if math.isclose(first, second, rel_tol=1e-3):
         return ""

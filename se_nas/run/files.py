@@ -12,7 +12,7 @@ from se_nas.errors import RunError
 
 
 def read_json(path: Path) -> Any:
-    """Parsed JSON of a file of ours; RunError where it is missing or damaged."""
+    """Parsed JSON of one of our files; RunError if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

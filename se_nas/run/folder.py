@@ -1,7 +1,7 @@
-"""The run folder: layout, manifest, tables, atomic writes and the lock of the process that owns it.
+"""The run folder: its files, atomic writes, and the lock of the process that works on it.
 
-What is stored here is derived from the study's storage (``study.journal``), except the manifest, which says
-what was run on what. Every file is written to a temporary name and renamed, so a reader never sees half.
+The table of trials is derived from the study's storage (``study.journal``); the manifest says what was run on
+what. Every file is written to a temporary name and renamed, so a reader never sees half of one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from se_nas.errors import RunError
 from se_nas.run.files import read_json, write_bytes, write_json
+from se_nas.run.manifest import Manifest
+from se_nas.run.trials import TrialRow, row_fields, rows_from_json
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SCHEMA = 1
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 TRIALS = "trials.json"
@@ -35,15 +36,7 @@ FIGURES = "figures"
 LOCK = "run.lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 
-SEARCH, FINAL = "search", "final"
-"""Phases of a run, in a row's field ``phase``."""
-
-ROW_FIELDS = (
-    *("number", "key", "description", "baseline", "position", "widths", "params", "gate", "act", "bias"),
-    *("seed", "phase", "epochs", "epochs_planned", "state", "accuracy", "top5", "loss", "train_loss", "ece"),
-    *("test_accuracy", "curve", "num_params", "macs", "activations", "latency_ms", "latency_ratio"),
-    *("latency_interval", "latency_source", "seconds", "started", "finished", "error"),
-)
+ROW_FIELDS = row_fields()
 """Columns of ``trials.json``; every row has all of them, null where unknown."""
 
 
@@ -54,8 +47,8 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: str | Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunFolder:
-        """A new run folder; nothing is left behind where it cannot be written whole.
+    def create(cls, path: str | Path, config: Mapping[str, Any], manifest: Manifest) -> RunFolder:
+        """A new run folder; nothing is left behind if it cannot be written whole.
 
         Raises:
             RunError: the folder exists and is not empty, its name is unusable, or the disk refuses it.
@@ -66,7 +59,7 @@ class RunFolder:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             write_json(folder.path / CONFIG, config)
-            folder.write_manifest({**manifest, "schema": SCHEMA})
+            folder.write_manifest(manifest)
         except (OSError, RunError) as error:
             if not existed:
                 shutil.rmtree(folder.path, ignore_errors=True)
@@ -88,18 +81,12 @@ class RunFolder:
         if not folder.path.is_dir():
             raise RunError(f"there is no run folder {folder.path}.{_others(folder.path)}")
         if not (folder.path / MANIFEST).is_file():
-            raise RunError(f"{folder.path} is no run folder: it has no {MANIFEST}.")
-        schema = folder.manifest.get("schema")
-        if not isinstance(schema, int):
-            raise RunError(f"{folder.path / MANIFEST} is damaged: its schema is {schema!r}.")
-        if schema > SCHEMA:
-            raise RunError(
-                f"{folder.path} has schema {schema}; this version of se-nas reads up to {SCHEMA}. Upgrade se-nas."
-            )
+            raise RunError(f"{folder.path} is not a run folder: it has no {MANIFEST}.")
+        _ = folder.manifest
         return folder
 
     def check_free(self) -> None:
-        """Raise RunError where a new run cannot take this folder's name."""
+        """Raise RunError if a new run cannot take this folder's name."""
         if not _NAME.fullmatch(self.path.name):
             raise RunError(
                 f"{self.path.name!r} cannot name a run: use letters, digits, '.', '_', '-', '+' and '=',"
@@ -111,14 +98,21 @@ class RunFolder:
             )
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / MANIFEST)
+    def manifest(self) -> Manifest:
+        """What was run on what.
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        write_json(self.path / MANIFEST, manifest)
+        Raises:
+            RunError: the file is missing or damaged, or its schema is newer than this program's.
+        """
+        path = self.path / MANIFEST
+        return Manifest.from_json(read_json(path), str(path))
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        write_json(self.path / MANIFEST, manifest.to_json())
 
     def update_manifest(self, **changes: Any) -> None:
-        self.write_manifest({**self.manifest, **changes})
+        """Replace fields of the manifest, by values of their types or the JSON form of those."""
+        self.write_manifest(self.manifest.updated(str(self.path / MANIFEST), **changes))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -132,16 +126,21 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The table of trials, one dictionary with ``ROW_FIELDS`` a trial; empty before the first."""
+    def rows(self) -> tuple[TrialRow, ...]:
+        """The table of trials, in order of number; empty before the first.
+
+        Raises:
+            RunError: the file is damaged.
+        """
         table = self.path / TRIALS
-        return read_json(table) if table.exists() else []
+        return rows_from_json(read_json(table), str(table)) if table.exists() else ()
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the table of trials; of each row, the columns ``ROW_FIELDS``."""
         write_json(self.path / TRIALS, [{name: row.get(name) for name in ROW_FIELDS} for row in rows])
 
     def write_correct(self, number: int, correct: NDArray[np.bool_]) -> None:
-        """Store of a trial which validation images it classified right, a bit each, shape (images,)."""
+        """Store which validation images a trial classified correctly, one bit each, shape (images,)."""
         import numpy as np
 
         buffer = io.BytesIO()
@@ -153,7 +152,7 @@ class RunFolder:
         write_bytes(self._correct(number), buffer.getvalue())
 
     def read_correct(self, number: int) -> NDArray[np.bool_] | None:
-        """Which validation images a trial classified right, shape (images,); None where that was not kept.
+        """Which validation images a trial classified correctly, shape (images,); None if that was not kept.
 
         Raises:
             RunError: the file is damaged.

@@ -87,7 +87,7 @@ def make_app(run: str | Path) -> Callable[..., Iterable[bytes]]:
         ) from None
     folder = RunFolder.open(run)
     StudyStore.open(folder)
-    app = optuna_dashboard.wsgi(_ReadableStorage(folder.journal, folder.manifest["objectives"]))
+    app = optuna_dashboard.wsgi(_ReadableStorage(folder.journal, folder.manifest.objectives))
 
     def read_only(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from se_nas.data import ImageData
 from se_nas.device import device_name, resolve_device
 from se_nas.errors import CheckpointError
 from se_nas.objectives import COSTS
-from se_nas.run import RunFolder
+from se_nas.run import Manifest, RunFolder
 from se_nas.samplers.registry import make_sampler
 from se_nas.space import SearchSpace
 from se_nas.study.baselines import baselines
@@ -146,7 +146,7 @@ class Plan:
 
 
 def resolve(
-    config: SearchConfig, progress: Progress | None = None, *, frozen: Mapping[str, Any] | None = None
+    config: SearchConfig, progress: Progress | None = None, *, frozen: Manifest | None = None
 ) -> Plan:
     """Check a configuration and resolve it; writes nothing.
 
@@ -178,12 +178,12 @@ def resolve(
     resolve_backend(timed.backend)
     recipe = recipe_of(config)
     if frozen is not None:
-        recipe = Recipe.from_dict(frozen["recipe"])
-        runtime, epoch_seconds = Runtime.from_dict(frozen["runtime"]), frozen["epoch_seconds"]
+        recipe = Recipe.from_dict(frozen.recipe)
+        runtime, epoch_seconds = Runtime.from_dict(frozen.runtime), frozen.epoch_seconds
         compilation = CompileChoice(
-            **frozen.get("compile", {"compile": runtime.compile, "reason": "as the run began"})
+            **(frozen.compile or {"compile": runtime.compile, "reason": "as the run began"})
         )
-        data = data.with_statistics(frozen["data"]["mean"], frozen["data"]["std"])
+        data = data.with_statistics(frozen.data.mean, frozen.data.std)
     else:
         most_gated = max(found.values(), key=lambda architecture: architecture.num_gated)
         model = build_candidate(most_gated, config, recipe, num_classes=data.num_classes, seed=config.seed)
@@ -232,10 +232,8 @@ def resolve(
     )
 
 
-def _frozen_costs(manifest: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    if manifest is None or manifest["latency"] is None:
-        return {}
-    return {"latency": {"conditions": manifest["latency"], "baseline": manifest["baseline_latency_ms"]}}
+def _frozen_costs(manifest: Manifest | None) -> dict[str, dict[str, Any]]:
+    return {} if manifest is None else {name: asdict(cost) for name, cost in manifest.measured.items()}
 
 
 def _latency_settings(config: SearchConfig, data: ImageData, device: str) -> LatencySettings:
@@ -265,9 +263,9 @@ def _idle_latency_options(config: SearchConfig) -> list[str]:
     return [f"{names} without effect: no objective or limit needs a measurement."] if idle else []
 
 
-def _space(config: SearchConfig, frozen: Mapping[str, Any] | None) -> SearchSpace:
+def _space(config: SearchConfig, frozen: Manifest | None) -> SearchSpace:
     if frozen is not None:
-        return SearchSpace.from_dict(frozen["space"]["definition"])
+        return SearchSpace.from_dict(frozen.space.definition)
     return SearchSpace.load(
         config.space, backbone=config.backbone, position=config.position, **config.timm_kwargs
     )

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import se_nas
 from se_nas.errors import RunError, SeNasError
 from se_nas.report.run import Run
-from se_nas.run import CHECKPOINTS, FINAL, SEARCH, RunFolder
+from se_nas.run import CHECKPOINTS, FINAL, SCHEMA, SEARCH, Manifest, RunFolder
 from se_nas.study.analysis import what_mattered
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
@@ -95,7 +96,7 @@ def resume(
     manifest = folder.manifest
     with folder.lock():
         plan = resolve(config, progress, frozen=manifest)
-        if plan.data.fingerprint != manifest["data"]["fingerprint"]:
+        if plan.data.fingerprint != manifest.data.fingerprint:
             raise RunError(
                 f"the data {config.data!r} is not what {folder.path} was searched on: its fingerprint has changed."
             )
@@ -194,14 +195,15 @@ def _prune(run: Run, plan: Plan, progress: Progress) -> None:
 def _close(folder: RunFolder, store: StudyStore, clock: Clock, **changes: Any) -> None:
     store.spend(clock.spent)
     store.write_table()
-    budget = {**folder.manifest["budget"], "spent": round(clock.spent, 1)}
+    budget = replace(folder.manifest.budget, spent=round(clock.spent, 1))
     folder.update_manifest(**changes, budget=budget)
 
 
-def _manifest(plan: Plan) -> dict[str, Any]:
+def _manifest(plan: Plan) -> Manifest:
     config, data, space = plan.config, plan.data, plan.space
     definition = space.to_dict()
-    return {
+    facts = {
+        "schema": SCHEMA,
         "name": plan.path.name,
         "created": now(),
         "se_nas_version": se_nas.__version__,
@@ -221,8 +223,11 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "input_size": list(data.input_size),
         "objectives": list(config.objectives),
         "device": _device(plan),
-        "latency": dict(plan.axes["latency"].conditions) if "latency" in plan.axes else None,
-        "baseline_latency_ms": plan.axes["latency"].baseline if "latency" in plan.axes else None,
+        "measured": {
+            name: {"conditions": dict(axis.conditions), "baseline": axis.baseline}
+            for name, axis in plan.axes.items()
+            if not axis.objective.exact
+        },
         "recipe": plan.recipe.to_dict(),
         "runtime": plan.runtime.to_dict(),
         "compile": plan.compilation.to_dict(),
@@ -235,6 +240,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "stop_reason": None,
         "warnings": list(plan.notes),
     }
+    return Manifest.from_json(facts)
 
 
 def _device(plan: Plan) -> dict[str, Any]:

@@ -47,17 +47,18 @@ def check_source(
         **{name: getattr(config, name) for name in _TRAINED_BY},
     }
     theirs = {
-        "search space": manifest["space"]["fingerprint"],
-        "data": manifest["data"]["fingerprint"],
-        "split seed": manifest["data"]["split_seed"],
-        "input size": manifest["input_size"],
-        "objectives": manifest["objectives"],
-        "recipe": manifest["recipe"],
+        "search space": manifest.space.fingerprint,
+        "data": manifest.data.fingerprint,
+        "split seed": manifest.data.split_seed,
+        "input size": list(manifest.input_size),
+        "objectives": list(manifest.objectives),
+        "recipe": manifest.recipe,
         **{name: before.get(name, SearchConfig.model_fields[name].default) for name in _TRAINED_BY},
     }
     reasons = [name for name in ours if ours[name] != theirs[name]]
-    if "latency" in axes and manifest["latency"] is not None:
-        reasons += differences(manifest["latency"], axes["latency"].conditions)
+    for name, measured in manifest.measured.items():
+        if name in axes:
+            reasons += differences(measured.conditions, axes[name].conditions)
     if reasons:
         raise RunError(
             f"--warm-start {source}: its readings cannot stand beside new ones; it differs in: {'; '.join(reasons)}."
@@ -76,7 +77,7 @@ def import_readings(
         return 0
     distributions = {name: CategoricalDistribution(values) for name, values in space.choices.items()}
     count = 0
-    for row in RunFolder.open(Path(config.warm_start)).rows():
+    for row in [row.to_json() for row in RunFolder.open(Path(config.warm_start)).rows()]:
         if row["phase"] != SEARCH or row["state"] != "complete":
             continue
         fields = {name: row[name] for name in ROW_FIELDS if name not in FROM_TRIAL}

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from se_nas.report import ParetoReport
+from se_nas.run import Manifest, rows_from_json
+
 STAGES = ((0, 3, 256, 56), (1, 4, 512, 28), (2, 6, 1024, 14), (3, 3, 2048, 7))
 EFFECT = (0.05, 0.15, 0.55, 0.45)  # points of accuracy when a whole stage has SE
 LATENCY = (0.030, 0.015, 0.008, 0.005)  # added share of latency a site
@@ -63,16 +66,26 @@ def true_ratio(widths):
     )
 
 
-def manifest(name="synthetic", **changes):
+CONDITIONS = {
+    "batch_size": 1,
+    "threads": 1,
+    "precision": "float32",
+    "channels_last": True,
+    "repetitions": 60,
+}
+
+
+def manifest(name="synthetic", latency=CONDITIONS, baseline=BASE_MS, **changes):
+    """``manifest.json`` of a run that measured latency under these conditions."""
     return {
-        "schema": 1,
+        "schema": 2,
         "name": name,
         "created": START.isoformat(),
         "se_nas_version": "0.1.0",
         "command": f"se-nas search --backbone resnet50 --name {name}",
         "backbone": "resnet50",
         "timm_kwargs": {},
-        "space": {"name": "per_block", "size": 16777216, "fingerprint": "f00d"},
+        "space": {"name": "per_block", "size": 16777216, "fingerprint": "f00d", "definition": {}},
         "sites": {"standard": SITES},
         "data": {
             "name": "fashion-mnist",
@@ -83,19 +96,14 @@ def manifest(name="synthetic", **changes):
             "num_val": 12000,
             "num_test": 10000,
             "split_seed": 0,
-            "skipped": 0,
+            "skipped": [],
+            "mean": [0.286, 0.286, 0.286],
+            "std": [0.353, 0.353, 0.353],
         },
         "input_size": [3, 64, 64],
         "objectives": ["accuracy", "latency"],
         "device": {"type": "cpu", "name": "AMD EPYC 7B13"},
-        "latency": {
-            "batch_size": 1,
-            "threads": 1,
-            "precision": "float32",
-            "channels_last": True,
-            "repetitions": 60,
-        },
-        "baseline_latency_ms": BASE_MS,
+        "measured": {"latency": {"conditions": latency, "baseline": baseline}},
         "recipe": {
             "optimizer": "adamw",
             "lr": 0.002,
@@ -103,7 +111,7 @@ def manifest(name="synthetic", **changes):
             "epochs": 12,
             "label_smoothing": 0.1,
         },
-        "budget": {"trials": 40, "seconds": None, "epochs": 12},
+        "budget": {"trials": 40, "seconds": None, "spent": 2400.0},
         "seed": 0,
         "versions": {"python": "3.11.9", "torch": "2.15.0", "timm": "1.0.31", "optuna": "5.0.0"},
         "status": "finished",
@@ -245,6 +253,15 @@ def rows_of(trials=40, seeds=3, seed=0, finalists=6):
                 clock = datetime.fromisoformat(final["finished"])
                 rows.append(final)
     return rows
+
+
+def report_of(rows, config=None, **changes):
+    """The report of such rows; ``changes`` go into the manifest."""
+    return ParetoReport(
+        manifest=Manifest.from_json(manifest(**changes)),
+        rows=rows_from_json(list(rows), "rows"),
+        config=config or {},
+    )
 
 
 def write_run(path, trials=40, seeds=3, seed=0, rows=None, **changes):

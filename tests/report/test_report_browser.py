@@ -8,7 +8,7 @@ import pytest
 from synthetic_run import write_run
 from test_report_page import evil_run
 
-from se_nas.report import ParetoReport, compare, write_html
+from se_nas.report import ParetoReport, compare, write_comparison, write_html
 
 pytestmark = pytest.mark.browser
 PHONE = {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
@@ -322,7 +322,7 @@ def test_a_thousand_trials_open_in_under_two_seconds(page, browser, tmp_path):
 
 def test_comparison_page(page, tmp_path):
     reports = [ParetoReport.load(write_run(tmp_path / name, seed=seed)) for seed, name in enumerate("ab")]
-    opened = page(compare(reports).write_html(tmp_path / "comparison.html"))
+    opened = page(write_comparison(compare(reports), tmp_path / "comparison.html"))
     assert len(all_of(opened, ".chart svg")) == 2
     mark = find(opened, "#fronts-chart path.mark:not(.off)")
     hover(opened, mark)

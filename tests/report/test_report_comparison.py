@@ -2,11 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from synthetic_run import manifest, rows_of
+from synthetic_run import CONDITIONS, manifest, report_of, rows_of
 from test_report_pareto_report import simple_row
 
 from se_nas.errors import RunError
-from se_nas.report import ParetoReport, compare
+from se_nas.report import ParetoReport, compare, write_comparison
 from se_nas.report.comparability import configuration, differences, repeats
 from se_nas.report.page_tables import number_cell
 
@@ -32,9 +32,7 @@ def run_of(points, name="run", seeds=(1, 2, 3), scatter=(-0.1, 0.0, 0.1), interv
                     latency_interval=interval and [latency / 6 - interval, latency / 6 + interval],
                 )
             )
-    return ParetoReport(
-        manifest=manifest(**{"name": name, "baseline_latency_ms": 6.0} | changes), rows=tuple(rows)
-    )
+    return report_of(rows, **{"name": name, "baseline": 6.0} | changes)
 
 
 A = [(90.0, 6.0), (92.0, 8.0)]
@@ -139,19 +137,22 @@ def test_a_run_against_itself_cannot_be_told_apart(make_run, options):
 
 
 def test_without_repeats_the_validation_images_stand_in_for_the_noise():
-    changes = {"provisional": True, "baseline_latency_ms": 6.0}
+    changes = {"provisional": True, "baseline": 6.0}
     rows = [simple_row(0, 90.0, 6.0), simple_row(1, 91.0, 7.0)]
     better = [simple_row(0, 90.0, 6.0), simple_row(1, 94.0, 7.0)]
-    first = ParetoReport(manifest=manifest(name="a", **changes), rows=tuple(rows))
-    second = ParetoReport(manifest=manifest(name="b", **changes), rows=tuple(better))
+    first = report_of(rows, name="a", **changes)
+    second = report_of(better, name="b", **changes)
     comparison = compare([first, second])
     assert "b's front is ahead of a's from 7 ms up" in comparison.verdict
-    assert "nothing was read twice, so chance is that of 12000 validation images alone" in comparison.verdict
+    assert (
+        "nothing was read twice, so this covers the choice of 12000 validation images alone"
+        in comparison.verdict
+    )
     assert "Provisional: the accuracies of a, b are the search's own readings" in comparison.verdict
-    unknown = manifest(name="c", **changes)["data"] | {"num_val": None}
-    third = ParetoReport(manifest=manifest(name="c", **changes, data=unknown), rows=tuple(rows))
+    unknown = manifest()["data"] | {"num_val": 0}
+    third = report_of(rows, name="c", **changes, data=unknown)
     silent = compare([first, third])
-    assert "nothing was read twice, so nothing can be said about chance" in silent.verdict
+    assert "nothing was read twice, so the size of chance is not known" in silent.verdict
     assert not silent.worse
     json.dumps(silent.to_dict(), allow_nan=False)
 
@@ -166,7 +167,7 @@ def test_without_repeats_the_validation_images_stand_in_for_the_noise():
         ({"data": manifest()["data"] | {"split_seed": 7}}, "split seed differs: 0 in a, 7 in b"),
         ({"input_size": [3, 32, 32]}, "input size differs: [3, 64, 64] in a, [3, 32, 32] in b"),
         (
-            {"latency": manifest()["latency"] | {"batch_size": 8}},
+            {"latency": CONDITIONS | {"batch_size": 8}},
             "latency condition batch_size differs: 1 in a, 8 in b",
         ),
         ({"device": {"type": "cuda", "name": "H100"}}, "device type differs: cpu in a, cuda in b"),
@@ -190,10 +191,9 @@ def test_other_objectives_are_refused_even_by_force():
 
 
 def test_volatile_latency_conditions_do_not_matter():
-    conditions = manifest()["latency"]
     pair = [
-        run_of(A, "a", latency=conditions | {"load": 0.1, "clock_mhz": 3000}),
-        run_of(B, "b", latency=conditions | {"load": 0.9, "clock_mhz": 2000}),
+        run_of(A, "a", latency=CONDITIONS | {"load": 0.1, "clock_mhz": 3000}),
+        run_of(B, "b", latency=CONDITIONS | {"load": 0.9, "clock_mhz": 2000}),
     ]
     assert compare(pair).objections == ()
 
@@ -212,16 +212,17 @@ def test_seeds_and_backbones_may_differ():
 def test_one_report_and_an_empty_run_are_refused():
     with pytest.raises(RunError, match="a comparison needs at least two"):
         compare([run_of(A)])
-    empty = ParetoReport(manifest=manifest(name="empty"), rows=())
+    empty = report_of([], name="empty")
     with pytest.raises(RunError, match="empty cannot be compared: no candidate has finished yet"):
         compare([run_of(A), empty])
 
 
 def test_one_median_of_the_backbone_stands_on_the_latency_axis():
-    slow = run_of([(90.0, 6.0), (92.0, 9.0)], "slow", baseline_latency_ms=9.0)
+    slow = run_of([(90.0, 6.0), (92.0, 9.0)], "slow", baseline=9.0)
     # simple_row takes ratios of 6 ms: 1.0 and 1.5 on a machine state where plain takes 9 ms instead of 6.
     comparison = compare([run_of([(90.0, 6.0), (92.0, 9.0)], "fast"), slow])
-    assert list(comparison.baselines_ms.values()) == [7.5]
+    assert comparison.units == {"latency": {"resnet50 []": 7.5}}
+    assert comparison.to_dict()["baselines"] == comparison.units
     for entry in comparison.entries:
         assert entry.front[:, 1] == pytest.approx([7.5, 7.5 * 1.5])
 
@@ -233,12 +234,11 @@ def test_differences_name_the_parts_and_both_values():
 
 
 def test_configuration_leaves_out_names_seeds_and_bulk():
-    report = ParetoReport(
-        manifest=manifest(
-            space={"name": "x", "definition": {"long": 1}}, latency={"threads": 1, "load": 0.3}
-        ),
-        rows=(),
+    report = report_of(
+        [],
         config={"name": "x", "seed": 3, "runs": "runs", "sampler": "tpe"},
+        space=manifest()["space"] | {"definition": {"long": 1}},
+        latency={"threads": 1, "load": 0.3},
     )
     names = configuration(report)
     assert names["config.sampler"] == "tpe"
@@ -287,10 +287,7 @@ def test_three_runs_are_each_compared_with_the_first():
 def test_three_objectives_and_no_latency():
     for objectives in (["accuracy", "params"], ["accuracy", "macs", "params"]):
         rows = rows_of(trials=14, seeds=2)
-        reports = [
-            ParetoReport(manifest=manifest(name=name, objectives=objectives), rows=tuple(rows))
-            for name in "ab"
-        ]
+        reports = [report_of(rows, name=name, objectives=objectives) for name in "ab"]
         comparison = compare(reports)
         assert len(comparison.reference) == len(objectives)
         assert "cannot be told apart" in comparison.verdict
@@ -299,7 +296,7 @@ def test_three_objectives_and_no_latency():
 def test_comparison_as_data_and_tables(make_run, tmp_path):
     comparison = compare([ParetoReport.load(make_run("a")), ParetoReport.load(make_run("b", seed=3))])
     data = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
-    assert (data["schema"], data["kind"]) == (1, "se-nas comparison")
+    assert (data["schema"], data["kind"]) == (2, "se-nas comparison")
     assert {run["name"] for run in data["runs"]} == {"a", "b"}
     assert data["reference"] == list(comparison.reference)
     for title, rows in comparison.tables():
@@ -315,7 +312,7 @@ def test_comparison_as_data_and_tables(make_run, tmp_path):
 def test_comparison_page_is_self_contained_and_escapes(tmp_path):
     evil = "</script><script>alert(1)</script>"
     comparison = compare([run_of(A, evil), run_of(B, "b", recipe={evil: evil})])
-    text = comparison.write_html(tmp_path / "comparison.html").read_text()
+    text = write_comparison(comparison, tmp_path / "comparison.html").read_text()
     assert evil not in text
     assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert text.count("<script") == 2
@@ -355,7 +352,7 @@ def test_band_covers_a_true_difference_of_zero():
                 for index, (accuracy, latency) in enumerate(points)
                 for seed in (1, 2, 3)
             ]
-            pair.append(ParetoReport(manifest=manifest(name=name), rows=tuple(rows)))
+            pair.append(report_of(rows, name=name))
         wrong += bool((compare(pair).pairs[0].difference.ahead != 0).any())
     # Binomial with 40 draws of 5 %: more than 6 has a probability of 0.3 %.
     assert wrong <= 6

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from synthetic_run import SITES, key_of, rows_of, widths_of
-from test_report_pareto_report import report_of, simple_row
+from synthetic_run import SITES, key_of, report_of, rows_of, widths_of
+from test_report_pareto_report import simple_row
 
 from se_nas.report.effects import stage_effects
 from se_nas.report.history import progress, retraining
@@ -32,7 +32,7 @@ def test_effects_without_noise_are_exact():
     assert [effect.num_sites for effect in effects] == [3, 4, 6, 3]
     for effect, expected in zip(effects, TRUE_EFFECT, strict=True):
         assert effect.accuracy.value == pytest.approx(expected, abs=1e-8)
-        assert effect.latency.value == pytest.approx(2.0, abs=1e-8)
+        assert effect.costs["latency"].value == pytest.approx(2.0, abs=1e-8)
 
 
 def test_intervals_cover_the_truth_in_most_of_the_stages():

@@ -90,11 +90,11 @@ def test_a_saved_report_needs_no_run_folder(folder, tmp_path):
     assert again.over_images
     text = json.loads(path.read_text())["correct"]
     assert len(json.dumps(text)) < 0.1 * size
-    assert text.keys() == {str(row["number"]) for row in report.rows if row["phase"] == "final"}
+    assert text.keys() == {str(row.number) for row in report.rows if row.phase == "final"}
 
 
 def test_one_training_without_bits_leaves_seeds_alone(folder):
-    final = next(row["number"] for row in folder.rows() if row["phase"] == "final")
+    final = next(row.number for row in folder.rows() if row.phase == "final")
     (folder.path / "correct" / f"{final}.npz").unlink()
     assert ParetoReport.load(folder.path).basis == "over seeds"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic_run import SITES, manifest, rows_of, widths_of, write_run
+from synthetic_run import SITES, report_of, rows_of, widths_of, write_run
 
 from se_nas import errors
 from se_nas.report import ParetoReport
@@ -36,10 +36,6 @@ def simple_row(number, accuracy, latency, *, phase="search", seed=0, state="comp
     }
 
 
-def report_of(rows, **changes):
-    return ParetoReport(manifest=manifest(**changes), rows=tuple(rows))
-
-
 def test_front_of_search_readings_is_provisional():
     rows = [
         simple_row(0, 90.0, 6.0),
@@ -50,7 +46,7 @@ def test_front_of_search_readings_is_provisional():
     report = report_of(rows, provisional=True)
     assert [candidate.number for candidate in report.front] == [0, 2, 3]
     assert not report.final
-    assert report.label == "provisional: 1 reading of the search a candidate, best of 4; not retrained"
+    assert report.label == "provisional: 1 search reading per candidate; best of 4 candidates, not retrained"
 
 
 def test_final_readings_alone_decide_a_final_front():
@@ -163,18 +159,23 @@ def test_saved_schema_is_the_golden_one(make_run):
     data = json.loads(json.dumps(ParetoReport.load(make_run("golden", trials=12)).to_dict()))
     data["config"] = data["manifest"] = data["trials"] = data["correct"] = "as in the run folder"
     assert shape_of(data) == json.loads(GOLDEN.read_text()), "a changed schema needs a new SCHEMA number"
-    assert data["schema"] == 1
+    assert data["schema"] == 2
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ({"schema": 2}, "has schema 2; this version of se-nas reads up to 1. Upgrade se-nas."),
+        ({"schema": 3}, "has schema 3; this version of se-nas reads up to 2. Upgrade se-nas."),
         ({"schema": "one"}, "is damaged: its schema is 'one'"),
-        ({"kind": "other"}, "is no report of se-nas"),
+        ({"kind": "other"}, "is not a report of se-nas"),
         ({"trials": {"a": 1}}, "must be a list of rows"),
-        ({"trials": [{"number": 0}]}, "row 0 lacks key, widths, phase, state"),
-        ({"manifest": {"name": "x"}}, "is damaged: KeyError"),
+        ({"trials": [{"number": 0}]}, "damaged.json is damaged: it lacks key, widths, phase, state."),
+        ({"trials": ["x"]}, "row 0 of the table of trials in"),
+        ({"manifest": {"name": "x"}}, "damaged.json is damaged: its schema is None."),
+        (
+            {"manifest": {"name": "x", "schema": 2}},
+            "damaged.json is damaged: it lacks backbone, objectives, space",
+        ),
     ],
 )
 def test_damaged_report_is_refused_with_words(make_run, tmp_path, damage, words):

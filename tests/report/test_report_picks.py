@@ -1,6 +1,6 @@
 import pytest
-from synthetic_run import SITES, manifest, rows_of, widths_of
-from test_report_pareto_report import report_of, simple_row
+from synthetic_run import SITES, manifest, report_of, rows_of, widths_of
+from test_report_pareto_report import simple_row
 
 from se_nas.errors import RunError
 from se_nas.report import ParetoReport, pick
@@ -135,8 +135,11 @@ def test_budget_in_parameters_and_macs():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("under:5ms", "no candidate of synthetic is under 5ms: the smallest latency_ms is 6."),
-        ("under:5 parsec", "the budget is '5 parsec'; write it as 6.5ms, 1.05x, 27Mparams or 4.1Gmacs."),
+        ("under:5ms", "no candidate of synthetic is under 5ms: the smallest value is 6 ms (latency)."),
+        (
+            "under:5 parsec",
+            "the budget is '5 parsec'; write it as 1.05x, 6.5ms, 4.2Gmacs, 27Mparams or 12Mactivations.",
+        ),
         ("under:", "the budget is ''"),
         ("bset", "there is no pick 'bset' in synthetic. Did you mean 'best'?"),
         ("99", "a trial number (0 to 3)"),

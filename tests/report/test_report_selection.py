@@ -37,22 +37,22 @@ def test_every_finalist_says_why_it_was_chosen_and_why_so_often(tmp_path):
     assert list(told) == keys
     assert told[keys[0]].reason == "baseline"
     assert told[found[0]].reason.startswith("probably on the front (P = 0.")
-    assert told[keys[-1]].reason.startswith("could be on the front (P = 0.")
+    assert told[keys[-1]].reason.startswith("possibly on the front (P = 0.")
     assert (told[found[0]].seeds, told[found[1]].seeds, told[found[2]].seeds) == (5, 4, 2)
-    assert told[found[0]].why.startswith("2 more than each gets")
-    assert "the 5 allowed" in told[found[0]].why
-    assert told[found[1]].why.startswith("1 more than each gets")
+    assert told[found[0]].why.startswith("2 more than planned")
+    assert "5 is the most allowed" in told[found[0]].why
+    assert told[found[1]].why.startswith("1 more than planned")
     assert "decided" in told[found[1]].why
-    assert told[found[2]].why == "a training diverged, so no more were tried"
+    assert told[found[2]].why == "a training diverged, so no further ones were tried"
     assert "no further reading was needed" in told[keys[0]].why
 
 
 @pytest.mark.parametrize(
     ("ended", "words"),
     [
-        ("budget", "the time ran out before more"),
-        ("stopped", "the run was stopped before more"),
-        ("exhausted", "further trainings told more of the front elsewhere"),
+        ("budget", "the time ran out before any more"),
+        ("stopped", "the run was stopped before any more"),
+        ("exhausted", "further readings were more informative elsewhere"),
     ],
 )
 def test_why_there_are_no_more(tmp_path, ended, words):
@@ -62,15 +62,15 @@ def test_why_there_are_no_more(tmp_path, ended, words):
 
 def test_too_few_seeds_are_explained(tmp_path):
     report, _, _ = adaptive_run(tmp_path / "run", "budget", base_seeds=4)
-    assert finalists(report)[0].why == "the time ran out before it had the 4 that each was to get"
+    assert finalists(report)[0].why == "the time ran out before the planned 4"
 
 
 def test_page_and_methods_say_it(tmp_path):
     report, _, _ = adaptive_run(tmp_path / "run")
     page = render(report)
     assert 'id="finalists"' in page
-    assert "a training diverged, so no more were tried" in page
-    assert "Each was to get 3 seeds; further ones, up to 5" in methods_paragraph(report)
+    assert "a training diverged, so no further ones were tried" in page
+    assert "The plan was 3 seeds each; additional ones, up to 5" in methods_paragraph(report)
 
 
 def test_runs_that_do_not_say_have_no_such_table(tmp_path):

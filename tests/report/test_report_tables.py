@@ -1,8 +1,8 @@
 import csv
 import io
 
-from synthetic_run import rows_of, widths_of
-from test_report_pareto_report import report_of, simple_row
+from synthetic_run import report_of, rows_of, widths_of
+from test_report_pareto_report import simple_row
 
 from se_nas.report import ParetoReport, candidates_csv, front_table, summary
 
@@ -65,7 +65,7 @@ def test_summary_counts_states_and_says_when_nothing_can_be_told_apart():
 def test_summary_of_single_readings_warns_of_luck(make_run):
     text = summary(ParetoReport.load(make_run(trials=14, seeds=0)))
     assert "provisional" in text
-    assert "Each accuracy is one reading: differences between candidates may be luck." in text
+    assert "Each accuracy is a single reading: differences between candidates may be due to chance." in text
 
 
 def test_summary_before_the_first_trial_ends(make_run):

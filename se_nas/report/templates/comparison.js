@@ -25,7 +25,7 @@ function drawFronts(width) {
   for (const run of data.runs) {
     const { shape, cls } = look(run);
     for (const p of [...run.points].sort((a, b) => Number(a.front) - Number(b.front))) {
-      const tip = `${run.name}, trial ${p.number}: ${p.name}, ${fixed(p.accuracy, 2)} %, ${fixed(p.cost, 3)} ${data.axis.unit}`;
+      const tip = `${run.name}, trial ${p.number}: ${p.name}, ${fixed(p.accuracy, 2)} %, ${fixed(p.cost, data.axis.digits)} ${data.axis.unit}`;
       plot.add(glyph(plot.px(p.cost), plot.py(p.accuracy), shape, p.front ? 5.5 : 3.5, {
         class: `mark ${cls} ${p.front ? "" : "off"}`, "data-tip": tip, role: "img", tabindex: p.front ? 0 : -1, "aria-label": tip,
       }));

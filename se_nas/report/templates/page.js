@@ -8,6 +8,7 @@ for (const candidate of data.candidates) {
 }
 const onFront = data.front.map((number) => byNumber.get(number));
 const notable = [...onFront, ...data.candidates.filter((c) => c.role && !c.front)];
+const costOf = (candidate, name) => candidate.costs[name]?.value ?? null;
 const axisOf = (name) => data.axes.find((axis) => axis.name === name);
 const short = (candidate) => candidate.baselines[0] || `#${candidate.number}`;
 const describeMark = (c) => `Trial ${c.number}: ${c.name}, ${fixed(c.shown, 2)} %`;
@@ -36,14 +37,15 @@ function drawing(candidate) {
 }
 
 function numbers(c) {
-  const latency = c.costs.latency === null ? [] : [`${c.latency_source === "predicted" ? "≈" : ""}${fixed(c.costs.latency, 3)} ms${c.ratio ? ` (×${fixed(c.ratio, 3)})` : ""}`];
+  const costs = data.costs.filter(({ name }) => c.costs[name]).map(({ name, unit, word, digits }) => {
+    const { value, ratio, predicted } = c.costs[name];
+    return `${predicted ? "≈" : ""}${fixed(value, digits)} ${unit} ${word}${ratio ? ` (×${fixed(ratio, 3)})` : ""}`;
+  });
   const half = c.interval ? `±${fixed((c.interval[1] - c.interval[0]) / 2, 2)}` : "";
   return html("div", { class: "numbers" }, [
     c.shown === null ? c.state : `${fixed(c.shown, 2)}${half} %${c.accuracy === null || !data.final ? " in the search" : ""}`,
     c.gain ? `${plusMinus(c.gain, 2)} points vs plain` : null,
-    ...latency,
-    c.costs.params === null ? null : `${fixed(c.costs.params, 2)} M parameters`,
-    c.costs.macs === null ? null : `${fixed(c.costs.macs, 3)} G multiply-adds`,
+    ...costs,
     c.probability === null ? null : `P(non-dominated) ${fixed(c.probability, 2)}`,
   ].filter(Boolean).map((text) => html("span", {}, text)));
 }
@@ -68,7 +70,7 @@ const trade = data.axes.filter((axis) => axis.objective);
 const surface = trade.length > 1;
 const otherAxis = (name) => (surface ? trade.find((axis) => axis.name !== name) : null);
 const shade = (other) => {
-  const known = data.candidates.filter((c) => c.front || c.role).map((c) => c.costs[other.name]).filter((value) => value !== null);
+  const known = data.candidates.filter((c) => c.front || c.role).map((c) => costOf(c, other.name)).filter((value) => value !== null);
   const low = Math.min(...known), high = Math.max(...known);
   return { low, high, of: (value) => (value === null || low === high ? 1 : 0.12 + 0.88 * Math.min(1, Math.max(0, (value - low) / (high - low)))) };
 };
@@ -76,9 +78,9 @@ const shade = (other) => {
 function drawFront(name, width) {
   const axis = axisOf(name), other = otherAxis(name), dark = other ? shade(other) : null;
   const height = width < 560 ? 380 : 460;
-  const rows = data.candidates.filter((c) => c.shown !== null && c.costs[axis.name] !== null);
-  const cost = (c) => c.costs[axis.name];
-  const side = (c) => (axis.name === "latency" && c.latency_interval ? c.latency_interval : [cost(c), cost(c)]);
+  const rows = data.candidates.filter((c) => c.shown !== null && costOf(c, axis.name) !== null);
+  const cost = (c) => costOf(c, axis.name), spread = (c) => c.costs[axis.name].interval;
+  const side = (c) => spread(c) || [cost(c), cost(c)];
   let inside = rows;
   if (!state.outliers) {
     const core = rows.filter((c) => c.front || c.role);
@@ -108,7 +110,7 @@ function drawFront(name, width) {
     const cls = c.role ? "base" : c.front ? "" : "other";
     const detail = c.front || c.role || (data.final && c.accuracy !== null);
     if (detail && c.interval) plot.line(cost(c), c.interval[0], cost(c), c.interval[1], `whisker ${cls}`);
-    if (detail && axis.name === "latency" && c.latency_interval) plot.line(c.latency_interval[0], c.shown, c.latency_interval[1], c.shown, `whisker ${cls}`);
+    if (detail && spread(c)) plot.line(spread(c)[0], c.shown, spread(c)[1], c.shown, `whisker ${cls}`);
     if (detail && state.seeds && c.seeds.length > 1) {
       for (const value of c.seeds) plot.add(svg("circle", { class: `seed ${cls}`, cx: plot.px(cost(c)), cy: plot.py(value), r: 2.5 }));
     }
@@ -117,8 +119,8 @@ function drawFront(name, width) {
     const focus = c.front || c.role;
     plot.add(glyph(plot.px(cost(c)), plot.py(c.shown), c.shape, focus ? 6 : 4, {
       class: `point ${kind(c)}${dark && c.front ? " shaded" : ""}`, "data-number": c.number, role: "button", tabindex: focus ? 0 : -1,
-      "fill-opacity": dark && c.front ? dark.of(c.costs[other.name]).toFixed(2) : null,
-      "aria-label": `${describeMark(c)}, ${fixed(cost(c), 3)} ${axis.unit}${other && c.costs[other.name] !== null ? `, ${fixed(c.costs[other.name], 3)} ${other.unit}` : ""}`,
+      "fill-opacity": dark && c.front ? dark.of(costOf(c, other.name)).toFixed(2) : null,
+      "aria-label": `${describeMark(c)}, ${fixed(cost(c), axis.digits)} ${axis.unit}${other && costOf(c, other.name) !== null ? `, ${fixed(costOf(c, other.name), other.digits)} ${other.unit}` : ""}`,
     }));
   }
   const at = (c) => [plot.px(cost(c)), plot.py(c.shown)];
@@ -138,11 +140,11 @@ const axisTitle = () => (data.final ? "validation top-1 accuracy, % (mean over s
 
 // ---- where SE ends up
 function drawMap(width) {
-  const rows = [...notable].sort((a, b) => (a.costs[data.cost] ?? 0) - (b.costs[data.cost] ?? 0));
+  const rows = [...notable].sort((a, b) => (costOf(a, data.cost) ?? 0) - (costOf(b, data.cost) ?? 0));
   const position = rows.length ? rows[0].position : null;
   const sites = data.stages[position] || [];
   const shown = rows.filter((c) => c.position === position && c.widths.length === sites.length);
-  if (!sites.length || !shown.length) return html("p", { class: "note" }, "The run has no list of sites.");
+  if (!sites.length || !shown.length) return html("p", { class: "note" }, "This run has no list of sites.");
   const left = width < 560 ? 92 : 216, gap = 8, stages = [...new Set(sites.map((site) => site[0]))];
   const cell = Math.max(13, Math.min(34, (width - left - gap * stages.length) / sites.length)), high = 25, top = 24;
   const x = sites.map((site, index) => left + index * cell + stages.indexOf(site[0]) * gap);
@@ -194,21 +196,21 @@ function drawUsage(width) {
 }
 
 // ---- effects by stage
-function drawEffects(name, title, cls) {
+function drawEffects(gainOf, title, unit, cls) {
   return (width) => {
-    const known = data.effects.filter((effect) => effect[name]);
+    const known = data.effects.map(gainOf).filter(Boolean);
     const plot = new Plot(width, 72 + data.effects.length * 34, {
-      x: extent([0, ...known.flatMap((e) => [e[name][0] - e[name][1], e[name][0] + e[name][1]])], 0.1), y: [0, 1],
+      x: extent([0, ...known.flatMap((gain) => [gain[0] - gain[1], gain[0] + gain[1]])], 0.1), y: [0, 1],
       rows: data.effects.map((effect) => `stage ${effect.stage}`), left: 62, yTitle: title, label: title,
     });
     plot.line(0, 0, 0, 1, "zero");
     data.effects.forEach((effect, index) => {
-      const y = plot.row(index, data.effects.length), gain = effect[name];
+      const y = plot.row(index, data.effects.length), gain = gainOf(effect);
       if (!gain) {
         plot.add(svg("text", { class: "tick", x: plot.px(0) + 8, y: y + 4 }, effect.note || "not known"));
         return;
       }
-      const tip = `SE at all ${effect.sites} sites of stage ${effect.stage}: ${plusMinus(gain, 2)} ${name === "accuracy" ? "points" : "% latency"}`;
+      const tip = `SE at all ${effect.sites} sites of stage ${effect.stage}: ${plusMinus(gain, 2)} ${unit}`;
       plot.add(
         svg("line", { class: `effect ${cls}`, x1: plot.px(gain[0] - gain[1]), x2: plot.px(gain[0] + gain[1]), y1: y, y2: y }),
         svg("circle", { class: `dot ${cls}`, cx: plot.px(gain[0]), cy: y, r: 5, "data-tip": tip, role: "img", "aria-label": tip }));
@@ -257,18 +259,18 @@ function drawCurves(curves, height, label) {
 }
 
 // ---- predicted and measured, selected and retrained
-function drawLatency(width) {
+const drawPredicted = (measured) => (width) => {
   const percent = (ratio) => 100 * (ratio - 1);
-  const range = extent(data.latency.flatMap((p) => [percent(p.predicted), percent(p.measured), ...(p.interval || []).map(percent)]));
-  const plot = new Plot(width, 320, { x: range, y: range, xTitle: "predicted added latency, %", yTitle: "measured added latency, %", label: "Measured against predicted latency" });
+  const range = extent(measured.pairs.flatMap((p) => [percent(p.predicted), percent(p.measured), ...(p.interval || []).map(percent)]));
+  const plot = new Plot(width, 320, { x: range, y: range, xTitle: `predicted added ${measured.word}, %`, yTitle: `measured added ${measured.word}, %`, label: `Measured against predicted ${measured.word}` });
   plot.line(range[0], range[0], range[1], range[1], "ideal");
-  for (const p of data.latency) {
+  for (const p of measured.pairs) {
     const c = byNumber.get(p.number), x = percent(p.predicted);
     if (p.interval) plot.line(x, percent(p.interval[0]), x, percent(p.interval[1]), "whisker");
     plot.add(glyph(plot.px(x), plot.py(percent(p.measured)), c.shape, 5, { class: `point ${c.role ? "base" : "front"}`, "data-number": c.number, role: "button", tabindex: 0, "aria-label": `${describeMark(c)}: predicted ${fixed(x, 2)} %, measured ${fixed(percent(p.measured), 2)} %` }));
   }
   return plot.node;
-}
+};
 
 function drawRetrained(width) {
   const rows = [...data.retrained].sort((a, b) => b.final - a.final);
@@ -299,7 +301,7 @@ function openCard(number) {
   card.replaceChildren(
     html("div", { class: "bar" }, html("h2", { id: "card-title" }, [`Trial ${c.number}`, ...c.baselines].join(" · ")), close),
     html("p", { class: "sub" }, [c.reason || c.placement, c.front ? "on the front" : "", c.picks.length ? `pick: ${c.picks.join(", ")}` : ""].filter(Boolean).join("; "), "."),
-    drawing(c), html("p", { class: "note" }, "Numbers in blocks are hidden widths of SE; – is no SE."), numbers(c),
+    drawing(c), html("p", { class: "note" }, "Numbers in blocks are hidden widths of SE; – means no SE."), numbers(c),
     c.export ? html("h3", {}, "Export") : null, c.export ? html("pre", { id: "card-export" }, c.export) : null,
     html("h3", {}, "Readings"),
     html("div", { class: "scroll" }, html("table", {},
@@ -340,7 +342,7 @@ function shades() {
     const steps = low === high ? [low] : [low, (low + high) / 2, high];
     document.getElementById(id).replaceChildren(html("span", {}, `Fill by ${other.title}:`), html("ul", { class: "legend" }, steps.map((value) =>
       html("li", {}, svg("svg", { viewBox: "-9 -9 18 18", width: 16, height: 16, "aria-hidden": "true" },
-        glyph(0, 0, "circle", 5.5, { class: "point front shaded", "fill-opacity": of(value).toFixed(2) })), fixed(value, 3)))));
+        glyph(0, 0, "circle", 5.5, { class: "point front shaded", "fill-opacity": of(value).toFixed(2) })), fixed(value, other.digits)))));
   }
 }
 
@@ -371,12 +373,14 @@ if (data.candidates.some((c) => c.shown !== null)) {
 }
 chart("map-chart", drawMap);
 chart("usage-chart", drawUsage);
-chart("effect-accuracy", drawEffects("accuracy", "accuracy, points", ""));
-chart("effect-latency", drawEffects("latency", "latency, % of the plain backbone", "cost"));
+chart("effect-accuracy", drawEffects((effect) => effect.accuracy, "accuracy, points", "points", ""));
+for (const { name, word } of data.costs) {
+  chart(`effect-${name}`, drawEffects((effect) => effect.costs[name], `${word}, % of the plain backbone`, `% ${word}`, "cost"));
+}
 const redrawHistory = chart("history-chart", drawHistory);
 document.getElementById("history-axis")?.addEventListener("change", redrawHistory);
 chart("curves-chart", drawCurves(() => curvesOf(data.candidates).filter(({ reading }) => reading.phase === "search"), 300, "Learning curves of the search"));
-chart("latency-chart", drawLatency);
+for (const measured of data.predicted) chart(`predicted-${measured.name}`, drawPredicted(measured));
 chart("retrained-chart", drawRetrained);
 document.querySelectorAll("table.sortable").forEach(sortable);
 copyButtons();

@@ -1,0 +1,206 @@
+"""``manifest.json`` of a run folder: what was run on what, and what came of it besides the trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any
+
+from pydantic import FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from se_nas.errors import RunError
+from se_nas.run.parsing import parse
+from se_nas.sites import Site
+
+SCHEMA = 2
+"""Number of the layout that is written. Layout 1 (se-nas 0.1.0) is read too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """The search space: ``size`` architectures; ``definition`` is what ``SearchSpace.from_dict`` reads."""
+
+    name: str
+    size: NonNegativeInt
+    fingerprint: str
+    definition: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The images: how many of each split, the statistics they are normalised with, files that were skipped."""
+
+    name: str
+    fingerprint: str
+    num_classes: PositiveInt
+    num_train: NonNegativeInt
+    num_val: NonNegativeInt
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[PositiveFloat, ...]
+    split_seed: int
+    num_test: NonNegativeInt = 0
+    class_names: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What trained and was measured on: ``type`` as in torch, the model's name, CPU threads of PyTorch."""
+
+    type: str
+    name: str | None = None
+    threads: PositiveInt | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """How a cost that is not known in closed form was measured.
+
+    Attributes:
+        conditions: what must be equal for two measurements to stand on one axis, by name.
+        baseline: cost of the unmodified backbone, in the unit of the cost's column.
+    """
+
+    conditions: Mapping[str, Any]
+    baseline: PositiveFloat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the run may take (None: no limit), and the seconds that it has spent."""
+
+    seconds: NonNegativeFloat | None = None
+    trials: NonNegativeInt | None = None
+    spent: NonNegativeFloat = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A finalist: why it was chosen, and its probability of being on the front after the search, 0 to 1."""
+
+    key: str
+    reason: str
+    probability: FiniteFloat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finals:
+    """The final phase: finalists by importance, seeds for each, the most one could get, why it ended."""
+
+    base_seeds: NonNegativeInt
+    most_seeds: NonNegativeInt
+    ended: str | None = None
+    chosen: tuple[Chosen, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A run as its folder describes it.
+
+    Attributes:
+        name: of the run.
+        backbone: its timm name, with ``timm_kwargs`` for ``timm.create_model``.
+        space: what was searched.
+        sites: of the backbone, by position.
+        data: the images, at ``input_size`` (channels, height, width).
+        objectives: names from ``se_nas.objectives``, accuracy first.
+        device: what the run ran on.
+        measured: for every measured cost that is an objective or limited, by its name.
+        recipe: of the candidates' trainings, as ``Recipe.from_dict`` reads it.
+        runtime, compile: decisions about the machine, as the training stores them.
+        epoch_seconds: what one epoch was timed at; None if it was not timed.
+        budget: limits and what was spent.
+        seed: of the search.
+        created: when the run began (ISO 8601), by ``command`` with ``se_nas_version``.
+        versions: of libraries, Python and the platform.
+        status: "running", "interrupted" or "finished", and why it ended, in ``stop_reason``.
+        provisional: whether the front rests on the search's own readings.
+        warnings: what the user should know about the configuration.
+        finals: the final phase; None without one.
+        early_stopping: what the rule did (`se_nas.early_stopping`); None without a rule.
+        importance, effects: what mattered (`se_nas.samplers.importance`).
+    """
+
+    name: str
+    backbone: str
+    objectives: tuple[str, ...]
+    space: Space
+    data: Data
+    input_size: tuple[PositiveInt, PositiveInt, PositiveInt]
+    sites: Mapping[str, tuple[Site, ...]]
+    device: Device
+    recipe: Mapping[str, Any]
+    timm_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    compile: Mapping[str, Any] | None = None
+    epoch_seconds: NonNegativeFloat | None = None
+    budget: Budget = field(default_factory=Budget)
+    seed: int | None = None
+    created: str | None = None
+    se_nas_version: str | None = None
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    status: str = "running"
+    provisional: bool = True
+    stop_reason: str | None = None
+    warnings: tuple[str, ...] = ()
+    finals: Finals | None = None
+    early_stopping: Mapping[str, Any] | None = None
+    importance: Mapping[str, Any] | None = None
+    effects: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Any, where: str = "the manifest") -> Manifest:
+        """From the parsed file, of this layout or an older one; fields that it lacks get their defaults.
+
+        Args:
+            data: what ``to_json`` or an earlier version wrote.
+            where: the file, for messages.
+
+        Raises:
+            RunError: it is damaged, or its layout is newer than ``SCHEMA``.
+        """
+        check_schema(data, SCHEMA, where)
+        current = _of_schema_1(data) if data["schema"] == 1 else data
+        return parse(cls, {name: value for name, value in current.items() if name != "schema"}, where)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; ``from_json`` gives an equal manifest back."""
+        return {"schema": SCHEMA} | asdict(self)
+
+    def updated(self, where: str = "the manifest", **changes: Any) -> Manifest:
+        """With some fields replaced, by values of their types or the JSON form of those; checked."""
+        unknown = changes.keys() - self.__dataclass_fields__.keys()
+        assert not unknown, f"a manifest has no {', '.join(sorted(unknown))}"
+        given = {
+            name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            for name, value in changes.items()
+        }
+        return Manifest.from_json(self.to_json() | given, where)
+
+
+def check_schema(data: Any, newest: int, where: str) -> None:
+    """Refuse a file whose layout is unknown.
+
+    Raises:
+        RunError: it is not an object with a ``schema``, or that is newer than ``newest``.
+    """
+    if not isinstance(data, Mapping):
+        raise RunError(f"{where} is damaged: it must be a JSON object.")
+    schema = data.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise RunError(f"{where} is damaged: its schema is {schema!r}.")
+    if schema > newest:
+        raise RunError(
+            f"{where} has schema {schema}; this version of se-nas reads up to {newest}. Upgrade se-nas."
+        )
+
+
+def _of_schema_1(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Layout 1 had two keys for the one measured cost that it knew."""
+    rest = dict(data)
+    conditions, baseline = rest.pop("latency", None), rest.pop("baseline_latency_ms", None)
+    if conditions is not None:
+        rest["measured"] = {"latency": {"conditions": conditions, "baseline": baseline}}
+    return rest
