@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from se_nas.errors import CheckpointError, ConfigError, RunError
 from se_nas.exporting import export_model, load_exported, package
 from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.model import build_model
+from se_nas.run import CostReading, Data, Device, Manifest, Space, TrialRow
 
 SIZE = (3, 32, 32)
 METADATA = {
@@ -236,16 +238,50 @@ def test_onnx_runs_with_any_batch(arch: Architecture, tmp_path: Path) -> None:
 
 
 def test_the_card_says_what_is_known_and_what_is_not(arch: Architecture, tmp_path: Path) -> None:
-    row = {"accuracy": 91.234, "num_params": 1234567, "macs": 42, "epochs": 7, "seed": 3}
-    manifest = {"data": {"name": "a|b <script>", "num_train": 10, "num_val": 5}, "se_nas_version": "0.1"}
+    row = TrialRow(
+        number=0,
+        key=arch.key,
+        widths=arch.widths,
+        phase="final",
+        state="complete",
+        accuracy=91.234,
+        epochs=7,
+        seed=3,
+        costs={"params": CostReading(value=1234567), "macs": CostReading(value=42)},
+    )
+    manifest = Manifest(
+        name="run",
+        backbone=arch.backbone,
+        objectives=("accuracy", "latency"),
+        space=Space(name="per_block", size=16, fingerprint="f"),
+        data=Data(
+            name="a|b <script>",
+            fingerprint="d",
+            num_classes=5,
+            num_train=10,
+            num_val=5,
+            split_seed=0,
+            mean=(0.1, 0.2, 0.3),
+            std=(0.4, 0.5, 0.6),
+        ),
+        input_size=SIZE,
+        sites={},
+        device=Device(type="cpu", name="a CPU"),
+        recipe={},
+    )
     facts = {**METADATA, "row": row, "manifest": manifest, "accuracy_interval": (90.0, 92.5), "seeds": [1, 3]}
     facts["interval_basis"] = "over seeds"
     export_model(arch, trained(arch), tmp_path / "net", metadata=facts)
     card = (tmp_path / "net/README.md").read_text()
     assert "91.23 % (95 % interval over seeds 90.00 to 92.50)" in card
-    assert "1,234,567" in card
+    assert "| parameters | 1,234,567 |" in card
     assert "| latency | not recorded |" in card
     assert "<script>" not in card
+    latency = CostReading(value=6.5, ratio=1.25, interval=(1.2, 1.3), source="measured")
+    timed = {**facts, "row": replace(row, costs={"latency": latency})}
+    export_model(arch, trained(arch), tmp_path / "timed", metadata=timed)
+    words = "| latency | 6.500 ms, 1.250 times the plain backbone (1.200 to 1.300), measured on a CPU |"
+    assert words in (tmp_path / "timed/README.md").read_text()
     assert "seed 3 of 1, 3" in card
     assert card.startswith("---\ntags:")
 

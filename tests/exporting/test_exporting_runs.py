@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ from se_nas.errors import RunError
 from se_nas.exporting import export, load_exported
 from se_nas.exporting.selection import architecture_of
 from se_nas.model import build_model
-from se_nas.run import ROW_FIELDS, RunFolder
+from se_nas.run import ROW_FIELDS, Manifest, RunFolder
 
 SIZE = [3, 32, 32]
 
@@ -60,6 +60,7 @@ def archs() -> dict[str, Architecture]:
 def run(archs: dict[str, Architecture], tmp_path: Path) -> RunFolder:
     plain, late, everywhere = archs.values()
     manifest = {
+        "schema": 2,
         "name": "demo",
         "created": "2026-01-01T00:00:00+00:00",
         "se_nas_version": "0.1.0",
@@ -76,14 +77,13 @@ def run(archs: dict[str, Architecture], tmp_path: Path) -> RunFolder:
             "num_train": 100,
             "num_val": 50,
             "num_test": 0,
+            "split_seed": 0,
             "mean": [0.3, 0.3, 0.3],
             "std": [0.2, 0.2, 0.2],
         },
         "input_size": SIZE,
         "objectives": ["accuracy", "params"],
         "device": {"type": "cpu", "name": "a CPU"},
-        "latency": None,
-        "baseline_latency_ms": None,
         "recipe": {"name": "short"},
         "budget": {},
         "seed": 0,
@@ -93,7 +93,7 @@ def run(archs: dict[str, Architecture], tmp_path: Path) -> RunFolder:
         "stop_reason": None,
         "warnings": [],
     }
-    folder = RunFolder.create(tmp_path / "demo", {}, manifest)
+    folder = RunFolder.create(tmp_path / "demo", {}, Manifest.from_json(manifest))
     folder.write_rows(
         [
             _row(plain, 0, 0, 90.0, baseline="plain"),
@@ -123,6 +123,7 @@ def test_the_best_pick_comes_back(run: RunFolder, archs: dict[str, Architecture]
     assert "97.00 %" in card
     assert "digits (fingerprint d)" in card
     assert "Picked because" in card
+    assert f"| parameters | {1000 + sum(archs['all'].widths):,} |" in card
 
 
 @torch.no_grad()
@@ -146,10 +147,12 @@ def test_the_folder_is_in_the_run_unless_given(run: RunFolder, archs: dict[str, 
 
 
 def test_weights_that_were_not_kept(run: RunFolder, archs: dict[str, Architecture], tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no weights of .* were kept .* kept are those of no trial"):
+    with pytest.raises(
+        RunError, match=r"no weights of .* were kept in .*checkpoints\. Nothing is kept there"
+    ):
         export(run.path, "best", tmp_path / "net")
     _keep(run, archs["late"], 0)
-    with pytest.raises(RunError, match=rf"kept are those of trials 1 \({archs['late'].key}\)"):
+    with pytest.raises(RunError, match=rf"Kept: trials 1 \({archs['late'].key}\)\."):
         export(run.path, "best", tmp_path / "net")
     assert not (tmp_path / "net").exists()
 
@@ -163,12 +166,12 @@ def test_an_unknown_pick_lists_the_known(run: RunFolder, tmp_path: Path) -> None
 
 def test_a_row_and_its_manifest_make_the_architecture(run: RunFolder, archs: dict[str, Architecture]) -> None:
     for row in run.rows():
-        assert architecture_of(row, run.manifest).key == row["key"]
-    row = {**run.rows()[3], "widths": [0, 0, 0, 8]}
+        assert architecture_of(row, run.manifest).key == row.key
+    row = replace(run.rows()[3], widths=(0, 0, 0, 8))
     with pytest.raises(RunError, match="table and manifest disagree"):
         architecture_of(row, run.manifest)
     with pytest.raises(RunError, match="no sites at position 'pre'"):
-        architecture_of({**row, "position": "pre"}, run.manifest)
+        architecture_of(replace(row, position="pre"), run.manifest)
 
 
 def test_damaged_weights_are_named(run: RunFolder, archs: dict[str, Architecture], tmp_path: Path) -> None:
