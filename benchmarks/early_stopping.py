@@ -20,16 +20,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 import se_nas
-from se_nas.early_stopping import Candidate, EarlyStopping
+from se_nas.early_stopping import RULES, Candidate, EarlyStopping
 from se_nas.pareto import hypervolume, non_dominated
 from se_nas.space import SearchSpace
 
-RULES: tuple[Literal["curves", "moasha"] | None, ...] = (None, "curves", "moasha")
 DIRECTIONS = ("maximize", "minimize")
 SEEDS = 2
 WIDTHS = (2, 3, 4, 6, 8, 12, 16)
@@ -177,7 +176,7 @@ def table(found: list[Training], orders: int) -> str:
         " | controls it would have stopped | of those, on the front |",
         "|---|---|---|---|---|---|---|",
     ]
-    for rule in RULES:
+    for rule in (None, *RULES):
         spent, by_mean, by_reading, controls = [], [], [], np.zeros(3)
         for seed in range(orders):
             order = [found[i] for i in np.random.default_rng(seed).permutation(len(found))]

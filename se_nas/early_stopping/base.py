@@ -1,94 +1,53 @@
-"""Stops candidates that will not join the front of accuracy against cost.
+"""The driver of early stopping: applies a rule at rungs, runs controls, keeps the records and reports.
 
-``curves``: at rungs (asynchronous successive halving: Li et al., MLSys 2020) a model of learning curves,
-fitted on the finished candidates of this run, predicts the final accuracy from the readings so far, the
-costs and the features (how much SE). A candidate whose chance to join the front at its cost is small is
-stopped, and so is one that would hardly move the front: whose expected improvement of the hypervolume is a
-negligible share of it.
-``moasha``: successive halving by non-dominated rank (Schmucker et al., 2021), blind to what is yet to come.
-
-The logic here is free of Optuna; `Table` says what it needs of a storage, `StudyTable` is the one on a study.
+Rungs are those of asynchronous successive halving (Li et al., MLSys 2020, arXiv 1810.05934). The logic is free
+of Optuna: `Table` says what is needed of a storage, and `StudyTable` is the one in a study.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from se_nas.early_stopping._curve_model import CurveModel, in_percent, stretched
+from se_nas.early_stopping.learning_curves import LearningCurves, extrapolate
+from se_nas.early_stopping.moasha import Moasha
 from se_nas.early_stopping.records import (
-    RECORD,
     Candidate,
     MemoryTable,
     Record,
-    StudyTable,
     Table,
     by_network,
+    dominates,
+    finished,
     network_of,
 )
+from se_nas.early_stopping.rule import Decision, Rule
 from se_nas.errors import ConfigError, nearest
-from se_nas.pareto import free_boxes, front_of, improvement, ranks, volume
 
-__all__ = [
-    "RECORD",
-    "Candidate",
-    "Decision",
-    "EarlyStopping",
-    "MemoryTable",
-    "Record",
-    "StudyTable",
-    "Table",
-    "rungs_of",
-]
-
-Array = NDArray[np.float64]
-RULES = ("curves", "moasha")
-MAX_OBJECTIVES = 3
-"""Of the expected improvement of the hypervolume; with more, the chance alone decides."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What to do with a candidate at an epoch.
-
-    Attributes:
-        stop: whether to stop it.
-        reason: a sentence for the log; empty between rungs.
-        probability: chance to join the front at its cost; None where the rule has none.
-        control: the candidate runs to the end whatever the rule says.
-    """
-
-    stop: bool
-    reason: str = ""
-    probability: float | None = None
-    control: bool = False
+RULES: Mapping[str, Callable[..., Rule]] = MappingProxyType({"curves": LearningCurves, "moasha": Moasha})
+"""The class of every rule by its name."""
 
 
 class EarlyStopping:
     """Decides at rungs whether a candidate goes on.
 
     Args:
-        rule: "curves", "moasha" or None (nothing is ever stopped).
+        rule: a name in `RULES`, or None: nothing is ever stopped.
         epochs: length of a full training.
-        table: where records are kept; default: in this process.
-        threshold: chance to join the front below which ``curves`` stops.
-        negligible: expected improvement of the hypervolume below which ``curves`` stops, as a share of the
-            finished candidates' hypervolume (above the worst accuracy of them, up to a tenth of the range
-            beyond the greatest cost of any). 0: never for that reason.
-        control: share of candidates that always run to the end, drawn by ``seed`` and number.
-        min_finished: finished candidates before ``curves`` stops anything.
-        reduction: ratio of neighbouring rungs (η), and for ``moasha`` one over the share that goes on.
-        min_epochs: first rung at the earliest.
-        seed: of the control.
+        table: where records are kept; by default in this process.
+        control: share of candidates that always run to the end, drawn from ``seed`` and their number.
+        reduction: ratio of neighbouring rungs (η), above 1.
+        min_epochs: epoch of the first rung at the earliest.
+        seed: decides which candidates are controls.
+        options: those of the rule's class, such as ``threshold`` of ``curves``.
 
     Raises:
-        ConfigError: an option is invalid.
+        ConfigError: an option is invalid, or the rule does not have it.
     """
 
     def __init__(
@@ -97,37 +56,24 @@ class EarlyStopping:
         *,
         epochs: int,
         table: Table | None = None,
-        threshold: float = 0.1,
-        negligible: float = 0.001,
         control: float = 0.05,
-        min_finished: int = 6,
         reduction: float = 2.0,
         min_epochs: int = 1,
         seed: int = 0,
+        **options: float,
     ) -> None:
-        if rule is not None and rule not in RULES:
-            raise ConfigError(
-                f"early stopping is {rule!r}; allowed: {', '.join(RULES)}, None.{nearest(str(rule), RULES)}"
-            )
-        shares = (("threshold", threshold), ("negligible", negligible), ("control", control))
-        for name, value in shares:
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{name} is {value!r}; it must be a share between 0 and 1.")
-        for name, number, least in (
-            ("epochs", epochs, 1),
-            ("min_finished", min_finished, 3),
-            ("min_epochs", min_epochs, 1),
-        ):
-            if not isinstance(number, int) or number < least:
-                raise ConfigError(f"{name} is {number!r}; it must be an integer from {least}.")
+        if not 0 <= control <= 1:
+            raise ConfigError(f"control is {control!r}; it must be a share between 0 and 1.")
+        for name, number in (("epochs", epochs), ("min_epochs", min_epochs)):
+            if not isinstance(number, int) or number < 1:
+                raise ConfigError(f"{name} is {number!r}; it must be an integer from 1.")
         if not reduction > 1:
             raise ConfigError(f"reduction is {reduction!r}; it must be above 1.")
         self.rule, self.epochs = rule, epochs
         self.table: Table = MemoryTable() if table is None else table
-        self._threshold, self._negligible, self._control = threshold, negligible, control
-        self._min_finished = min_finished
-        self._reduction, self._seed = reduction, seed
         self.rungs = rungs_of(epochs, reduction, min_epochs)
+        self._judge = None if rule is None else _make(rule, options)
+        self._control, self._reduction, self._seed = control, reduction, seed
 
     def decide(self, candidate: Candidate, epoch: int, curve: Sequence[float]) -> Decision:
         """Whether ``candidate`` goes on after ``epoch`` epochs.
@@ -137,7 +83,7 @@ class EarlyStopping:
             curve: accuracy in percent after each of them; NaN readings never stop a candidate by themselves.
         """
         control = self.is_control(candidate.number)
-        if self.rule is None or epoch not in self.rungs or len(curve) < epoch:
+        if self._judge is None or epoch not in self.rungs or len(curve) < epoch:
             return Decision(stop=False, control=control)
         rungs = {rung: float(curve[rung - 1]) for rung in self.rungs if rung <= epoch}
         others = [record for record in self.table.records() if record.candidate.number != candidate.number]
@@ -148,11 +94,7 @@ class EarlyStopping:
             return Decision(
                 stop=False, reason=f"accuracy at epoch {epoch} is {rungs[epoch]}", control=control
             )
-        judged = (
-            self._moasha(record, epoch, others)
-            if self.rule == "moasha"
-            else self._curves(record, epoch, others)
-        )
+        judged = self._judge.decide(record, epoch, others, reduction=self._reduction)
         if judged.stop and control:
             record = replace(record, would_stop=record.would_stop or epoch)
             judged = replace(judged, stop=False, reason=f"control, goes on; {judged.reason}")
@@ -160,7 +102,7 @@ class EarlyStopping:
         return replace(judged, control=control)
 
     def finish(self, candidate: Candidate, curve: Sequence[float]) -> None:
-        """Records a candidate that was trained to its end; without it, it teaches the model nothing."""
+        """Record a candidate that was trained to its end; the rule learns from no others."""
         if len(curve) < self.epochs or not math.isfinite(curve[self.epochs - 1]):
             return
         mine = next((r for r in self.table.records() if r.candidate.number == candidate.number), None)
@@ -169,28 +111,22 @@ class EarlyStopping:
         self.table.write(replace(record, rungs=rungs, final=float(curve[self.epochs - 1]), stopped=None))
 
     def extrapolate(self, candidate: Candidate, curve: Sequence[float]) -> tuple[float, float] | None:
-        """Mean and deviation of the accuracy at the end, for a training that ended before.
+        """Mean and deviation in percent of the accuracy at the end, for a training that ended before it.
 
-        None while the model cannot tell: before the first rung, or with too few finished candidates.
+        None while that cannot be told: before the first rung, or with too few finished candidates.
         """
-        reached = [rung for rung in self.rungs if rung <= len(curve) and math.isfinite(curve[rung - 1])]
         if len(curve) >= self.epochs and math.isfinite(curve[self.epochs - 1]):
             return float(curve[self.epochs - 1]), 0.0
-        finished = self._finished(self.table.records())
-        if not reached or len(finished) < 3:
-            return None
-        record = Record(candidate=candidate, rungs={rung: float(curve[rung - 1]) for rung in reached})
-        model = CurveModel(*self._training(finished, reached[-1]))
-        z, dz, _ = model.predict(self._row(record, reached[-1]), stretched(record.rungs[reached[-1]]))
-        return in_percent(z, dz)
+        rungs = {rung: float(curve[rung - 1]) for rung in self.rungs if rung <= len(curve)}
+        return extrapolate(Record(candidate=candidate, rungs=rungs), list(self.table.records()))
 
     def is_control(self, number: int) -> bool:
-        """The same answer in every worker, whenever it asks."""
+        """Whether a candidate always runs to its end: the same answer in every worker, at any time."""
         digest = hashlib.sha256(f"{self._seed}:{number}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64 < self._control
 
     def report(self) -> dict[str, Any]:
-        """What was stopped, and what the control says about wrong stops.
+        """What was stopped, and what the controls say about wrong stops.
 
         ``wrong`` counts controls that the rule would have stopped and that are on the front of all finished
         candidates; ``wrong_share`` is over those it would have stopped, with its 95 % interval
@@ -199,13 +135,13 @@ class EarlyStopping:
         from scipy.stats import beta
 
         records = list(self.table.records())
-        finished = self._finished(records)
-        condemned = [r for r in finished if r.control and r.would_stop is not None]
-        means = by_network(finished)
+        done = finished(records)
+        condemned = [r for r in done if r.control and r.would_stop is not None]
+        means = by_network(done)
         wrong = [
             r
             for r in condemned
-            if not any(_dominates(other, means[network_of(r)]) for other in means.values())
+            if not any(dominates(other, means[network_of(r)]) for other in means.values())
         ]
         n, k = len(condemned), len(wrong)
         low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
@@ -214,67 +150,15 @@ class EarlyStopping:
         return {
             "rule": self.rule,
             "rungs": list(self.rungs),
-            "finished": len(finished),
+            "finished": len(done),
             "stopped": len(stopped),
             "epochs_saved": sum(self.epochs - (r.stopped or 0) for r in stopped),
-            "controls": sum(r.control for r in finished),
+            "controls": sum(r.control for r in done),
             "would_stop": n,
             "wrong": k,
             "wrong_share": k / n if n else None,
             "wrong_interval": [low, high] if n else None,
         }
-
-    def _curves(self, record: Record, epoch: int, others: Sequence[Record]) -> Decision:
-        finished = self._finished(others)
-        learned = [r for r in finished if epoch in r.rungs]
-        if len(learned) < self._min_finished:
-            return Decision(stop=False, reason=f"{len(learned)} of {self._min_finished} finished candidates")
-        networks = list(by_network(finished).values())
-        cheaper = [r.final for r in networks if r.final is not None and _no_dearer(r, record)]
-        if not cheaper:
-            return Decision(stop=False, reason="nothing finished is as cheap", probability=1.0)
-        model = CurveModel(*self._training(learned, epoch))
-        z, dz, chance = model.predict(
-            self._row(record, epoch), stretched(record.rungs[epoch]), level=stretched(max(cheaper))
-        )
-        mean, sd = in_percent(z, dz)
-        gain = _gain(record, mean, sd, networks, others)
-        reason = (
-            f"epoch {epoch}: {mean:.2f} ± {sd:.2f} expected, {max(cheaper):.2f} needed, chance {chance:.3f}"
-            f" to join the front, which would grow by {100 * gain:.3g} %"
-        )
-        stop = chance < self._threshold or gain < self._negligible
-        return Decision(stop=stop, reason=reason, probability=chance)
-
-    def _moasha(self, record: Record, epoch: int, others: Sequence[Record]) -> Decision:
-        peers = [r for r in others if epoch in r.rungs and math.isfinite(r.rungs[epoch])]
-        if len(peers) + 1 < self._reduction:
-            return Decision(stop=False, reason=f"{len(peers)} others at epoch {epoch}")
-        values = np.array([[-r.rungs[epoch], *r.candidate.costs] for r in [record, *peers]])
-        rank = ranks(values, ["minimize"] * values.shape[1])
-        better = int((rank < rank[0]).sum())
-        kept = len(values) / self._reduction
-        reason = f"epoch {epoch}: rank {rank[0]}, {better} of {len(values)} rank better, {kept:.1f} go on"
-        return Decision(stop=better >= kept, reason=reason)
-
-    @staticmethod
-    def _finished(records: Iterable[Record]) -> list[Record]:
-        return [record for record in records if record.final is not None]
-
-    def _row(self, record: Record, epoch: int) -> list[float]:
-        """What the rest of a curve may depend on: the level, the last gain, costs and features."""
-        before = [
-            rung for rung in self.rungs if rung < epoch and math.isfinite(record.rungs.get(rung, math.nan))
-        ]
-        at = stretched(record.rungs[epoch])
-        gain = at - stretched(record.rungs[before[-1]]) if before else 0.0
-        return [at, gain, *record.candidate.costs, *record.candidate.features]
-
-    def _training(self, records: Sequence[Record], epoch: int) -> tuple[Array, Array]:
-        """Rows (n, n_features) and what the candidates still gained after ``epoch`` (n,)."""
-        usable = [r for r in records if math.isfinite(r.rungs.get(epoch, math.nan)) and r.final is not None]
-        rows = np.array([self._row(r, epoch) for r in usable])
-        return rows, np.array([stretched(r.final or 0.0) - stretched(r.rungs[epoch]) for r in usable])
 
 
 def rungs_of(epochs: int, reduction: float, min_epochs: int = 1) -> tuple[int, ...]:
@@ -286,29 +170,16 @@ def rungs_of(epochs: int, reduction: float, min_epochs: int = 1) -> tuple[int, .
     return tuple(sorted(rung for rung in found if rung >= min_epochs))
 
 
-def _gain(
-    record: Record, mean: float, sd: float, finished: Sequence[Record], others: Sequence[Record]
-) -> float:
-    """Expected improvement of the finished candidates' hypervolume, as a share of it; infinite where it is 0."""
-    values = np.array([[r.final, *(-cost for cost in r.candidate.costs)] for r in finished], dtype=float)
-    me = np.array([[mean, *(-cost for cost in record.candidate.costs)]])
-    if values.shape[1] > MAX_OBJECTIVES:
-        return math.inf
-    costs = np.array([r.candidate.costs for r in [record, *others]])
-    # A little beyond the dearest, or the best of the dear ones would count for nothing.
-    reference = np.array([values[:, 0].min(), *-(costs.max(axis=0) + 0.1 * np.ptp(costs, axis=0))])
-    whole = volume(front_of(values), reference)
-    deviation = np.zeros_like(me)
-    deviation[0, 0] = sd
-    gain = float(improvement(me, deviation, *free_boxes(values, reference))[0])
-    return gain / whole if whole > 0 else math.inf
-
-
-def _no_dearer(one: Record, other: Record) -> bool:
-    return all(a <= b for a, b in zip(one.candidate.costs, other.candidate.costs, strict=True))
-
-
-def _dominates(one: Record, other: Record) -> bool:
-    if one.final is None or other.final is None or not _no_dearer(one, other) or one.final < other.final:
-        return False
-    return one.final > other.final or one.candidate.costs != other.candidate.costs
+def _make(rule: str, options: Mapping[str, float]) -> Rule:
+    if rule not in RULES:
+        raise ConfigError(
+            f"early stopping is {rule!r}; allowed: {', '.join(RULES)}, None.{nearest(str(rule), RULES)}"
+        )
+    known = inspect.signature(RULES[rule]).parameters
+    for name in options:
+        if name not in known:
+            allowed = ", ".join(known) or "none"
+            raise ConfigError(
+                f"{name} is not an option of {rule!r}; allowed: {allowed}.{nearest(name, known)}"
+            )
+    return RULES[rule](**options)

@@ -20,10 +20,10 @@ class Candidate:
     Attributes:
         number: identifies it in the run (the trial's number).
         costs: each is minimised.
-        features: further numbers that its learning curve may depend on, the same ones for all candidates: the
-            share of sites with SE, for one. The costs are used in any case.
-        network: what it is a reading of, where one network may have several; these stand for it by their mean.
-            None: of its own.
+        features: further numbers that its learning curve may depend on, the same ones for all candidates, such
+            as the share of sites with SE. The costs are used in any case.
+        network: identifies the network if one may have several readings, which then count by their mean.
+            None: this candidate is the only reading.
     """
 
     number: int
@@ -40,7 +40,7 @@ class Record:
         rungs: epoch of each rung reached to the accuracy there.
         final: accuracy after all epochs; None unless it got there.
         stopped: epoch at which it was stopped; None otherwise.
-        control: it belongs to the share that always runs to the end.
+        control: it is one of the share that always runs to the end.
         would_stop: epoch at which the rule would have stopped a control; None if it would not.
     """
 
@@ -74,7 +74,7 @@ class MemoryTable:
 
 
 class StudyTable:
-    """The records in an Optuna study, as user attributes of its trials: any number of workers may share it.
+    """The records in an Optuna study, as user attributes of its trials; any number of workers may share it.
 
     A candidate's number is its trial's number. Trials with the attribute of another schema are ignored.
     """
@@ -112,18 +112,37 @@ def _from_json(row: Any) -> Record | None:
         return None
 
 
+def finished(records: Iterable[Record]) -> list[Record]:
+    """Those that were trained to their end."""
+    return [record for record in records if record.final is not None]
+
+
 def network_of(record: Record) -> str | int:
     """What the record is a reading of."""
     network = record.candidate.network
     return record.candidate.number if network is None else network
 
 
-def by_network(finished: Sequence[Record]) -> dict[str | int, Record]:
-    """Of every network its first record, with the mean of its finished readings: a maximum would be luck."""
+def by_network(done: Sequence[Record]) -> dict[str | int, Record]:
+    """The first record of every network, with the mean of its finished readings: a maximum would be luck."""
     readings: dict[str | int, list[Record]] = {}
-    for record in finished:
+    for record in done:
         readings.setdefault(network_of(record), []).append(record)
     return {
-        network: replace(own[0], final=sum(r.final or 0.0 for r in own) / len(own))
-        for network, own in readings.items()
+        network: replace(same[0], final=sum(r.final or 0.0 for r in same) / len(same))
+        for network, same in readings.items()
     }
+
+
+def is_no_more_expensive(one: Record, other: Record) -> bool:
+    """Whether no cost of ``one`` is above that of ``other``."""
+    return all(a <= b for a, b in zip(one.candidate.costs, other.candidate.costs, strict=True))
+
+
+def dominates(one: Record, other: Record) -> bool:
+    """Whether ``one`` finished no worse than ``other`` in accuracy and all costs, and better in one of them."""
+    if one.final is None or other.final is None:
+        return False
+    if not is_no_more_expensive(one, other) or one.final < other.final:
+        return False
+    return one.final > other.final or one.candidate.costs != other.candidate.costs

@@ -12,8 +12,7 @@ import optuna
 import pytest
 from numpy.typing import NDArray
 
-from se_nas.early_stopping._curve_model import CurveModel
-from se_nas.early_stopping.base import (
+from se_nas.early_stopping import (
     RECORD,
     Candidate,
     Decision,
@@ -23,6 +22,7 @@ from se_nas.early_stopping.base import (
     StudyTable,
     rungs_of,
 )
+from se_nas.early_stopping._curve_model import CurveModel
 from se_nas.errors import ConfigError
 
 EPOCHS = 16
