@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class SeNasError(Exception):
@@ -42,3 +44,17 @@ def nearest(value: str, known: Iterable[str], count: int = 3) -> str:
     """``" Did you mean 'a' or 'b'?"`` with the known names closest to ``value``; empty if none is close."""
     close = difflib.get_close_matches(value, list(known), n=count, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
+
+
+@contextmanager
+def blamed(subject: str, kind: type[SeNasError] = ConfigError) -> Iterator[None]:
+    """Turn exceptions of a user's code into ``kind``: "SUBJECT failed with ...", and where that came from."""
+    try:
+        yield
+    except SeNasError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise kind(
+            f"{subject} failed with {type(error).__name__}: {error} ({last.name}, line {last.lineno})"
+        ) from error

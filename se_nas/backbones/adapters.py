@@ -1,28 +1,29 @@
 """Backbones that are not timm's, by entry points of the group ``se_nas.backbones``.
 
-An entry point named ``cifar`` gives the backbones ``cifar/<model>``. Only the one that is asked for is
-imported, so a broken plug-in fails when it is chosen and not before.
+An entry point named ``cifar`` adds the backbones ``cifar/<model>``. Only the one that is asked for is imported,
+so a broken plug-in fails when it is chosen and not before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 from torch import nn
 
-from se_nas.errors import BackboneError, nearest
+from se_nas.errors import BackboneError, blamed, nearest
+from se_nas.plugins import Plugins
 from se_nas.sites import Site
 
 GROUP = "se_nas.backbones"
+NAMES = Plugins(option="backbone plug-in", built_in={}, group=GROUP, error=BackboneError)
 
 
 class BackboneAdapter:
-    """What se-nas needs to know about backbones that timm does not make. Subclass it."""
+    """What se-nas needs to know about backbones that do not come from timm. Subclass it."""
 
     def models(self) -> Sequence[str]:
-        """Names of the models, without the entry point's."""
+        """Names of the models, without the entry point's name."""
         raise NotImplementedError
 
     def create(
@@ -32,11 +33,11 @@ class BackboneAdapter:
         raise NotImplementedError
 
     def input_size(self, name: str) -> tuple[int, int, int]:
-        """(channels, height, width) of the images it takes."""
+        """(channels, height, width) of the images that the model takes."""
         raise NotImplementedError
 
     def sites(self, model: nn.Module, position: str | None) -> list[Site] | None:
-        """Sites in order of execution, where discovery cannot find them; None leaves it to discovery."""
+        """Sites in order of execution if discovery cannot find them; None leaves it to discovery."""
         return None
 
 
@@ -49,21 +50,10 @@ def adapter_of(name: str) -> tuple[BackboneAdapter, str] | None:
     plugin, slash, model = name.partition("/")
     if not slash:
         return None
-    found = entry_points(group=GROUP)
-    if plugin not in found.names:
-        known = f"; plug-ins: {', '.join(sorted(found.names))}" if found.names else ""
-        raise BackboneError(
-            f"backbone {name!r}: no installed package offers the plug-in {plugin!r}{known}."
-            f"{nearest(plugin, found.names)}"
-        )
-    try:
-        loaded = found[plugin].load()
+    loaded = NAMES.load(plugin)
+    with blamed(f"backbone plug-in {plugin!r}", BackboneError):
         adapter = loaded() if isinstance(loaded, type) else loaded
         known_models = list(adapter.models())
-    except Exception as error:
-        raise BackboneError(
-            f"the plug-in {plugin!r} ({found[plugin].value}) does not work: {type(error).__name__}: {error}"
-        ) from error
     if model not in known_models:
         raise BackboneError(
             f"backbone {name!r} is unknown to its plug-in; it has: {', '.join(sorted(known_models))}."

@@ -12,15 +12,14 @@ from PIL import Image
 
 from se_nas.data.image_data import ImageData, Images, Samples, class_list
 from se_nas.data.sources import (
+    NAMES,
     PREFIXES,
     ReaderSamples,
     find_splits,
     keeps_class_mirrored,
-    known_data,
     open_source,
-    plugin,
 )
-from se_nas.errors import ConfigError, DataError
+from se_nas.errors import ConfigError, DataError, blamed
 
 SMALL_SIDE = 96
 """Images up to this side are kept in memory; larger ones lose too much when they are not cropped from the
@@ -70,10 +69,9 @@ def load_data(
     """
     _check_fractions(val_fraction, test_fraction)
     size = _input_size(input_size)
-    entry = plugin(name)
-    if entry is not None:
+    if name in NAMES.installed():
         return _from_plugin(
-            entry,
+            name,
             val_data=val_data,
             test_data=test_data,
             input_size=input_size,
@@ -307,16 +305,10 @@ def _input_size(value: Any) -> tuple[int, int] | None:
     return size[0], size[1]
 
 
-def _from_plugin(entry: Any, **keywords: Any) -> ImageData:
-    try:
-        data = entry.load()(**keywords)
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"the data set {entry.name!r} of {entry.value!r} failed: {type(error).__name__}: {error}."
-            f" Others: {', '.join(other for other in known_data() if other != entry.name)}."
-        ) from error
+def _from_plugin(name: str, **keywords: Any) -> ImageData:
+    load = NAMES.load(name)
+    with blamed(f"data {name!r}", DataError):
+        data = load(**keywords)
     if not isinstance(data, ImageData):
-        raise DataError(f"the data set {entry.name!r} returned {type(data).__name__} instead of ImageData.")
+        raise DataError(f"data {name!r} returned {type(data).__name__} instead of ImageData.")
     return data

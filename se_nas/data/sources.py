@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, entry_points
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from PIL import Image
 
 from se_nas.data.image_data import Samples
 from se_nas.errors import DataError, nearest
+from se_nas.plugins import Plugins
 
-ENTRY_POINTS = "se_nas.data"
 PREFIXES = ("torch/", "hfds/", "wds/")
 MAX_STREAMED = 2 * 1024**3
 """Bytes of decoded images that a streamed set (wds) may have: it cannot be read by index, so it is kept in
@@ -157,6 +156,9 @@ class StreamedSamples:
         return self._images[index].tobytes()
 
 
+NAMES = Plugins(option="data", built_in={"digits": Digits}, group="se_nas.data", error=DataError)
+
+
 def open_source(
     name: str, *, split: str = "train", root: str | None = None, class_names: tuple[str, ...] | None = None
 ) -> Samples:
@@ -212,12 +214,7 @@ def keeps_class_mirrored(name: str) -> bool:
 
 def known_data() -> list[str]:
     """Names that ``load_data`` takes besides paths and prefixed names: built in and from entry points."""
-    return ["digits", *sorted(point.name for point in entry_points(group=ENTRY_POINTS))]
-
-
-def plugin(name: str) -> EntryPoint | None:
-    """The entry point that a package registered under this name."""
-    return next((point for point in entry_points(group=ENTRY_POINTS) if point.name == name), None)
+    return NAMES.names()
 
 
 def _open_path(path: Path, class_names: tuple[str, ...] | None) -> Samples:

@@ -1,10 +1,9 @@
-"""A user's own sampler, whose exceptions are told as theirs."""
+"""A sampler of the user's: what its class must be, and errors that say that they are the user's."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna import Study
@@ -12,11 +11,11 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from se_nas.errors import ConfigError, SeNasError
+from se_nas.errors import ConfigError, blamed
 
 
 class UsersSampler(BaseSampler):
-    """Passes everything on to ``sampler``, and refuses values that are no choice of their parameter.
+    """Passes everything on to ``sampler``, and refuses values that are not among a parameter's choices.
 
     Args:
         name: what the user gave, for messages.
@@ -30,13 +29,13 @@ class UsersSampler(BaseSampler):
         self._name, self._sampler = name, sampler
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        with blamed(self._name):
+        with blamed(f"sampler {self._name!r}"):
             return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        with blamed(self._name):
+        with blamed(f"sampler {self._name!r}"):
             values: Mapping[str, Any] = self._sampler.sample_relative(study, trial, search_space)
             for name, value in values.items():
                 search_space[name].to_internal_repr(value)
@@ -45,31 +44,50 @@ class UsersSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        with blamed(self._name):
+        with blamed(f"sampler {self._name!r}"):
             value = self._sampler.sample_independent(study, trial, param_name, param_distribution)
             param_distribution.to_internal_repr(value)
             return value
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        with blamed(self._name):
+        with blamed(f"sampler {self._name!r}"):
             self._sampler.before_trial(study, trial)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        with blamed(self._name):
+        with blamed(f"sampler {self._name!r}"):
             self._sampler.after_trial(study, trial, state, values)
 
 
-@contextmanager
-def blamed(name: str) -> Iterator[None]:
-    """Turn exceptions of the user's sampler ``name`` into ConfigError."""
+def check_sampler_class(name: str, cls: Any) -> type[BaseSampler]:
+    """``cls`` if it is a sampler that can be made from a seed or from nothing; it is not made.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, BaseSampler)):
+        raise ConfigError(f"sampler {name!r} is not a subclass of optuna.samplers.BaseSampler.")
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise ConfigError(f"sampler {name!r} is abstract: it lacks {missing}.")
     try:
-        yield
-    except SeNasError:
-        raise
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise ConfigError(
-            f"sampler {name!r} failed with {type(error).__name__}: {error} ({last.name}, line {last.lineno})"
-        ) from error
+        inspect.signature(cls).bind(**_arguments(cls, 0))
+    except TypeError as error:
+        raise ConfigError(f"sampler {name!r} cannot be made from a seed or from nothing: {error}.") from None
+    return cls
+
+
+def make_users_sampler(name: str, cls: Any, *, seed: int) -> UsersSampler:
+    """A sampler of the user's class, given ``seed`` if it takes one.
+
+    Raises:
+        ConfigError: it is not a sampler, or it raised while it was made.
+    """
+    cls = check_sampler_class(name, cls)
+    with blamed(f"sampler {name!r}"):
+        return UsersSampler(name, cls(**_arguments(cls, seed)))
+
+
+def _arguments(cls: type[BaseSampler], seed: int) -> dict[str, int]:
+    return {"seed": seed} if "seed" in inspect.signature(cls).parameters else {}

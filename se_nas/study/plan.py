@@ -15,7 +15,6 @@ from se_nas.device import device_name, resolve_device
 from se_nas.errors import CheckpointError
 from se_nas.objectives import COSTS
 from se_nas.run import Manifest, RunFolder
-from se_nas.samplers.registry import make_sampler
 from se_nas.space import SearchSpace
 from se_nas.study.baselines import baselines
 from se_nas.study.candidate import build_candidate
@@ -25,10 +24,11 @@ from se_nas.study.constraints import Constraints
 from se_nas.study.executors.task import Setup
 from se_nas.study.images import as_weights_want, load_images
 from se_nas.study.progress import Progress
+from se_nas.study.sampler_choice import check_sampler
 from se_nas.study.schedule import recipe_of, schedule
 from se_nas.study.stopping import idle_note
 from se_nas.study.warm_start import check_source
-from se_nas.training import CompileChoice, Recipe, Runtime, load_trainer, make_logger
+from se_nas.training import CompileChoice, Recipe, Runtime, load_logger, load_trainer
 from se_nas.wording import counted
 
 LOGS = "logs"
@@ -168,9 +168,8 @@ def resolve(
     space = _space(config, frozen)
     load_trainer(config.trainer)
     if config.log is not None:
-        make_logger(config.log, path)
-    if config.sampler != "pareto":
-        make_sampler(config.sampler, seed=config.seed, choices=space.choices)
+        load_logger(config.log)
+    check_sampler(config.sampler, space.choices)
     found = baselines(space)
     data = load_images(config)
     limits = [Limit.parse(text, name) for name, text in config.limits().items()]

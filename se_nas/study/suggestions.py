@@ -15,10 +15,9 @@ from optuna.trial import Trial, TrialState
 from se_nas.architecture import Architecture
 from se_nas.run import SEARCH
 from se_nas.samplers.pareto_sampler import DUPLICATE, ParetoSampler
-from se_nas.samplers.registry import make_sampler
-from se_nas.samplers.user_sampler import UsersSampler
 from se_nas.space.costs import Identity, KnownCost
 from se_nas.study.plan import Plan
+from se_nas.study.sampler_choice import named_sampler
 from se_nas.study.storage import FIXED, StudyStore
 
 MAX_MISSES = 50
@@ -44,8 +43,7 @@ class Suggestions:
         config = self._plan.config
         if config.sampler == "pareto":
             return pareto_sampler(self._plan)
-        sampler = make_sampler(config.sampler, seed=config.seed, choices=self._plan.space.choices)
-        return UsersSampler(config.sampler, sampler) if ":" in config.sampler else sampler
+        return named_sampler(config.sampler, seed=config.seed, choices=self._plan.space.choices)
 
     def next(self) -> tuple[Trial, Architecture] | None:
         """A trial with an architecture that is new and within the limits; None if none is left."""

@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from se_nas.errors import ConfigError
+from se_nas.errors import ConfigError, blamed
+from se_nas.plugins import Plugins
 from se_nas.training.context import Logger, TrainResult
 
 TENSORBOARD = "tensorboard"
 
 
-def make_logger(name: str, folder: Path) -> Logger:
-    """A logger by name: "tensorboard", or ``package.module:Class``, which is called with the folder.
+def load_logger(name: str) -> Callable[[Path], Logger]:
+    """What makes the logger of that name in a folder, checked and not called: a logger may create its folder.
+
+    Args:
+        name: "tensorboard", or ``package.module:Class``, which is called with the folder.
 
     Raises:
         ConfigError: there is no such logger, or the package that it needs is not installed.
     """
-    if name == TENSORBOARD:
-        return TensorBoardLogger(folder)
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ConfigError(f"log is {name!r}; allowed: {TENSORBOARD} or package.module:Class.")
-    try:
-        made: Logger = getattr(importlib.import_module(module), attribute)(folder)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"log {name!r} cannot be imported: {error}.") from error
-    return made
+    make: Any = NAMES.load(name)
+    if make is TensorBoardLogger:
+        _summary_writer()
+    if not callable(make):
+        raise ConfigError(f"log {name!r} is {make!r}, which cannot be called.")
+    return make
+
+
+def make_logger(name: str, folder: Path) -> Logger:
+    """A logger by name that writes to ``folder``.
+
+    Raises:
+        ConfigError: there is no such logger, or it raised while it was made.
+    """
+    make = load_logger(name)
+    with blamed(f"log {name!r}"):
+        return make(folder)
 
 
 class TensorBoardLogger:
-    """One TensorBoard run a candidate, in ``folder/NAME``: every number of an epoch is a scalar."""
+    """One TensorBoard run per candidate, in ``folder/NAME``: every number of an epoch is a scalar."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError(
-                "log is 'tensorboard', which is not installed: pip install 'se-nas[tensorboard]'."
-            ) from error
-        self._make, self._folder = SummaryWriter, folder
+        self._make, self._folder = _summary_writer(), folder
         self._writers: dict[str, Any] = {}
 
     def on_epoch(self, name: str, epoch: int, metrics: Mapping[str, Any]) -> None:
@@ -57,3 +61,16 @@ class TensorBoardLogger:
         writer = self._writers.pop(name, None)
         if writer is not None:
             writer.close()
+
+
+def _summary_writer() -> Callable[[str], Any]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "log is 'tensorboard', which is not installed: pip install 'se-nas[tensorboard]'."
+        ) from error
+    return SummaryWriter
+
+
+NAMES = Plugins(option="log", built_in={TENSORBOARD: TensorBoardLogger}, form="package.module:Class")

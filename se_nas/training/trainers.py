@@ -1,24 +1,26 @@
-"""Users' own training functions: ``train(model, context) -> {"accuracy": ...}`` instead of the built-in
-loop.
-"""
+"""Users' training functions: ``train(model, context) -> {"accuracy": ...}`` instead of the built-in loop."""
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from se_nas.errors import ConfigError, nearest
+from se_nas.errors import ConfigError
+from se_nas.plugins import Plugins
 from se_nas.training.context import STATES, Context, StopTraining, TrainResult
 from se_nas.training.loop import train
 
-ENTRY_POINTS = "se_nas.trainers"
 DEFAULT_TRAINER = "default"
+NAMES = Plugins(
+    option="trainer",
+    built_in={DEFAULT_TRAINER: train},
+    group="se_nas.trainers",
+    form="package.module:function",
+)
 
 Trainer = Callable[[nn.Module, Context], TrainResult]
 """What the study calls: the built-in ``train``, or a user's function behind ``adapt``."""
@@ -32,34 +34,21 @@ def load_trainer(name: str) -> Trainer:
     """
     if name == DEFAULT_TRAINER:
         return train
-    plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    try:
-        if name in plugins:
-            return adapt(plugins[name].load(), name)
-        module, colon, attribute = name.partition(":")
-        if not colon or not module or not attribute:
-            known = [DEFAULT_TRAINER, *sorted(plugins)]
-            raise ConfigError(
-                f"trainer is {name!r}; allowed: {', '.join(known)} or package.module:function."
-                f"{nearest(name, known)}"
-            )
-        return adapt(getattr(importlib.import_module(module), attribute), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"trainer {name!r} cannot be imported: {error}.") from error
+    function = NAMES.load(name)
+    return train if function is train else adapt(function, f"trainer {name!r}")
 
 
 def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str = "the trainer") -> Trainer:
     """Make a user's function look like the built-in loop.
 
     It returns a mapping with ``accuracy`` (top-1 on ``context.data.val``, percent) and whatever it knows of
-    ``loss``, ``top5``, ``ece``, ``per_class``, ``train_loss``, ``state`` and ``correct`` (for each image of
-    ``context.data.val``, in their order, whether it was right: then intervals cover the choice of images). It
-    may let ``StopTraining`` of
-    ``context.report``
-    pass: then the last report counts. Its other exceptions are its own and pass through.
+    ``loss``, ``top5``, ``ece``, ``per_class``, ``train_loss``, ``state`` and ``correct``: for each image of
+    ``context.data.val``, in order, whether it was classified correctly; intervals then cover the choice of
+    images. If it lets ``StopTraining`` of ``context.report`` pass, the last report counts. Its other exceptions
+    pass through.
 
     Raises (when called):
-        ConfigError: what it returned is no such mapping.
+        ConfigError: what it returned is not such a mapping.
     """
     if not callable(function):
         raise ConfigError(f"{name} is {function!r}, which cannot be called.")

@@ -87,7 +87,7 @@ MISTAKES = [
     ((*SEARCH, "--space", "missing.yaml"), "missing.yaml"),
     ((*SEARCH, "--position", "middle"), "'middle'.*standard"),
     ((*SEARCH, "--sampler", "anneal"), "sampler is 'anneal'.*pareto, tpe"),
-    ((*SEARCH, "--sampler", "math:sin"), "no subclass of optuna"),
+    ((*SEARCH, "--sampler", "math:sin"), "is not a subclass of optuna"),
     ((*SEARCH, "--recipe", "tinny"), "recipe is 'tinny'.*tiny"),
     ((*SEARCH, "--checkpoint", "none.pt"), "no checkpoint none.pt"),
     ((*SEARCH, "--name", "a b"), "'a b' cannot name a run"),

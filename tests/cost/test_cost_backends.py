@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from se_nas import plugins
 from se_nas.cost import (
     LatencySettings,
     Prepared,
     backend_names,
-    backends,
     resolve_backend,
 )
 from se_nas.cost.backends import onnxruntime as onnx_backend
@@ -53,12 +53,12 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> None:
             EntryPoint("number", f"{__name__}:NOT_A_FUNCTION", group),
         ]
 
-    monkeypatch.setattr(backends, "entry_points", entry_points)
+    monkeypatch.setattr(plugins, "entry_points", entry_points)
 
 
 @pytest.mark.usefixtures("_plugins")
 def test_plugins_are_found_by_name() -> None:
-    assert backend_names() == ["broken", "mine", "number", "onnxruntime", "torch"]
+    assert backend_names() == ["torch", "onnxruntime", "broken", "mine", "number"]
     assert resolve_backend("mine").__name__ == "my_backend"
 
 
@@ -66,9 +66,9 @@ def test_plugins_are_found_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mien", "known: broken, mine, number, onnxruntime, torch. Did you mean 'mine'"),
-        ("broken", r"'broken' \(no_such_module:prepare\) does not load: ModuleNotFoundError"),
-        ("number", "is no function"),
+        ("mien", "allowed: torch, onnxruntime, broken, mine, number. Did you mean 'mine'"),
+        ("broken", r"'broken' \(no_such_module:prepare\) cannot be imported: ModuleNotFoundError"),
+        ("number", "'number' is 3, which cannot be called"),
     ],
 )
 def test_a_broken_plugin_fails_only_when_chosen(name: str, message: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from se_nas import plugins as plugins_module
 from se_nas.data import ImageData, load_data, sources
 from se_nas.errors import ConfigError, DataError
 
@@ -296,17 +297,17 @@ def broken_plugin(**keywords):
 @pytest.fixture
 def plugins(monkeypatch):
     points = [
-        EntryPoint("mine", f"{__name__}:stripes_plugin", sources.ENTRY_POINTS),
-        EntryPoint("broken", f"{__name__}:broken_plugin", sources.ENTRY_POINTS),
+        EntryPoint("mine", f"{__name__}:stripes_plugin", sources.NAMES.group),
+        EntryPoint("broken", f"{__name__}:broken_plugin", sources.NAMES.group),
     ]
-    monkeypatch.setattr(
-        sources, "entry_points", lambda group: points if group == sources.ENTRY_POINTS else []
-    )
+    monkeypatch.setattr(plugins_module, "entry_points", lambda group: points)
 
 
 def test_entry_point(plugins):
     assert load_data("mine", split_seed=4).split_seed == 4
-    with pytest.raises(DataError, match=r"'broken'.*KeyError.*digits, mine"):
+    with pytest.raises(
+        DataError, match=r"data 'broken' failed with KeyError: 'lost' \(broken_plugin, line \d+\)"
+    ):
         load_data("broken")
     with pytest.raises(DataError, match="Did you mean 'mine'"):
         load_data("mines")

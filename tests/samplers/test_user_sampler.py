@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ from small_cases import SEARCH
 from se_nas.cli import USER_ERROR, main
 from se_nas.errors import ConfigError
 from se_nas.run import RunFolder
-from se_nas.samplers.registry import make_sampler
-from se_nas.samplers.user_sampler import UsersSampler
+from se_nas.samplers.user_sampler import UsersSampler, check_sampler_class, make_users_sampler
 from se_nas.study import SearchConfig, search
 
 RandomSampler = optuna.samplers.RandomSampler
@@ -63,28 +63,43 @@ class Beyond(RandomSampler):
         return {"x": 7}
 
 
+class Seedless(RandomSampler):
+    def __init__(self) -> None:
+        super().__init__()
+
+
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("cls", "message"),
     [
-        (":x", r"sampler is ':x'; it must be package\.module:Class"),
-        ("optuna.samplers:", r"sampler is 'optuna\.samplers:'; it must be package\.module:Class"),
-        ("optuna.samplers:BaseSampler", r"'optuna\.samplers:BaseSampler' failed with TypeError: .* abstract"),
-        (f"{__name__}:Demanding", r":Demanding' failed with TypeError: .*missing 1 required .*'folder'"),
-        (f"{__name__}:Broken", r":Broken' failed with OSError: no licence \(__init__, line \d+\)"),
+        (optuna.samplers.BaseSampler, "'mine:It' is abstract: it lacks infer_relative_search_space, sample_"),
+        (json.loads, r"'mine:It' is not a subclass of optuna\.samplers\.BaseSampler"),
+        (Demanding, "'mine:It' cannot be made from a seed or from nothing: missing a required .*'folder'"),
     ],
 )
-def test_a_sampler_that_cannot_be_made_is_explained(name: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make_sampler(name, seed=0, choices={"x": (0, 1)})
-
-
-def test_a_module_that_breaks_on_import_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "halved.py").write_text("1 / 0")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"'halved:X' failed with ZeroDivisionError: .* \(<module>, line 1\)"
+def test_a_class_that_is_no_sampler_is_refused_before_it_is_made(cls: Any, message: str) -> None:
+    for act in (
+        lambda: check_sampler_class("mine:It", cls),
+        lambda: make_users_sampler("mine:It", cls, seed=0),
     ):
-        make_sampler("halved:X", seed=0, choices={"x": (0, 1)})
+        with pytest.raises(ConfigError, match=message):
+            act()
+
+
+def test_checking_makes_nothing_and_making_says_what_it_raised() -> None:
+    assert check_sampler_class("mine:It", Broken) is Broken
+    with pytest.raises(
+        ConfigError, match=r"'mine:It' failed with OSError: no licence \(__init__, line \d+\)"
+    ):
+        make_users_sampler("mine:It", Broken, seed=0)
+
+
+def test_a_users_sampler_gets_the_seed_if_it_takes_one() -> None:
+    def drawn(seed: int) -> list[int]:
+        study = optuna.create_study(sampler=make_users_sampler("mine:It", RandomSampler, seed=seed))
+        return [study.ask().suggest_categorical("x", tuple(range(20))) for _ in range(8)]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert isinstance(make_users_sampler("mine:It", Seedless, seed=1), UsersSampler)
 
 
 @pytest.mark.parametrize(

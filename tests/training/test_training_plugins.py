@@ -8,8 +8,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from se_nas import plugins
 from se_nas.errors import ConfigError
-from se_nas.training import TensorBoardLogger, adapt, load_trainer, make_logger, train, trainers
+from se_nas.training import adapt, load_logger, load_trainer, make_logger, train, trainers
 
 
 def by_epochs(model, context):
@@ -41,10 +42,10 @@ def test_by_module_and_function(module, small_net, make_context):
 
 def test_by_entry_point(module, monkeypatch, small_net, make_context):
     points = [
-        EntryPoint("mine", "someones_package:train", trainers.ENTRY_POINTS),
-        EntryPoint("broken", "missing_package:train", trainers.ENTRY_POINTS),
+        EntryPoint("mine", "someones_package:train", trainers.NAMES.group),
+        EntryPoint("broken", "missing_package:train", trainers.NAMES.group),
     ]
-    monkeypatch.setattr(trainers, "entry_points", lambda group: points if group == "se_nas.trainers" else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == "se_nas.trainers" else [])
     assert load_trainer("mine")(small_net(), make_context()).accuracy == 42.0
     with pytest.raises(ConfigError, match=r"'broken'.*missing_package"):
         load_trainer("broken")
@@ -147,6 +148,10 @@ def test_logger_by_name(monkeypatch, tmp_path):
         make_logger("wandb", tmp_path)
     with pytest.raises(ConfigError, match="no_such_package"):
         make_logger("no_such_package:Memory", tmp_path)
+    with pytest.raises(ConfigError, match=r"log 'math:pi' is 3\.14.*cannot be called"):
+        load_logger("math:pi")
+    with pytest.raises(ConfigError, match=r"log 'math:sqrt' failed with TypeError: must be real number"):
+        make_logger("math:sqrt", tmp_path)
 
 
 def test_tensorboard_files_hold_the_curve(small_net, make_context, tmp_path):
@@ -162,5 +167,6 @@ def test_tensorboard_files_hold_the_curve(small_net, make_context, tmp_path):
 
 def test_missing_tensorboard_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigError, match=r"se-nas\[tensorboard\]"):
-        TensorBoardLogger(tmp_path)
+    for make in (load_logger, lambda name: make_logger(name, tmp_path)):
+        with pytest.raises(ConfigError, match=r"se-nas\[tensorboard\]"):
+            make("tensorboard")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from se_nas.cost.backends.base import Backend, Prepared
-from se_nas.errors import ConfigError, nearest
+from se_nas.errors import ConfigError
+from se_nas.plugins import Plugins
 
 if TYPE_CHECKING:
     import torch
@@ -21,35 +21,19 @@ GROUP = "se_nas.costs"
 
 def backend_names() -> list[str]:
     """Names of all backends, without loading any."""
-    return sorted({*_BUILT_IN, *_plugins()})
+    return NAMES.names()
 
 
 def resolve_backend(name: str) -> Backend:
     """The backend of that name.
 
     Raises:
-        ConfigError: there is none of that name, or the plugin that declares it does not load.
+        ConfigError: there is no such backend, or the package that adds it cannot be imported.
     """
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]
-    plugins = _plugins()
-    if name not in plugins:
-        known = backend_names()
-        raise ConfigError(f"backend is {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
-    try:
-        loaded = plugins[name].load()
-    except Exception as error:
-        raise ConfigError(
-            f"backend {name!r} ({plugins[name].value}) does not load: {type(error).__name__}: {error}."
-        ) from error
-    if not callable(loaded):
-        raise ConfigError(f"backend {name!r} ({plugins[name].value}) is no function.")
-    backend: Backend = loaded
+    backend: Backend = NAMES.load(name)
+    if not callable(backend):
+        raise ConfigError(f"latency_backend {name!r} is {backend!r}, which cannot be called.")
     return backend
-
-
-def _plugins() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def _torch(model: nn.Module, images: torch.Tensor, settings: LatencySettings) -> Prepared:
@@ -64,4 +48,6 @@ def _onnxruntime(model: nn.Module, images: torch.Tensor, settings: LatencySettin
     return prepare(model, images, settings)
 
 
-_BUILT_IN: dict[str, Backend] = {"torch": _torch, "onnxruntime": _onnxruntime}
+NAMES = Plugins(
+    option="latency_backend", built_in={"torch": _torch, "onnxruntime": _onnxruntime}, group=GROUP
+)
