@@ -17,14 +17,14 @@ _ORDER = (
     *("search", "resume", "show", "report", "export", "retrain", "compare", "dashboard"),
     *("inspect", "spaces", "profile"),
 )
-"""Commands as a user meets them, which is how ``--help`` lists them."""
+"""Commands in the order in which a user needs them; ``--help`` lists them so."""
 
 app = typer.Typer(
     name="se-nas",
     help="Find where channel attention pays: search for Squeeze-and-Excitation (SE) blocks in a timm backbone.",
     epilog="Begin with:  se-nas search --backbone resnet50",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

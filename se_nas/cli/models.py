@@ -7,14 +7,15 @@ from typing import Annotated
 import typer
 
 from se_nas.cli import app
-from se_nas.cli.options import Device, Json, Position
+from se_nas.cli.config_options import DescribedCommand
+from se_nas.cli.options import Json, Position
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def inspect(
     backbone: Annotated[str, typer.Argument(help="A timm model name.", show_default=False)],
     position: Position = None,
-    input_size: Annotated[int | None, typer.Option(help="Height and width of the images in pixels.")] = None,
+    input_size: Annotated[int | None, typer.Option()] = None,
     reduction: Annotated[
         str, typer.Option(help="Reduction ratios γ to price, separated by commas.")
     ] = "4,8,16,32",
@@ -44,27 +45,23 @@ def spaces(json: Json = False) -> None:
     tables.print_json(found) if json else tables.print_pairs(found.items())
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def profile(
     backbone: Annotated[str, typer.Argument(help="A timm model name.", show_default=False)],
-    space: Annotated[str, typer.Option(help="Search space whose costs are ranged.")] = "per_block",
-    input_size: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 224,
-    latency_batch: Annotated[int, typer.Option(min=1, help="Batch size at which latency is measured.")] = 1,
+    space: Annotated[str, typer.Option(help="Search space over which costs range.")] = "per_block",
+    input_size: Annotated[int, typer.Option()] = 224,
+    latency_batch: Annotated[int, typer.Option(min=1)] = 1,
     num_classes: Annotated[int, typer.Option(min=1, help="Classes of the head.")] = 1000,
-    device: Device = "auto",
-    latency_backend: Annotated[
-        str, typer.Option(help="torch, onnxruntime, or an entry point of se_nas.costs.")
-    ] = "torch",
-    latency_precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    latency_channels_last: Annotated[
-        bool, typer.Option("--latency-channels-last", help="Memory format.")
+    device: Annotated[str, typer.Option()] = "auto",
+    latency_backend: Annotated[str, typer.Option()] = "torch",
+    latency_precision: Annotated[str, typer.Option()] = "fp32",
+    latency_channels_last: Annotated[bool, typer.Option("--latency-channels-last")] = False,
+    latency_mode: Annotated[str, typer.Option()] = "eager",
+    latency_threads: Annotated[int | None, typer.Option(min=1)] = None,
+    latency_optimize: Annotated[bool, typer.Option("--latency-optimize")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Measure even if there is a table of earlier measurements.")
     ] = False,
-    latency_mode: Annotated[str, typer.Option(help="eager, compile or cudagraph.")] = "eager",
-    latency_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one inference.")] = None,
-    latency_optimize: Annotated[
-        bool, typer.Option("--latency-optimize", help="Rewrite the networks for inference first.")
-    ] = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Measure even if a table is kept.")] = False,
     max_seconds: Annotated[float, typer.Option(help="Time limit of the measurement in seconds.")] = 300.0,
     json: Json = False,
 ) -> None:

@@ -81,7 +81,7 @@ def compare(
         bool, typer.Option("--force", help="Compare runs that measured different things.")
     ] = False,
     fail_if_worse: Annotated[
-        bool, typer.Option("--fail-if-worse", help="Exit with code 3 where the last run's front is worse.")
+        bool, typer.Option("--fail-if-worse", help="Exit with code 3 if the last run's front is worse.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -106,7 +106,7 @@ def dashboard(
     run: RunPath,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 for any free one.")] = 8080,
 ) -> None:
-    """Open the run's study in optuna-dashboard, read-only; a search in progress is shown as it goes.
+    """Show the run's study in optuna-dashboard, read-only, also while its search is in progress.
 
     Example:  se-nas dashboard runs/resnet50-digits-1
     """

@@ -1,4 +1,4 @@
-"""The command that trains a pick of a run on a full recipe: retrain."""
+"""The command that trains a network of a run on a full recipe: retrain."""
 
 from __future__ import annotations
 
@@ -7,56 +7,54 @@ from typing import Annotated
 import typer
 
 from se_nas.cli import app
-from se_nas.cli.options import Device, Formats, OutFolder, Pick, ReplaceExport, RunPath, Standalone
+from se_nas.cli.config_options import DescribedCommand
+from se_nas.cli.options import Formats, OutFolder, Pick, ReplaceExport, RunPath, Standalone
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def retrain(
     run: RunPath,
     out: OutFolder,
     pick: Pick = "best",
     data: Annotated[
-        str | None, typer.Option(help="Data set, as in a search; the run's by default.", show_default=False)
+        str | None, typer.Option(help="Data set, as in a search; by default the run's.", show_default=False)
     ] = None,
-    val_data: Annotated[
-        str | None, typer.Option(help="Validation data; split off by default.", show_default=False)
-    ] = None,
+    val_data: Annotated[str | None, typer.Option(show_default=False)] = None,
     test_data: Annotated[
-        str | None, typer.Option(help="Test data, looked at once, at the end.", show_default=False)
+        str | None, typer.Option(help="Test data, used once, at the end.", show_default=False)
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the training images; the recipe's by default.", show_default=False),
+        typer.Option(
+            help="Passes over the training images; by default as the recipe has it.", show_default=False
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
             "--recipe",
             "--preset",
-            help="Training preset: tiny, finetune, imagenet-a3; the run's recipe by default.",
+            help="Training preset: tiny, finetune or imagenet-a3; by default the run's recipe.",
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Training batch size; the recipe's by default.", show_default=False)
-    ] = None,
-    input_size: Annotated[
-        int | None, typer.Option(help="Height and width of the images in pixels.", show_default=False)
-    ] = None,
+    batch_size: Annotated[int | None, typer.Option(show_default=False)] = None,
+    input_size: Annotated[int | None, typer.Option(show_default=False)] = None,
     from_weights: Annotated[
         bool,
         typer.Option(
-            "--from-weights", help="Start from the pick's weights instead of as the search's candidates did."
+            "--from-weights",
+            help="Start from the pick's weights instead of as the candidates of the search did.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of first weights and data order.")] = 0,
-    device: Device = "auto",
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
+    device: Annotated[str, typer.Option()] = "auto",
+    strict: Annotated[bool, typer.Option("--strict")] = False,
     format: Formats = None,
     standalone: Standalone = False,
     force: ReplaceExport = False,
 ) -> None:
-    """Train a network of the front on a full recipe and export it. The same command goes on after a stop.
+    """Train a network of the front on a full recipe and export it. Repeat the command to continue after a stop.
 
     Example:  se-nas retrain runs/resnet50-digits-1 --pick knee --epochs 100 --out knee-100
     """

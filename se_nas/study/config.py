@@ -4,22 +4,79 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from se_nas.errors import ConfigError, nearest
-from se_nas.objectives import COSTS
+from se_nas.objectives import COSTS, OBJECTIVES, Objective
 
-Objective = Literal["accuracy", "latency", "macs", "params"]
 DEFAULT_BUDGET = "8m"
+NO_STOPPING = "off"
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LIMIT = "max_"
+"""Begins the name of the field that limits a cost: ``max_latency``."""
 
 
-class SearchConfig(BaseModel):
+class _Task(BaseModel):
+    """What is searched, and for what."""
+
+    backbone: str = Field(description="A timm model name.")
+    timm_kwargs: dict[str, Any] = Field(
+        {}, description="Keywords of timm.create_model that change the network."
+    )
+    data: str = Field(
+        "digits",
+        description="Data set: digits, a folder or tar of class folders, torch/NAME, hfds/NAME, wds/FOLDER, or"
+        " an entry point of se_nas.data.",
+    )
+    val_data: str | None = Field(
+        None, description="Validation data; by default a part of the training data is split off."
+    )
+    test_data: str | None = Field(
+        None, description="Test data, used for finalists only; by default a part of the training data."
+    )
+    split_seed: int = Field(0, ge=0, description="Seed of these splits; it does not depend on the seed.")
+    space: str = Field("per_block", description="A shipped search space (se-nas spaces) or a YAML file.")
+    position: str | None = Field(
+        None, description="Where SE goes in a block; by default as the space or the backbone's family has it."
+    )
+    objectives: tuple[str, ...] = Field(
+        ("accuracy", "latency"),
+        description=f"accuracy and one or two of {', '.join(COSTS)}, separated by commas.",
+    )
+
+
+def _limit(cost: Objective) -> Any:
+    """The field of a cost's limit, as pydantic makes one from a type and a ``Field``."""
+    return (
+        str | None,
+        Field(None, description=f"Upper limit on {cost.title}, such as {cost.limit_example}."),
+    )
+
+
+if TYPE_CHECKING:
+    _LimitedTask = _Task
+else:
+    _LimitedTask = create_model(
+        "_LimitedTask", __base__=_Task, **{_LIMIT + name: _limit(cost) for name, cost in COSTS.items()}
+    )
+
+
+class SearchConfig(_LimitedTask):
     """The configuration of a search.
+
+    Besides the fields below it has those of `_Task`, and ``max_NAME`` for each of `se_nas.objectives.COSTS`.
 
     Raises:
         ConfigError: a key is unknown (the nearest known one is named), or a value is not allowed.
@@ -27,90 +84,87 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
 
-    backbone: str = Field(description="A timm model name.")
-    timm_kwargs: dict[str, Any] = Field(
-        {}, description="Keywords of timm.create_model that change the network."
-    )
-    position: str | None = Field(
-        None, description="Where SE goes in a block; the space's or family's by default."
-    )
-    space: str = Field("per_block", description="A shipped search space or a YAML file.")
-    data: str = Field(
-        "digits", description="Data set: digits, a folder or tar of class folders, torch/NAME, ..."
-    )
-    val_data: str | None = Field(None, description="Validation data; by default split off the training data.")
-    test_data: str | None = Field(
-        None, description="Test data, seen by finalists only; by default split off."
-    )
-    split_seed: int = Field(
-        0, ge=0, description="Seed of the train/validation split, independent of the seed."
-    )
-    strict: bool = Field(
-        False, description="Stop at an unreadable image instead of skipping and counting it."
-    )
-    objectives: tuple[Objective, ...] = Field(
-        ("accuracy", "latency"), description="accuracy and one or two costs."
-    )
     sampler: str = Field(
-        "pareto", description="pareto, tpe, nsga2, nsga3, gp, random, qmc, grid or module:Class."
+        "pareto",
+        description="Suggests candidates: pareto, tpe, nsga2, nsga3, gp, random, qmc, grid or"
+        " package.module:Class.",
     )
-    early_stopping: Literal["off", "curves", "moasha"] = Field(
-        "off", description="Stop hopeless candidates early."
+    early_stopping: str = Field(
+        NO_STOPPING, description="Rule that stops hopeless candidates early: off, curves or moasha."
     )
     trials: int | None = Field(None, ge=1, description="Candidates to evaluate, baselines included.")
     stop_when_settled: bool = Field(
         False, description="End the search when the sampler expects next to nothing of what is left."
     )
-    budget: str | float | None = Field(None, description="Time for everything: 90s, 8m, 2h.")
-    recipe: str | dict[str, Any] = Field("tiny", description="Training preset, or a mapping of its settings.")
+    budget: str | float | None = Field(
+        None,
+        description=f"Time for everything, such as 90s, 3m or 2h; {DEFAULT_BUDGET} unless trials are given.",
+    )
+    recipe: str | dict[str, Any] = Field(
+        "tiny",
+        description="Training preset: tiny, finetune or imagenet-a3; a file may give a mapping of settings.",
+    )
     trainer: str = Field(
-        "default", description="package.module:function that trains instead of the own loop."
+        "default",
+        description="Trains candidates instead of the built-in loop: package.module:function, or an entry point of"
+        " se_nas.trainers.",
     )
     log: str | None = Field(
-        None, description="tensorboard, or package.module:Class that is told every epoch."
+        None, description="tensorboard, or package.module:Class, which is called after every epoch."
     )
-    epochs: int | None = Field(None, ge=1, description="Epochs a candidate; by default sized to the budget.")
-    batch_size: int | None = Field(None, ge=1, description="Training batch size.")
+    epochs: int | None = Field(
+        None, ge=1, description="Epochs per candidate; by default as many as fit the budget."
+    )
+    batch_size: int | None = Field(
+        None, ge=1, description="Training batch size; by default that of the recipe."
+    )
     compile: Literal["auto", "off", "on"] | None = Field(
-        None, description="Compile candidates; auto (the recipe's default) measures once whether it pays."
+        None,
+        description="Compile candidates: auto measures once whether that pays, off or on; by default as the recipe"
+        " has it.",
     )
     input_size: int | None = Field(None, ge=1, description="Height and width of the images in pixels.")
     latency_batch: int = Field(1, ge=1, description="Batch size at which latency is measured.")
     latency_backend: str = Field(
-        "torch", description="torch, onnxruntime, or an entry point of se_nas.costs."
+        "torch",
+        description="Runs the network that is timed: torch, onnxruntime, or an entry point of se_nas.costs.",
     )
     latency_precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="Precision of weights and images in latency measurements."
+        "fp32", description="Precision of weights and images in latency measurements: fp32, bf16 or fp16."
     )
-    latency_channels_last: bool = Field(False, description="Memory format in latency measurements.")
+    latency_channels_last: bool = Field(
+        False, description="Measure latency in the channels-last memory format."
+    )
     latency_mode: Literal["eager", "compile", "cudagraph"] = Field(
-        "eager", description="How the network that is timed runs."
+        "eager", description="How the network that is timed runs: eager, compile or cudagraph."
     )
     latency_threads: int | None = Field(
-        None, ge=1, description="CPU threads of one timed inference; torch's number by default."
+        None, ge=1, description="CPU threads of one timed inference; by default torch's number."
     )
     latency_optimize: bool = Field(False, description="Rewrite networks for inference before timing them.")
     latency_width: float = Field(
         0.01, gt=0, le=1, description="Wanted width of the interval of a latency ratio; 0.01 is one percent."
     )
     final_seeds: int = Field(3, ge=0, description="Seeds that finalists are trained with; 0 for none.")
-    max_params: str | None = Field(None, description="Hard limit on parameters: 27M.")
-    max_macs: str | None = Field(None, description="Hard limit on multiply-adds: 4.2G.")
-    max_latency: str | None = Field(
-        None, description="Hard limit on latency: 1.05x the backbone's, or 6.5ms."
-    )
     pretrained: bool = Field(False, description="Start from timm's pretrained weights.")
     checkpoint: str | None = Field(None, description="Start from the weights in this file.")
     init: Literal["identity", "default"] = Field("identity", description="How inserted blocks start.")
     seed: int = Field(0, ge=0, description="Seed of initialisation, data order and sampler.")
     device: str = Field("auto", description="auto (cuda, then mps, then cpu), cpu, cuda, cuda:1 or mps.")
     per_gpu: int = Field(
-        1, ge=1, le=64, description="Candidates trained at a time on the device, each in its own process."
+        1, ge=1, le=64, description="Candidates trained at a time on the device, each in a process."
+    )
+    keep: Literal["front", "all", "none"] = Field(
+        "front", description="Candidates whose weights stay on disk: front, all or none."
+    )
+    strict: bool = Field(
+        False, description="Stop at an unreadable image instead of skipping and counting it."
     )
     warm_start: str | None = Field(None, description="A finished run whose trials the sampler learns from.")
-    keep: Literal["front", "all", "none"] = Field("front", description="Whose weights stay on disk.")
-    name: str | None = Field(None, description="Name of the run folder.")
-    runs: str = Field("runs", description="Folder that run folders are made in.")
+    name: str | None = Field(
+        None, description="Name of the run folder; by default BACKBONE-DATA-N with the first free N."
+    )
+    runs: str = Field("runs", description="Folder in which run folders are made.")
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -126,9 +180,23 @@ class SearchConfig(BaseModel):
     @field_validator("objectives")
     @classmethod
     def _accuracy_and_costs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in OBJECTIVES:
+                raise ValueError(_unknown(name, OBJECTIVES))
         if "accuracy" not in value or not 2 <= len(value) <= 3 or len(set(value)) != len(value):
-            raise ValueError("name accuracy and one or two different costs of latency, macs, params")
+            raise ValueError(f"name accuracy and one or two different costs of {', '.join(COSTS)}")
         return ("accuracy", *(name for name in value if name != "accuracy"))
+
+    @field_validator("early_stopping")
+    @classmethod
+    def _rule_exists(cls, value: str) -> str:
+        if value != NO_STOPPING:
+            # The rules bring scipy along, which nobody who leaves them off should wait for.
+            from se_nas.early_stopping import RULES
+
+            if value not in RULES:
+                raise ValueError(_unknown(value, (NO_STOPPING, *RULES)))
+        return value
 
     @field_validator("budget")
     @classmethod
@@ -148,22 +216,22 @@ class SearchConfig(BaseModel):
 
     @property
     def budget_seconds(self) -> float | None:
-        """Time for everything in seconds; the default where neither trials nor a budget is given, else None."""
+        """Time for everything in seconds; None if only trials are given, the default if neither is."""
         if self.budget is None:
             return parse_duration(DEFAULT_BUDGET) if self.trials is None else None
         return parse_duration(self.budget)
 
     def limits(self) -> dict[str, str]:
-        """Hard limits as the user wrote them, by name of the cost."""
-        given = {name: getattr(self, f"max_{name}", None) for name in COSTS}
+        """The upper limits that are given, by the name of the cost, as the user wrote them."""
+        given = {name: getattr(self, _LIMIT + name) for name in COSTS}
         return {name: text for name, text in given.items() if text is not None}
 
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> SearchConfig:
-        """Read a YAML file; ``overrides`` that are not None win.
+        """Read a YAML file; ``overrides`` that are not None replace its values.
 
         Raises:
-            ConfigError: the file cannot be read, is no mapping, or a key or value is not allowed.
+            ConfigError: the file cannot be read or is not a mapping, or a key or value is not allowed.
         """
         import yaml
 
@@ -172,7 +240,7 @@ class SearchConfig(BaseModel):
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the configuration {path} cannot be read: {error}.") from error
         except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is no valid YAML: {error}") from error
+            raise ConfigError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(values, Mapping):
             raise ConfigError(f"{path} must hold keys and values, such as 'backbone: resnet50'.")
         given = {name: value for name, value in overrides.items() if value is not None}
@@ -193,6 +261,10 @@ def parse_duration(value: str | float) -> float:
     return seconds
 
 
+def _unknown(value: str, known: Iterable[str]) -> str:
+    return f"{value!r} is unknown; allowed: {', '.join(known)}.{nearest(value, known)}"
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
@@ -203,8 +275,9 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{field} is missing.")
         else:
             reason = problem["msg"].removeprefix("Value error, ")
+            end = "" if reason.endswith((".", "?")) else "."
             if not problem["loc"]:
-                lines.append(f"{reason}.")
+                lines.append(f"{reason}{end}")
                 continue
-            lines.append(f"{field} is {problem['input']!r}: {reason[:1].lower()}{reason[1:]}.")
+            lines.append(f"{field} is {problem['input']!r}: {reason[:1].lower()}{reason[1:]}{end}")
     return "\n".join(dict.fromkeys(lines))

@@ -2,7 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from se_nas.early_stopping import RULES
 from se_nas.errors import ConfigError
+from se_nas.objectives import COSTS
+from se_nas.samplers.registry import SAMPLERS
 from se_nas.study.config import SearchConfig, parse_duration
 
 
@@ -46,7 +49,18 @@ def test_unknown_key_names_the_nearest():
         ({"trials": 0}, "trials is 0.*greater than or equal to 1"),
         ({"epochs": -1}, "epochs is -1"),
         ({"objectives": "accuracy"}, "objectives is 'accuracy'.*one or two different costs"),
-        ({"objectives": "accuracy,speed"}, "'speed'.*latency"),
+        (
+            {"objectives": "accuracy,mac"},
+            r"'mac' is unknown; allowed: accuracy, latency, macs, .*Did you mean 'macs'\?$",
+        ),
+        (
+            {"objectives": "accuracy,speed"},
+            r"'speed' is unknown; allowed: accuracy, latency, macs, .*activations\.$",
+        ),
+        (
+            {"early_stopping": "curve"},
+            r"'curve' is unknown; allowed: off, curves, moasha\. Did you mean 'curves'\?$",
+        ),
         ({"objectives": "latency,macs"}, "name accuracy"),
         ({"keep": "some"}, "keep is 'some'.*front"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -60,6 +74,26 @@ def test_unknown_key_names_the_nearest():
 def test_values_that_are_not_allowed(values, message):
     with pytest.raises(ConfigError, match=message):
         SearchConfig(backbone="resnet18", **values)
+
+
+def test_every_cost_may_be_limited():
+    limits = {name: objective.limit_example.split()[0] for name, objective in COSTS.items()}
+    config = SearchConfig(backbone="x", **{f"max_{name}": text for name, text in limits.items()})
+    assert config.limits() == limits
+    assert SearchConfig(backbone="x").limits() == {}
+    with pytest.raises(ConfigError, match=r"unknown key 'max_accuracy'"):
+        SearchConfig(backbone="x", max_accuracy="90")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_of_early_stopping_has_its_name_in_the_help(rule):
+    assert SearchConfig(backbone="x", early_stopping=rule).early_stopping == rule
+    assert rule in SearchConfig.model_fields["early_stopping"].description
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_has_its_name_in_the_help(sampler):
+    assert sampler in SearchConfig.model_fields["sampler"].description
 
 
 def test_settling_needs_the_sampler_whose_expectations_it_reads():
@@ -94,7 +128,7 @@ def test_file_and_overrides(tmp_path):
     ("text", "message"),
     [
         ("- a\n", "must hold keys"),
-        ("a: [", "no valid YAML"),
+        ("a: [", "is not valid YAML"),
         ("backbones: resnet18", "unknown key 'backbones'"),
     ],
 )
