@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def"
-"""An SE block in three Triton kernels instead of six of torch's, for CUDA and maps in (N, C, H, W) order.
+"""An SE block in three Triton kernels instead of torch's six, for CUDA and maps in (N, C, H, W) order.
 
-Pooling; first layer with ReLU; second layer, sigmoid and product in one, since a channel's own gate takes only as
-many products as the hidden layer has units. Sums are in float32. ``optimize_for_inference`` takes it where it
-measures faster than torch's kernels.
+The kernels are: pooling; first layer with ReLU; second layer, sigmoid and product together, since the gate of one
+channel takes only as many products as there are hidden units. Sums are in float32. ``optimize_for_inference`` uses
+them if they measure faster than torch's kernels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-_BLOCK = 1024
+_LARGEST_BLOCK = 1024
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -29,15 +29,21 @@ def _pool(x, pooled, area, block: tl.constexpr):
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _dot(first, second, size, block: tl.constexpr):
+    total = tl.zeros([block], tl.float32)
+    for start in range(0, size, block):
+        at = start + tl.arange(0, block)
+        inside = at < size
+        total += tl.load(first + at, mask=inside, other=0.0).to(tl.float32) * tl.load(
+            second + at, mask=inside, other=0.0
+        )
+    return tl.sum(total)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _reduce(pooled, weight, bias, hidden, channels, width, has_bias: tl.constexpr, block: tl.constexpr):
     image, unit = tl.program_id(0), tl.program_id(1)
-    total = tl.zeros([block], tl.float32)
-    for start in range(0, channels, block):
-        at = start + tl.arange(0, block)
-        inside = at < channels
-        row = tl.load(weight + unit * channels + at, mask=inside, other=0.0).to(tl.float32)
-        total += row * tl.load(pooled + image * channels + at, mask=inside, other=0.0)
-    value = tl.sum(total)
+    value = _dot(weight + unit * channels, pooled + image * channels, channels, block)
     if has_bias:
         value += tl.load(bias + unit).to(tl.float32)
     tl.store(hidden + image * width + unit, tl.maximum(value, 0.0))
@@ -50,12 +56,7 @@ def _scale(
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     image, channel = row // channels, row % channels
-    at = tl.arange(0, hidden_block)
-    inside = at < width
-    value = tl.sum(
-        tl.load(weight + channel * width + at, mask=inside, other=0.0).to(tl.float32)
-        * tl.load(hidden + image * width + at, mask=inside, other=0.0)
-    )
+    value = _dot(weight + channel * width, hidden + image * width, width, hidden_block)
     if has_bias:
         value += tl.load(bias + channel).to(tl.float32)
     gate = gate_scale / (1.0 + tl.exp(-value))
@@ -65,8 +66,13 @@ def _scale(
         tl.store(out + row * area + at, (part * gate).to(out.dtype.element_ty), mask=at < area)
 
 
+def block_size(length: int) -> int:
+    """Elements that a kernel handles at a time, a power of two, for a row of that many elements."""
+    return min(_LARGEST_BLOCK, int(triton.next_power_of_2(length)))
+
+
 class Block(Protocol):
-    """What an SE block with ReLU and sigmoid must have to be rewritten."""
+    """What the kernels need to know of an SE block with ReLU and sigmoid."""
 
     fc1: nn.Linear
     fc2: nn.Linear
@@ -78,7 +84,7 @@ class Block(Protocol):
 
 
 class TritonSqueezeExcite(nn.Module):
-    """The same function as ``block``, up to rounding; while autograd or a compiler records, ``block`` itself."""
+    """Computes ``block`` up to rounding; while autograd or a compiler records, ``block`` itself runs."""
 
     block: Block
 
@@ -87,26 +93,26 @@ class TritonSqueezeExcite(nn.Module):
         self.add_module("block", block)
 
     def forward(self, x: Tensor) -> Tensor:
-        own = self.block
+        plain = self.block
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return own(x)
-        fc1, fc2 = own.fc1, own.fc2
-        # Also takes images in channels-last order, at the price of a copy.
+            return plain(x)
+        fc1, fc2 = plain.fc1, plain.fc2
+        # Maps in channels-last order are accepted too, at the price of a copy.
         given = x.contiguous()
         images, channels, area = given.shape[0], given.shape[1], given.shape[2] * given.shape[3]
         width = fc1.weight.shape[0]
         pooled = torch.empty(images, channels, device=x.device)
         hidden = torch.empty(images, width, device=x.device)
-        out = given if own.in_place and given is x else torch.empty_like(given)
-        block = min(_BLOCK, triton.next_power_of_2(area))
+        out = given if plain.in_place and given is x else torch.empty_like(given)
+        block = block_size(area)
         rows = (images * channels,)
         _pool[rows](given, pooled, area, block=block)
         _reduce[(images, width)](
             pooled, fc1.weight, fc1.bias, hidden, channels, width,
-            has_bias=fc1.bias is not None, block=min(_BLOCK, triton.next_power_of_2(channels)),
+            has_bias=fc1.bias is not None, block=block_size(channels),
         )  # fmt: skip
         _scale[rows](
-            given, hidden, fc2.weight, fc2.bias, out, channels, width, area, own.gate_scale,
-            has_bias=fc2.bias is not None, hidden_block=triton.next_power_of_2(width), block=block,
+            given, hidden, fc2.weight, fc2.bias, out, channels, width, area, plain.gate_scale,
+            has_bias=fc2.bias is not None, hidden_block=block_size(width), block=block,
         )  # fmt: skip
         return out

@@ -1,10 +1,12 @@
-"""The Triton kernels: on the CPU by Triton's interpreter, on CUDA as they are."""
+"""The Triton kernels: compiled for a GPU, which takes none, run by Triton's interpreter, and run on CUDA."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,11 @@ from se_nas.architecture import Architecture
 from se_nas.inference import optimize_for_inference
 from se_nas.model import build_model
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from se_nas.layers import triton_gate  # noqa: E402
 
 # A process of its own: Triton reads the variable when the kernels are defined.
 _COMPARE = """
@@ -58,6 +64,57 @@ def _compare(device: str, **variables: str) -> None:
         timeout=300,
     )
     assert done.stdout.strip() == "equal", done.stderr
+
+
+_BLOCKS = sorted({triton_gate.block_size(length) for length in range(1, 5000)})
+
+
+def _compile(kernel: Any, dtype: str, **constants: object) -> None:
+    """Compile for an H100. Parameters with a value are constants, the others what the launcher passes.
+
+    Triton makes a constant of an integer that is 1 and of an absent bias, too.
+    """
+    parameters = {
+        **dict.fromkeys(("x", "weight", "bias", "out"), f"*{dtype}"),
+        **dict.fromkeys(("pooled", "hidden"), "*fp32"),
+        **dict.fromkeys(("area", "channels", "width"), "i32"),
+        "gate_scale": "fp32",
+    }
+    signature = {name: "constexpr" if name in constants else parameters[name] for name in kernel.arg_names}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    assert compiled.asm["cubin"]
+
+
+@pytest.fixture
+def _nothing_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+def test_block_sizes() -> None:
+    """Powers of two, as ``tl.arange`` needs, that hold a row up to the largest block."""
+    assert _BLOCKS == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+    assert [triton_gate.block_size(length) for length in (1, 3, 49, 1024, 12544)] == [1, 4, 64, 1024, 1024]
+
+
+@pytest.mark.usefixtures("_nothing_cached")
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_kernels_compile_for_a_gpu(dtype: str) -> None:
+    """The interpreter does not check types as the compiler does."""
+    for block, hidden_block in zip(_BLOCKS, reversed(_BLOCKS), strict=True):
+        _compile(triton_gate._pool, dtype, block=block)
+        for bias in ({"has_bias": True}, {"has_bias": False, "bias": None}):
+            _compile(triton_gate._reduce, dtype, block=block, **bias)
+            _compile(triton_gate._scale, dtype, block=block, hidden_block=hidden_block, **bias)
+
+
+@pytest.mark.usefixtures("_nothing_cached")
+def test_kernels_compile_for_sizes_of_one() -> None:
+    sizes = {"area": 1, "channels": 1, "width": 1}
+    bias = {"has_bias": True}
+    _compile(triton_gate._pool, "fp32", area=1, block=1)
+    _compile(triton_gate._reduce, "fp32", channels=1, width=1, block=1, **bias)
+    _compile(triton_gate._scale, "fp32", block=1, hidden_block=1, **bias, **sizes)
 
 
 def test_kernels_compute_the_block() -> None:
