@@ -11,6 +11,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
+from se_nas.compilation import import_dynamo
 from se_nas.errors import ConfigError, nearest
 from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.training.recipe import Recipe
@@ -32,6 +33,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, lr_factor: float = 1.0) -> 
         )
     info = get_optimizer_info(recipe.optimizer)
     extra: dict[str, Any] = {"fused": True} if info.opt_class in _FUSED else {}
+    import_dynamo()
     return create_optimizer_v2(
         model,
         opt=recipe.optimizer,

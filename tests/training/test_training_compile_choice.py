@@ -162,7 +162,6 @@ def resnet10(widths):
     return build_model(Architecture.from_widths("resnet10t", widths=chosen), num_classes=3)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.usefixtures("quiet_compiler")
 def test_candidates_that_differ_in_se_share_the_other_blocks():
     """Only the block with another SE width is compiled again, forward in training and in evaluation."""
@@ -208,7 +207,6 @@ def test_a_search_stores_the_decision(tmp_path, measured):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.usefixtures("quiet_compiler")
 def test_code_that_was_generated_trains_like_torch(make_context):
     """With torch's real code generator; losses agree up to rounding."""
