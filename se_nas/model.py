@@ -47,6 +47,24 @@ def build_model(
         CheckpointError: the checkpoint cannot be read or does not fit.
         ConfigError: a keyword contradicts the architecture's own.
     """
+    model = build_plain(
+        arch, pretrained=pretrained, num_classes=num_classes, checkpoint=checkpoint, **timm_kwargs
+    )
+    return add_gates(model, arch, init=init)
+
+
+def build_plain(
+    arch: Architecture,
+    *,
+    pretrained: bool = False,
+    num_classes: int = 1000,
+    checkpoint: str | Path | None = None,
+    **timm_kwargs: Any,
+) -> nn.Module:
+    """The backbone of an architecture as timm makes it: ``build_model`` before it changes gates.
+
+    Takes the same arguments and raises the same errors.
+    """
     own = dict(arch.timm_kwargs)
     for name in timm_kwargs.keys() & own.keys():
         if timm_kwargs[name] != own[name]:
@@ -56,25 +74,27 @@ def build_model(
     model = create(arch.backbone, pretrained=pretrained, **{"num_classes": num_classes, **own, **timm_kwargs})
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
-
-    return add_gates(model, arch, init=init)
+    return model
 
 
 def add_gates(model: nn.Module, arch: Architecture, *, init: str = "default") -> nn.Module:
     """Turn a plain backbone that exists already into the architecture, in place."""
 
     def make_block(site: Site, width: int) -> nn.Module:
-        return SqueezeExcite(
-            site.channels,
-            width,
-            act=arch.act or site.act,
-            gate=arch.gate,
-            bias=arch.bias,
-            init=init,
-            channel_dim=site.channel_dim,
-        )
+        return SqueezeExcite(site.channels, width, **gate_settings(arch, site, init))
 
     return insert(model, arch.changed(), make_block)
+
+
+def gate_settings(arch: Architecture, site: Site, init: str) -> dict[str, Any]:
+    """Keywords of ``SqueezeExcite`` for a block that the architecture inserts at a site."""
+    return {
+        "act": arch.act or site.act,
+        "gate": arch.gate,
+        "bias": arch.bias,
+        "init": init,
+        "channel_dim": site.channel_dim,
+    }
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:

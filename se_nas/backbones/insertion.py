@@ -81,7 +81,7 @@ class Gated(nn.Module):
 
 def _name_without_level(module: nn.Module, incompatible: Any) -> None:
     for keys in incompatible:
-        keys[:] = [key.replace(f"{_HOST}.", "") for key in keys]
+        keys[:] = [state_name(key) for key in keys]
 
 
 def insert(
@@ -107,9 +107,8 @@ def insert(
             if module is None:
                 raise BackboneError(f"the model has no native gate at {site.path!r}.")
             new = removed(module) if width == ABSENT else resized(module, width)
-            if width == ABSENT and hasattr(parent, "attn_gain"):
-                # timm's NFNets double what a gate returns, since it halves it on average.
-                vars(parent)["attn_gain"] = 1.0
+            if width == ABSENT:
+                take_gain(model, site)
         elif width == ABSENT:
             continue
         else:
@@ -145,6 +144,29 @@ def gate_at(model: nn.Module, site: Site) -> nn.Module:
     if module is None or _is_empty(module):
         raise BackboneError(f"the model has no gate at {site.path!r}.")
     return module
+
+
+def take_gain(model: nn.Module, site: Site) -> float:
+    """The factor by which the block multiplies what the gate at a site returns; the block's own becomes 1.
+
+    timm's NFNets double it, since a gate halves its input on average. Without a gate there is no factor.
+    """
+    parent = _locate(model, site.slot or site.path)[0]
+    gain = float(getattr(parent, "attn_gain", 1.0))
+    if gain != 1.0:
+        vars(parent)["attn_gain"] = 1.0
+    return gain
+
+
+def state_prefix(model: nn.Module, gate: nn.Module) -> str:
+    """What the names of a gate's tensors begin with in the model's state dict, with the dot."""
+    path = next(path for path, module in model.named_modules() if module is gate)
+    return state_name(f"{path}.")
+
+
+def state_name(path: str) -> str:
+    """How state dicts name what is at a path of a model with gates: without the level of a wrapper."""
+    return path.replace(f"{_HOST}.", "")
 
 
 def _is_empty(module: nn.Module | None) -> bool:

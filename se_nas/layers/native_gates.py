@@ -125,6 +125,69 @@ def bottleneck_layers(module: nn.Module) -> tuple[nn.Module, nn.Module, list[nn.
     return reduce, expand, norms
 
 
+def factor_layer(module: nn.Module) -> str | None:
+    """The name of the submodule that returns a gate's factors (the sigmoid at its end); None if there is none."""
+    channels = _channels(module)
+    if channels is None:
+        return None
+    probe = _randomised(module)
+    for name, child in reversed(list(probe.named_modules())):
+        if not name or next(child.children(), None) is not None or _holds_tensors(child):
+            continue
+        constant = copy.deepcopy(probe)
+        constant.set_submodule(name, _Ones())
+        for x in _maps(channels):
+            factor = _gate(constant, x)
+            if factor is not None and torch.equal(factor, torch.ones_like(factor)):
+                return name
+    return None
+
+
+def takes_padding(module: nn.Module) -> bool:
+    """Whether an SE module with further hidden units, their weights all zero, computes what it did.
+
+    Tried out on a copy with random weights, in training and in evaluation mode.
+    """
+    places = _bottleneck(module)
+    channels = _channels(module)
+    if places is None or channels is None:
+        return False
+    probe = _randomised(module)
+    width = len(_weight(probe.get_submodule(places.reduce)))
+    with torch.random.fork_rng(devices=[]):
+        padded = resized(probe, width + 3)
+    added = [padded.get_submodule(path) for path in (places.reduce, *places.norms)]
+    with torch.no_grad():
+        for tensor in (t for layer in added for t in (*layer.parameters(), *layer.buffers()) if t.ndim):
+            tensor[width:] = 0.0
+    for x in _maps(channels):
+        for training in (True, False):
+            before, after = _gate(probe.train(training), x), _gate(padded.train(training), x)
+            if before is None or after is None:
+                break
+            if not torch.allclose(before, after, rtol=1e-4, atol=1e-5):
+                return False
+        else:
+            return True
+    return False
+
+
+class _Ones(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x)
+
+
+def _maps(channels: int) -> tuple[Tensor, Tensor]:
+    """A random map, (8, C, 4, 4) and (8, 4, 4, C), without values near zero."""
+    level = torch.randn(8, channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    level = level + level.sign()
+    return level, level.permute(0, 2, 3, 1)
+
+
+def _holds_tensors(module: nn.Module) -> bool:
+    return bool([*module.parameters(recurse=False), *module.buffers(recurse=False)])
+
+
 def _most_important(reduce: nn.Module, expand: nn.Module, norms: list[nn.Module], count: int) -> Tensor:
     rows = _weight(reduce).detach().flatten(1).double().norm(dim=1)
     columns = _weight(expand).detach().transpose(0, 1).flatten(1).double().norm(dim=1)
@@ -207,11 +270,7 @@ def _name(layer: nn.Module, side: str) -> str:
 
 def _weighted(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """Submodules that hold parameters or buffers of their own, in order of registration."""
-    return [
-        (name, child)
-        for name, child in module.named_modules()
-        if [*child.parameters(recurse=False), *child.buffers(recurse=False)]
-    ]
+    return [(name, child) for name, child in module.named_modules() if _holds_tensors(child)]
 
 
 def _bottleneck(module: nn.Module) -> _Bottleneck | None:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from se_nas.errors import ConfigError, nearest
 from se_nas.sites import ACTIVATIONS, GATES
 
+SCALE = "gate_scale"
+"""Name of the scale's entry in a block's state dict."""
 INITS = ("default", "identity")
 
 # gate -> (gate scale, bias of the last layer) at which scale * gate(bias) is exactly 1 and the gradient is
@@ -120,12 +122,10 @@ class SqueezeExcite(nn.Module):
         if self.gate_scale != 1.0:
             weight = self.fc1.weight
             device = "cpu" if weight.is_meta else weight.device
-            destination[prefix + "gate_scale"] = torch.tensor(
-                self.gate_scale, dtype=weight.dtype, device=device
-            )
+            destination[prefix + SCALE] = torch.tensor(self.gate_scale, dtype=weight.dtype, device=device)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        name = prefix + "gate_scale"
+        name = prefix + SCALE
         if name in state_dict:
             error_messages: list[str] = args[-1]
             value = _read_scale(state_dict[name])

@@ -160,6 +160,16 @@ class SearchSpace(Points):
         """Columns of a width row that belong to the sites of a position, in their order."""
         return self._columns[position or next(iter(self._columns))]
 
+    def site_widths(self, position: str | None = None) -> tuple[frozenset[int], ...]:
+        """For every site of a position, in their order, the widths that architectures of the space have there."""
+        position = position or next(iter(self._factors))
+        found = [{int(width)} for width in self._base]
+        for factor in self._factors[position]:
+            for index, column in enumerate(factor.columns):
+                off = {int(factor.off[index])} if factor.owner[index] >= 0 else set()
+                found[column] = off | set(factor.on[:, index].tolist())
+        return tuple(frozenset(found[column]) for column in self._columns[position])
+
     def sample(self, rng: np.random.Generator) -> Architecture:
         """A random architecture, uniform over distinct ones.
 

@@ -1,0 +1,164 @@
+"""Gates with room for several hidden widths: a mask chooses how many units there are, 0 for no gate at all.
+
+A masked gate computes what a gate of the chosen width computes, although its tensors keep their largest shape.
+Units beyond the width have zero weights, and the mask stops both what they say and their gradient, so they
+stay zero. An absent gate returns its input to the bit, and its weights get gradients of exactly zero.
+
+The masks are buffers that no state dict holds: ``idle`` (True for units beyond the width) and ``absent``. They
+are written in place, and nothing else changes between widths, so a CUDA graph or compiled code that has been
+made once serves every width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from se_nas.errors import BackboneError
+from se_nas.layers.native_gates import bottleneck_layers, factor_layer, takes_padding
+from se_nas.layers.squeeze_excite import SqueezeExcite
+
+IDLE, ABSENT_FLAG = "idle", "absent"
+
+
+class MaskedSqueezeExcite(SqueezeExcite):
+    """A block with room for ``rd_channels`` hidden units; takes the arguments of ``SqueezeExcite``.
+
+    Attributes:
+        idle: mask of the hidden units that do not exist, shape (rd_channels, 1, 1).
+        absent: whether there is no gate, shape ().
+        scale: factor of the gate, shape (): ``gate_scale`` times ``gain``.
+        gain: constant with which the block around a present gate multiplies what the gate returns.
+    """
+
+    idle: Tensor
+    absent: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: int, rd_channels: int, *, gain: float = 1.0, **settings: Any) -> None:
+        super().__init__(channels, rd_channels, **settings)
+        self.gain = gain
+        _add_mask(self, IDLE, (rd_channels, 1, 1))
+        _add_mask(self, ABSENT_FLAG, ())
+        self.register_buffer("scale", torch.tensor(gain * self.gate_scale), persistent=False)
+
+    def set_scale(self, gate_scale: float) -> None:
+        """Change ``gate_scale`` where a captured graph sees it."""
+        self.gate_scale = gate_scale
+        self.scale.fill_(self.gain * gate_scale)
+
+    def _gate(self, squeezed: Tensor) -> Tensor:
+        # The activation works in place on what fc1 returns; filling must not, or its gradient would be lost.
+        hidden = self.act(self.fc1(squeezed)).masked_fill(self.idle, 0.0)
+        return (self.scale * self.gate(self.fc2(hidden))).masked_fill(self.absent, 1.0)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.set_scale(self.gate_scale)
+
+
+def mask_native(gate: nn.Module, gain: float = 1.0) -> None:
+    """Add masks to a gate that timm built, in place; the names of its weights stay.
+
+    Args:
+        gate: at its largest hidden width, or without a bottleneck: then it can only be absent.
+        gain: constant with which the block around it would multiply what a present gate returns.
+
+    Raises:
+        BackboneError: hidden units with zero weights would change what the gate computes.
+    """
+    layers = bottleneck_layers(gate)
+    if layers is not None:
+        if not takes_padding(gate):
+            raise BackboneError(
+                f"{type(gate).__name__} cannot be masked: hidden units with zero weights change what it"
+                " computes (a norm across the hidden units does that)."
+            )
+        expand = layers[1]
+        width = _width(expand)
+        _add_mask(expand, IDLE, (width,) if isinstance(expand, nn.Linear) else (width, 1, 1))
+        expand.register_forward_pre_hook(_without_idle_units)
+    # Filling the factors is cheaper than choosing between two maps, but not every gate has a module for them.
+    name = factor_layer(gate)
+    place = gate if name is None else gate.get_submodule(name)
+    _add_mask(place, ABSENT_FLAG, ())
+    vars(place)["gain"] = gain
+    place.register_forward_hook(_input_if_absent if name is None else _one_if_absent)
+
+
+def set_mask(gate: nn.Module, width: int) -> None:
+    """Set the masks of a gate: ``width`` hidden units, 0 for no gate, any other number without a bottleneck.
+
+    Only fills tensors on their device; nothing waits for the device.
+    """
+    for module in gate.modules():
+        idle, absent = module._buffers.get(IDLE), module._buffers.get(ABSENT_FLAG)
+        if idle is not None:
+            idle[: max(width, 0)] = False
+            idle[max(width, 0) :] = True
+        if absent is not None:
+            absent.fill_(width == 0)
+
+
+def unit_axes(gate: nn.Module) -> dict[str, int]:
+    """The axis that counts hidden units, for every tensor of a gate (by its name in there) that has one.
+
+    Ask before ``mask_native`` adds its masks. Empty without a bottleneck.
+    """
+    if isinstance(gate, SqueezeExcite):
+        return {"fc1.weight": 0, "fc1.bias": 0, "fc2.weight": 1}
+    layers = bottleneck_layers(gate)
+    if layers is None:
+        return {}
+    reduce, expand, norms = layers
+    axis = {id(tensor): 0 for tensor in _tensors(reduce)}
+    axis |= {id(tensor): 0 for norm in norms for tensor in _tensors(norm) if tensor.ndim}
+    axis[id(expand.weight)] = 1
+    named = [*gate.named_parameters(), *gate.named_buffers()]
+    return {name: axis[id(tensor)] for name, tensor in named if id(tensor) in axis}
+
+
+@torch.no_grad()
+def write_padded(target: Tensor, source: Tensor) -> None:
+    """Copy into the leading corner of a tensor that is at least as large on every axis; the rest becomes zero."""
+    if target.shape != source.shape:
+        target.zero_()
+        target = target[tuple(slice(size) for size in source.shape)]
+    target.copy_(source)
+
+
+def _add_mask(module: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    tensor = next(iter([*module.parameters(), *module.buffers()]), None)
+    device = None if tensor is None else tensor.device
+    module.register_buffer(name, torch.zeros(shape, dtype=torch.bool, device=device), persistent=False)
+
+
+def _width(expand: nn.Module) -> int:
+    assert isinstance(expand, nn.Conv2d | nn.Linear)
+    return expand.in_features if isinstance(expand, nn.Linear) else expand.in_channels
+
+
+def _tensors(layer: nn.Module) -> list[Tensor]:
+    return [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+
+
+# Hooks get their module, so that they serve its copies (averages of weights) as well.
+
+
+def _without_idle_units(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (args[0].masked_fill(layer.get_buffer(IDLE), 0.0), *args[1:])
+
+
+def _one_if_absent(layer: nn.Module, args: tuple[Tensor, ...], factor: Tensor) -> Tensor:
+    return _gained(layer, factor).masked_fill(layer.get_buffer(ABSENT_FLAG), 1.0)
+
+
+def _input_if_absent(gate: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return torch.where(gate.get_buffer(ABSENT_FLAG), args[0], _gained(gate, output))
+
+
+def _gained(module: nn.Module, value: Tensor) -> Tensor:
+    gain = vars(module)["gain"]
+    return value if gain == 1.0 else gain * value

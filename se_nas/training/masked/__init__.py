@@ -1,0 +1,16 @@
+"""Masked networks: one network of constant shape that can be every candidate of a space, one after the other."""
+
+from se_nas.training.masked.capacity import Capacity, MaskGroup, mask_group
+from se_nas.training.masked.first_weights import FirstWeights
+from se_nas.training.masked.network import MaskedNetwork
+from se_nas.training.masked.padding import keeps_padding, why_padding_breaks
+
+__all__ = [
+    "Capacity",
+    "FirstWeights",
+    "MaskGroup",
+    "MaskedNetwork",
+    "keeps_padding",
+    "mask_group",
+    "why_padding_breaks",
+]
