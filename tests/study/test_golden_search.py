@@ -27,5 +27,6 @@ def test_search_is_what_it_was(tmp_path):
     )
     run = se_nas.search(config)
     recorded = json.loads(GOLDEN.read_text())
-    rows = [{name: row[name] for name in recorded[0]} for row in RunFolder.open(run.path).rows()]
+    table = [row.to_json() for row in RunFolder.open(run.path).rows()]
+    rows = [{name: row[name] for name in recorded[0]} for row in table]
     assert rows == recorded

@@ -2,11 +2,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from least_manifest import empty_run
 from optuna.trial import TrialState
 from small_cases import SITES
 
 from se_nas.architecture import Architecture
-from se_nas.run import RunFolder
 from se_nas.space import SearchSpace
 from se_nas.study.config import SearchConfig
 from se_nas.study.storage import StudyStore
@@ -15,37 +15,40 @@ from se_nas.study.suggestions import Suggestions
 GP = pytest.param("gp", marks=pytest.mark.slow)
 
 
-class Limits:
+class Constraints:
     def __init__(self, most=10**9):
         self.most = most
 
-    def allow(self, plan, architecture):
-        return self.excess(plan, architecture)["widths"] <= 0
+    def allow(self, architecture):
+        return self.excess(architecture)["widths"] <= 0
 
-    def excess(self, plan, architecture):
+    def excess(self, architecture):
         return {"widths": sum(architecture.widths) / self.most - 1}
 
-    def feasible(self, plan):
+    def feasible(self):
         return None
 
 
-def plan_of(sampler="random", limits=None, reduction=(2, 4, 8, 16)):
+def plan_of(sampler="random", constraints=None, reduction=(2, 4, 8, 16)):
     space = SearchSpace.from_sites(
         {"granularity": "stage", "reduction": list(reduction)}, SITES, backbone="net"
     )
+
+    def by_widths():
+        return {"standard": lambda widths: widths.sum(1).astype(float)}
+
     plain = Architecture(backbone="net", position="standard", sites=tuple(SITES), widths=(0, 0))
     return SimpleNamespace(
         config=SearchConfig(backbone="net", sampler=sampler, seed=1, objectives="accuracy,params"),
         space=space,
         plain=plain,
-        limits=limits or Limits(),
-        width_costs=lambda name: {"standard": lambda widths: widths.sum(1).astype(float)},
+        constraints=constraints or Constraints(),
+        axes={"params": SimpleNamespace(by_widths=by_widths)},
     )
 
 
 def proposals_of(tmp_path, plan):
-    folder = RunFolder.create(tmp_path / "run", {}, {})
-    store = StudyStore.create(folder, ("accuracy", "params"))
+    store = StudyStore.create(empty_run(tmp_path / "run"), ("accuracy", "params"))
     return Suggestions(plan, store), store
 
 
@@ -86,7 +89,7 @@ def test_duplicates_are_told_their_values_again(tmp_path):
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", GP, "pareto"])
 def test_limits_are_never_exceeded_and_no_false_value_is_told(tmp_path, sampler):
-    plan = plan_of(sampler, Limits(most=24))
+    plan = plan_of(sampler, Constraints(most=24))
     proposals, store = proposals_of(tmp_path, plan)
     widths = []
     while (found := proposals.next()) is not None:

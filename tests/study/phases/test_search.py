@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 from fake_executor import DIES, FakeExecutor
+from least_manifest import empty_run
 from small_cases import SEARCH as SMALL
 
-from se_nas.run import RunFolder
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
 from se_nas.study.phases.search import Search
@@ -25,7 +25,7 @@ class Loop:
         given = {"objectives": "accuracy,params", "sampler": "random", "epochs": 2, "runs": str(path.parent)}
         config = SearchConfig(**{**SMALL, **given, **changes})
         self.plan = resolve(config)
-        folder = RunFolder.create(path, {}, {})
+        folder = empty_run(path)
         self.store = StudyStore.create(folder, config.objectives)
         self.stopping = Stopping(config.early_stopping, 2, config.objectives, self.store, config.seed)
         self.interrupts = SimpleNamespace(requested=False)

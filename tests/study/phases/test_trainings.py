@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 from fake_executor import FakeExecutor
+from least_manifest import empty_run
 from small_cases import SITES
 
 from se_nas.architecture import Architecture
-from se_nas.run import FINAL, SEARCH, RunFolder
+from se_nas.run import FINAL, SEARCH
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
 from se_nas.study.executors import Task
@@ -137,7 +138,7 @@ class Bench:
         config = SearchConfig(
             backbone="net", objectives="accuracy,params", early_stopping="curves", seed=SEED
         )
-        self.store = StudyStore.create(RunFolder.create(path, {}, {}), config.objectives)
+        self.store = StudyStore.create(empty_run(path), config.objectives)
         self.stopping = Stopping("curves", 2, config.objectives, self.store, SEED)
         self.executor = FakeExecutor(lambda task: self.accuracies, capacity=1)
         self.trainings = make_trainings(self.store, self.executor, self.stopping, Clock(None), config=config)

@@ -1,6 +1,6 @@
 """The least that ``manifest.json`` holds, as JSON."""
 
-from se_nas.run import SCHEMA
+from se_nas.run import SCHEMA, Manifest, RunFolder
 
 FACTS = {
     "schema": SCHEMA,
@@ -23,3 +23,8 @@ FACTS = {
     "device": {"type": "cpu"},
     "recipe": {},
 }
+
+
+def empty_run(path):
+    """A new run folder without trials."""
+    return RunFolder.create(path, {}, Manifest.from_json(FACTS))
