@@ -2,6 +2,7 @@
 
 import textwrap
 
+from se_nas.run import RunFolder
 from se_nas.sites import Site
 
 SITES = tuple(
@@ -41,3 +42,8 @@ def search_script(config):
         search(SearchConfig(**{config.model_dump()!r}), Tell())
         """
     )
+
+
+def table(path):
+    """Rows of a run's ``trials.json`` by column."""
+    return [row.to_json() for row in RunFolder.open(path).rows()]

@@ -146,8 +146,8 @@ def test_a_search_whose_sampler_raises_ends_in_one_message(
     message = capsys.readouterr().err
     assert "error: sampler 'optuna.samplers:CmaEsSampler' failed with " in message
     manifest = RunFolder.open(tmp_path / "own").manifest
-    assert manifest["status"] == "interrupted"
-    assert "CmaEsSampler" in manifest["stop_reason"]
+    assert manifest.status == "interrupted"
+    assert "CmaEsSampler" in manifest.stop_reason
 
 
 def test_a_bug_of_ours_does_not_leave_a_run_that_seems_to_go_on(
@@ -160,4 +160,4 @@ def test_a_bug_of_ours_does_not_leave_a_run_that_seems_to_go_on(
     with pytest.raises(AssertionError, match="ours"):
         search(SearchConfig(**SEARCH, runs=str(tmp_path), name="bug", trials=1))
     manifest = RunFolder.open(tmp_path / "bug").manifest
-    assert (manifest["status"], manifest["stop_reason"]) == ("interrupted", "AssertionError: ours")
+    assert (manifest.status, manifest.stop_reason) == ("interrupted", "AssertionError: ours")

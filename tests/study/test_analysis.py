@@ -53,19 +53,19 @@ def test_a_run_says_which_stage_mattered_whichever_sampler_it_had(tmp_path, late
     )
     run = search(config)
     manifest = RunFolder.open(run.path).manifest
-    shares = manifest["importance"]
+    shares = manifest.importance
     assert shares["reason"] is None
     assert set(shares["objective"]) == {f"stage{stage}.reduction" for stage in range(4)}
     assert sum(shares["objective"].values()) == pytest.approx(1)
     assert shares["best"] == 5 / 16
-    found = {row["group"]: row for row in manifest["effects"] if row["choice"] is None}
+    found = {row["group"]: row for row in manifest.effects if row["choice"] is None}
     assert list(found) == ["stage 0", "stage 1", "stage 2", "stage 3"]
     # Four of the five choices have SE: four fifths of 2 points on average.
     low, high = found["stage 3"]["interval"]
     assert 0.5 < low < 1.6 < high
     assert found["stage 0"]["interval"][0] < 0.1
     assert found["stage 3"]["cost_percent"] > 0
-    assert {row["choice"] for row in manifest["effects"] if row["group"] == "stage3.reduction"} == {
+    assert {row["choice"] for row in manifest.effects if row["group"] == "stage3.reduction"} == {
         4,
         8,
         16,
@@ -85,10 +85,10 @@ def test_a_parameter_that_always_builds_one_network_has_no_part(tmp_path, late_s
     manifest = RunFolder.open(search(config).path).manifest
     used = set(space.choices) - {"stage0.reduction"}
     assert len(used) == 7
-    for shares in (manifest["importance"]["objective"], manifest["importance"]["trade_off"]):
+    for shares in (manifest.importance["objective"], manifest.importance["trade_off"]):
         assert set(shares) == used
         assert sum(shares.values()) == pytest.approx(1)
-    groups = {row["group"] for row in manifest["effects"]}
+    groups = {row["group"] for row in manifest.effects}
     assert groups == used | {f"stage {stage}" for stage in range(4)}
 
 

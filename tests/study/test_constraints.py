@@ -1,7 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
-from small_cases import SEARCH
+from small_cases import SEARCH, table
 
 from se_nas.cost import Limit
 from se_nas.errors import ConfigError, InfeasibleError
@@ -40,14 +40,14 @@ def test_a_limit_that_nothing_meets_is_refused_with_the_smallest_that_would_do(t
 def test_a_limit_holds_for_every_candidate_and_baseline(tmp_path):
     limit = plain_params() + 6_000
     run = search(config(tmp_path, max_params=str(limit), trials=5, sampler="random"))
-    rows = RunFolder.open(run.path).rows()
+    rows = table(run.path)
     assert len(rows) == 5
     assert all(row["num_params"] <= limit for row in rows)
 
 
 def test_a_limit_that_everything_meets_is_named(tmp_path):
     run = search(config(tmp_path, max_params="1.9x", trials=1))
-    assert any("has no effect" in warning for warning in RunFolder.open(run.path).manifest["warnings"])
+    assert any("has no effect" in warning for warning in RunFolder.open(run.path).manifest.warnings)
 
 
 @pytest.mark.parametrize("text", ["27Q", "-3M", "many", "5ms"])

@@ -7,8 +7,9 @@ rounds. A changed row is a decision: record anew only where the change of the se
 import json
 from pathlib import Path
 
+from small_cases import table
+
 import se_nas
-from se_nas.run import RunFolder
 
 GOLDEN = Path(__file__).with_name("golden_search.json")
 
@@ -27,6 +28,5 @@ def test_search_is_what_it_was(tmp_path):
     )
     run = se_nas.search(config)
     recorded = json.loads(GOLDEN.read_text())
-    table = [row.to_json() for row in RunFolder.open(run.path).rows()]
-    rows = [{name: row[name] for name in recorded[0]} for row in table]
+    rows = [{name: row[name] for name in recorded[0]} for row in table(run.path)]
     assert rows == recorded

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from small_cases import SEARCH, search_script
+from small_cases import SEARCH, search_script, table
 
 import se_nas
 from se_nas.errors import RunError, SeNasError
@@ -26,13 +27,13 @@ RESULT = [name for name in ROW_FIELDS if name not in ("seconds", "started", "fin
 
 
 def results(path):
-    return [{name: row[name] for name in RESULT} for row in RunFolder.open(path).rows()]
+    return [{name: row[name] for name in RESULT} for row in table(path)]
 
 
 def curves(path):
     return [
         [{name: value for name, value in entry.items() if name != "seconds"} for entry in row["curve"] or []]
-        for row in RunFolder.open(path).rows()
+        for row in table(path)
     ]
 
 
@@ -54,24 +55,24 @@ def finished(tmp_path_factory):
 
 def test_run_folder_is_complete(finished):
     manifest = RunFolder.open(finished.path).manifest
-    assert manifest["status"] == "finished"
-    assert manifest["stop_reason"] == "all 5 candidates have been evaluated"
-    assert manifest["versions"].keys() >= {"python", "torch", "timm", "optuna", "fvcore"}
-    assert len(manifest["data"]["fingerprint"]) == 64
+    assert manifest.status == "finished"
+    assert manifest.stop_reason == "all 5 candidates have been evaluated"
+    assert manifest.versions.keys() >= {"python", "torch", "timm", "optuna", "fvcore"}
+    assert len(manifest.data.fingerprint) == 64
     assert (finished.path / "report.html").stat().st_size > 10_000
     assert json.loads((finished.path / "report.json").read_text())["kind"] == "se-nas report"
     assert {path.suffix for path in (finished.path / "figures").iterdir()} >= {".png", ".svg"}
 
 
 def test_baselines_come_first_and_no_architecture_twice(finished):
-    rows = [row for row in RunFolder.open(finished.path).rows() if row["phase"] == "search"]
+    rows = [row for row in table(finished.path) if row["phase"] == "search"]
     assert [row["baseline"] for row in rows] == ["plain", "all_se_16", "last_stage", None, None]
     assert len({row["key"] for row in rows}) == len(rows) == 5
     assert all(row["state"] == "complete" and row["accuracy"] > 0 for row in rows)
 
 
 def test_costs_are_those_of_the_built_models(finished):
-    row = next(row for row in RunFolder.open(finished.path).rows() if row["baseline"] == "all_se_16")
+    row = next(row for row in table(finished.path) if row["baseline"] == "all_se_16")
     arch = se_nas.Architecture.uniform("test_resnet", reduction=16)
     assert row["key"] == arch.key
     model = se_nas.build_model(arch, num_classes=10)
@@ -79,17 +80,17 @@ def test_costs_are_those_of_the_built_models(finished):
 
 
 def test_finalists_are_trained_with_fresh_seeds(finished):
-    rows = RunFolder.open(finished.path).rows()
+    rows = table(finished.path)
     finals = [row for row in rows if row["phase"] == "final"]
     assert finals
     assert {row["seed"] for row in finals} >= {1, 2}
     assert {row["seed"] for row in finals} <= {1, 2, 3, 4}
     manifest = RunFolder.open(finished.path).manifest
-    assert {entry["key"] for entry in manifest["finals"]["chosen"]} == {row["key"] for row in finals}
-    assert (manifest["finals"]["base_seeds"], manifest["finals"]["most_seeds"]) == (2, 4)
+    assert {entry.key for entry in manifest.finals.chosen} == {row["key"] for row in finals}
+    assert (manifest.finals.base_seeds, manifest.finals.most_seeds) == (2, 4)
     assert {row["key"] for row in finals} >= {row["key"] for row in rows if row["baseline"]}
     assert all(row["test_accuracy"] is not None for row in finals)
-    assert not RunFolder.open(finished.path).manifest["provisional"]
+    assert not RunFolder.open(finished.path).manifest.provisional
     assert finished.report.final
     assert finished.report.over_images
     kept = {int(path.stem) for path in (finished.path / "correct").iterdir()}
@@ -104,8 +105,8 @@ def test_front_is_what_optuna_finds_among_the_search_readings(finished):
 
     report = ParetoReport.load(finished.path)
     searched = ParetoReport(
-        manifest={**report.manifest, "provisional": True},
-        rows=tuple(row for row in report.rows if row["phase"] == "search"),
+        manifest=replace(report.manifest, provisional=True),
+        rows=tuple(row for row in report.rows if row.phase == "search"),
     )
     storage = JournalStorage(JournalFileBackend(str(finished.path / "study.journal")))
     study = optuna.load_study(study_name="se-nas", storage=storage)
@@ -173,9 +174,9 @@ def test_ctrl_c_stops_cleanly_and_resume_ends_with_the_same_results(small, finis
     run = search(small(trials=5, final_seeds=2, epochs=1), Stop(trial=trial))
     assert run.interrupted
     manifest = RunFolder.open(run.path).manifest
-    assert manifest["status"] == "interrupted"
-    assert manifest["provisional"]
-    assert manifest["finals"]["ended"] == "stopped"
+    assert manifest.status == "interrupted"
+    assert manifest.provisional
+    assert manifest.finals.ended == "stopped"
     assert len(results(run.path)) == trial + 1
     assert (run.path / "report.html").exists()
     resumed = resume(run.path)
@@ -202,9 +203,9 @@ def test_kill_in_mid_training_and_resume(tmp_path, small):
         time.sleep(0.2)
         process.kill()
     folder = RunFolder.open(tmp_path / "runs" / "killed")
-    assert folder.manifest["status"] == "running"
+    assert folder.manifest.status == "running"
     resume(folder.path)
-    assert folder.manifest["status"] == "finished"
+    assert folder.manifest.status == "finished"
     whole = search(small(trials=3, final_seeds=0, epochs=3, name="whole"))
     assert results(folder.path) == results(whole.path)
     assert curves(folder.path) == curves(whole.path)
@@ -226,7 +227,7 @@ def test_two_processes_cannot_work_on_one_run(small):
 def test_changed_data_is_refused(small, monkeypatch):
     run = search(small(trials=1, final_seeds=0))
     folder = RunFolder.open(run.path)
-    folder.update_manifest(data={**folder.manifest["data"], "fingerprint": "0" * 64})
+    folder.update_manifest(data=replace(folder.manifest.data, fingerprint="0" * 64))
     with pytest.raises(RunError, match="fingerprint has changed"):
         resume(run.path, trials=2)
 
@@ -242,9 +243,9 @@ def test_a_failing_candidate_does_not_end_the_search(small, monkeypatch):
     failing = [False, False, True, False]
     monkeypatch.setattr(jobs, "load_trainer", lambda name: sometimes)
     run = search(small(trials=4, final_seeds=0))
-    states = [row["state"] for row in RunFolder.open(run.path).rows()]
+    states = [row["state"] for row in table(run.path)]
     assert states == ["complete", "failed", "complete", "complete"]
-    assert "RuntimeError: a worker died" in RunFolder.open(run.path).rows()[1]["error"]
+    assert "RuntimeError: a worker died" in table(run.path)[1]["error"]
 
 
 def test_candidates_that_fail_in_a_row_stop_the_run_which_can_go_on(small, monkeypatch):
@@ -256,9 +257,9 @@ def test_candidates_that_fail_in_a_row_stop_the_run_which_can_go_on(small, monke
         with pytest.raises(RunError, match=r"3 candidates in a row failed.*no space in the cache") as error:
             search(small(trials=4, final_seeds=0, name="failing"))
     path = str(error.value).rpartition("go on with:  se-nas resume ")[2]
-    assert RunFolder.open(path).manifest["status"] == "interrupted"
+    assert RunFolder.open(path).manifest.status == "interrupted"
     run = resume(path)
-    assert [row["state"] for row in RunFolder.open(run.path).rows()] == ["failed"] * 3 + ["complete"]
+    assert [row["state"] for row in table(run.path)] == ["failed"] * 3 + ["complete"]
 
 
 def test_a_space_that_is_smaller_than_the_trials(small, tmp_path):
@@ -266,9 +267,9 @@ def test_a_space_that_is_smaller_than_the_trials(small, tmp_path):
     space.write_text("granularity: stage\nreduction: [4]\nstages: [3]\n")
     run = search(small(space=str(space), trials=50, final_seeds=0))
     manifest = RunFolder.open(run.path).manifest
-    assert "every architecture of the space" in manifest["stop_reason"]
+    assert "every architecture of the space" in manifest.stop_reason
     # None or γ=4 in the last stage, and the baselines outside the space.
-    assert {row["baseline"] for row in RunFolder.open(run.path).rows()} == {
+    assert {row["baseline"] for row in table(run.path)} == {
         "plain",
         "all_se_16",
         "last_stage",
@@ -279,8 +280,8 @@ def test_a_space_that_is_smaller_than_the_trials(small, tmp_path):
 def test_a_budget_ends_the_search_and_leaves_a_provisional_front(small):
     run = search(small(budget="20s", epochs=None))
     manifest = RunFolder.open(run.path).manifest
-    assert manifest["status"] == "finished"
-    assert manifest["budget"]["spent"] < 40
+    assert manifest.status == "finished"
+    assert manifest.budget.spent < 40
     assert run.front
 
 
@@ -288,8 +289,8 @@ def test_a_budget_ends_the_search_and_leaves_a_provisional_front(small):
 def test_stopped_candidates_keep_their_curve_and_are_not_on_the_front(small, rule):
     run = search(small(early_stopping=rule, trials=6, epochs=2, final_seeds=0))
     folder = RunFolder.open(run.path)
-    stopped = [row for row in folder.rows() if row["state"] == "stopped"]
-    assert folder.manifest["early_stopping"]["stopped"] == len(stopped)
+    stopped = [row for row in table(folder.path) if row["state"] == "stopped"]
+    assert folder.manifest.early_stopping["stopped"] == len(stopped)
     assert bool(stopped) == (rule == "moasha")
     for row in stopped:
         assert (row["epochs"], len(row["curve"]), row["epochs_planned"]) == (1, 1, 2)
@@ -313,8 +314,8 @@ def test_weights_are_kept_by_policy(small, finished):
 
 def test_warm_start_takes_readings_over_and_trains_nothing_twice(small, finished):
     run = search(small(trials=1, final_seeds=0, warm_start=str(finished.path)))
-    rows = RunFolder.open(run.path).rows()
-    before = [row for row in RunFolder.open(finished.path).rows() if row["phase"] == "search"]
+    rows = table(run.path)
+    before = [row for row in table(finished.path) if row["phase"] == "search"]
     assert [row["key"] for row in rows[:5]] == [row["key"] for row in before]
     assert [row["accuracy"] for row in rows[:5]] == [row["accuracy"] for row in before]
     assert len({row["key"] for row in rows}) == len(rows) == 6
@@ -342,7 +343,7 @@ def test_a_users_trainer(small, tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     run = search(small(trials=3, final_seeds=0, trainer="mine:train"))
-    for row in RunFolder.open(run.path).rows():
+    for row in table(run.path):
         assert row["accuracy"] == pytest.approx(50.0 + row["num_params"] / 1e6)
 
 
@@ -353,7 +354,7 @@ def test_weights_to_start_from_bring_their_own_normalisation(small, tmp_path):
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "plain.safetensors")
     run = search(small(trials=1, final_seeds=0, checkpoint=str(tmp_path / "plain.safetensors")))
     manifest = RunFolder.open(run.path).manifest
-    assert manifest["data"]["mean"] == list(timm.create_model("test_resnet").pretrained_cfg["mean"])
+    assert manifest.data.mean == timm.create_model("test_resnet").pretrained_cfg["mean"]
     resume(run.path, trials=2)
     assert len(RunFolder.open(run.path).rows()) == 2
 
@@ -361,7 +362,7 @@ def test_weights_to_start_from_bring_their_own_normalisation(small, tmp_path):
 def test_latency_conditions_are_stored_and_kept(small):
     asked = {"latency_batch": 2, "latency_channels_last": True, "latency_threads": 1, "latency_width": 1.0}
     run = search(small(objectives="accuracy,latency", trials=1, final_seeds=0, **asked))
-    before = RunFolder.open(run.path).manifest["latency"]
+    before = RunFolder.open(run.path).manifest.measured["latency"].conditions
     chosen = {name: before[name] for name in ("batch_size", "channels_last", "threads", "precision", "mode")}
     assert chosen == {
         "batch_size": 2,
@@ -371,8 +372,8 @@ def test_latency_conditions_are_stored_and_kept(small):
         "mode": "eager",
     }
     folder = RunFolder.open(resume(run.path, trials=2).path)
-    assert folder.manifest["latency"] == before
-    assert [row["latency_source"] for row in folder.rows()] == ["measured", "measured"]
+    assert folder.manifest.measured["latency"].conditions == before
+    assert [row["latency_source"] for row in table(folder.path)] == ["measured", "measured"]
     write_json(folder.path / CONFIG, {**folder.config, "latency_channels_last": False})
     with pytest.raises(RunError, match=r"other conditions than before.*channels_last: True against False"):
         resume(run.path, trials=3)

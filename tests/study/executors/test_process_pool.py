@@ -13,7 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
-from small_cases import SEARCH, search_script
+from small_cases import SEARCH, search_script, table
 
 import se_nas
 from se_nas.errors import ConfigError, RunError
@@ -32,7 +32,7 @@ RESULT = [name for name in ROW_FIELDS if name not in OF_A_RUN]
 
 def results(path):
     """What came of each training, by candidate and seed; which came first is left out."""
-    rows = RunFolder.open(path).rows()
+    rows = table(path)
     found = {(row["key"], row["seed"]): {name: row[name] for name in RESULT} for row in rows}
     assert len(found) == len(rows)
     return found
@@ -101,7 +101,7 @@ def test_results_are_those_of_one_at_a_time_even_if_a_worker_is_killed(small):
     assert watch.running == set()
     assert [text for text in watch.messages if "died (exit code -9)" in text]
     assert searched(both.path) == searched(alone.path)
-    assert {row["state"] for row in RunFolder.open(both.path).rows()} == {"complete"}
+    assert {row["state"] for row in table(both.path)} == {"complete"}
     assert not multiprocessing.active_children()
     assert not list(both.path.glob("worker-*.lock"))
 
@@ -120,7 +120,7 @@ def test_a_search_that_is_stopped_goes_on(small, tmp_path, number):
         os.kill(process.pid, number) if number == signal.SIGKILL else os.killpg(process.pid, number)
         process.stdout.read()
     folder = RunFolder.open(tmp_path / "runs" / "stopped")
-    assert folder.manifest["status"] == ("running" if number == signal.SIGKILL else "interrupted")
+    assert folder.manifest.status == ("running" if number == signal.SIGKILL else "interrupted")
     run = resume(folder.path)
     assert not run.interrupted
     alone = search(small(trials=5, final_seeds=2, epochs=3, name="alone"))

@@ -2,6 +2,7 @@ import sys
 import textwrap
 
 import pytest
+from small_cases import table
 
 import se_nas
 from se_nas.run import RunFolder
@@ -53,8 +54,8 @@ def test_a_settled_search_ends_says_why_and_can_be_made_to_go_on(small, noisy_tr
     manifest = RunFolder.open(run.path).manifest
     count = len(RunFolder.open(run.path).rows())
     assert 8 <= count < 60
-    assert manifest["status"] == "finished"
-    assert manifest["stop_reason"] == (
+    assert manifest.status == "finished"
+    assert manifest.stop_reason == (
         "the search has settled: each of the last 5 suggestions promised less than 0.1% more hypervolume"
         f" ({count} candidates)"
     )
@@ -81,7 +82,7 @@ def test_settled_takes_five_suggestions_in_a_row(improvements, expected):
 
 def test_another_reading_of_a_network_has_another_seed_and_both_count(small, noisy_trainer):
     run = search(small(trials=30, final_seeds=2, trainer=noisy_trainer, seed=1))
-    rows = RunFolder.open(run.path).rows()
+    rows = table(run.path)
     searched = [row for row in rows if row["phase"] == "search"]
     readings = {}
     for row in searched:
