@@ -11,10 +11,8 @@ import typer
 from PIL import Image
 from safetensors.torch import save_file
 
-import se_nas
 from se_nas.cli import app, main
 from se_nas.study import SearchConfig, search
-from se_nas.study import session as session_module
 
 
 @pytest.fixture
@@ -347,12 +345,6 @@ def test_search_ends_with_a_command_that_can_be_carried_out(se, keep, command):
     assert code == 0, err
     line = out.splitlines()[-1]
     assert line == f"{command:<8}se-nas {command} runs/test_resnet-digits-1 --pick best --out best"
-
-
-def test_public_names_are_all_there():
-    for name in se_nas.__all__:
-        assert getattr(se_nas, name) is not None
-    assert session_module.search is se_nas.search
 
 
 def test_retrain_writes_an_export_and_mends_nothing_by_itself(se, run_folder, tmp_path):
