@@ -61,6 +61,7 @@ def _register() -> None:
 
 def se_nas(pretrained: bool = False, **kwargs: Any) -> Any:
     """timm's entry point for exported folders; see ``se_nas.exporting.timm_entry.create``."""
+    # timm's model builder takes seconds to import, and registration happens in ``import se_nas``.
     from se_nas.exporting.timm_entry import create
 
     return create(pretrained=pretrained, **kwargs)
