@@ -1,8 +1,7 @@
 """Names that stand for code: built in, an entry point of an installed package, or ``package.module:name``.
 
-Every part that takes such names has a `Plugins`, so all of them are resolved alike and explained alike. `load`
-imports what a name stands for and does not call it: whether a name is valid can be checked without making
-anything.
+Every part that takes such names has a `Plugins`, so names are resolved and explained in the same way everywhere.
+`load` imports what a name stands for without calling it, so a name can be checked without making anything.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Plugins:
         option: the option, for messages.
         built_in: name → what it stands for.
         group: group of the entry points that add names; None if none do.
-        form: what ``package.module:name`` is to name, such as "package.module:Class", for messages; None if
-            the option does not take that.
+        form: how messages write ``package.module:name``, such as "package.module:Class"; None if the option
+            does not take it.
         error: raised for a name that leads nowhere.
     """
 

@@ -1,4 +1,4 @@
-"""Options of the command line that are fields of `SearchConfig`: their text stands there and nowhere else.
+"""Options of the command line that are fields of `SearchConfig`: their text is written there only.
 
 They are made when a command's parameters are first asked for, because pydantic takes longer to import than
 ``se-nas --help`` may.

@@ -18,11 +18,11 @@ class SiteTable:
     Attributes:
         backbone: a timm model name.
         position: where SE would go.
-        positions: those that the backbone has.
+        positions: all that the backbone has.
         input_size: (channels, height, width) at which costs are counted.
         sites: in order of execution.
         reductions: the γ that are priced.
-        added: for every site and γ (width, parameters, MACs); None at a native gate, which has its own.
+        added: for every site and γ (width, parameters, MACs); None at a site with a native gate.
     """
 
     backbone: str
@@ -50,7 +50,7 @@ class SiteTable:
         return f"γ columns: hidden width, then parameters and MACs added (one multiply-add is one) at {size}."
 
     def rows(self) -> list[dict[str, str]]:
-        """Text by column name, a row a site."""
+        """Text by column name, one row per site."""
         rows = []
         for site, added in zip(self.sites, self.added, strict=True):
             row = {

@@ -21,7 +21,7 @@ def inspect(
     ] = "4,8,16,32",
     json: Json = False,
 ) -> None:
-    """List the sites of a backbone and what SE at each would add.
+    """List the sites of a backbone and what SE would add at each.
 
     Example:  se-nas inspect resnet50 --reduction 8,16
     """

@@ -1,4 +1,4 @@
-"""A search as it runs: a live display on a terminal, a line for each event elsewhere."""
+"""The progress of a search: a live display on a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_progress() -> Progress:
 
 
 class LineProgress(Progress):
-    """One line an event, readable in a log file."""
+    """One line per event, readable in a log file."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

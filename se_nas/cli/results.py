@@ -31,7 +31,9 @@ def report(
     run: RunPath,
     out: Annotated[
         Path | None,
-        typer.Option(help="HTML file to write; figures and the table go beside it.", show_default=False),
+        typer.Option(
+            help="HTML file to write; figures and the table go into the same folder.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Write one self-contained HTML file, and the figures as PNG and SVG.

@@ -28,7 +28,7 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output, nothing else beside it."""
+    """JSON on standard output and nothing else."""
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
@@ -46,7 +46,7 @@ def print_rows(rows: Sequence[Mapping[str, str]], title: str | None = None) -> N
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    """Names and what they mean, a line each."""
+    """Names and what they mean, one line each."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -56,7 +56,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def print_front(report: ParetoReport) -> None:
-    """The front with the baselines beside it, and what the run found in words."""
+    """The front with the baselines, and what the run found in words."""
     from se_nas.report import front_table, summary
 
     print_rows(front_table(report))
@@ -65,7 +65,7 @@ def print_front(report: ParetoReport) -> None:
 
 
 def print_sites(table: SiteTable) -> None:
-    """The sites of a backbone and what SE at each would add."""
+    """The sites of a backbone and what SE would add at each."""
     typer.echo(table.summary)
     print_rows(table.rows())
     typer.echo(table.note)

@@ -1,7 +1,7 @@
 """Rules that stop a hopeless candidate early, and the driver that applies one.
 
-They know nothing of se_nas but ``errors`` and ``pareto``: to them a candidate is a number, its costs and a curve.
-A new rule is a class in a file of its own (`rule.Rule`) and a row of `RULES`.
+They know of se_nas only ``errors`` and ``pareto``: to them a candidate is a number, its costs and a curve. A new
+rule is a class in a new file (`rule.Rule`) and a row of `RULES`.
 """
 
 from se_nas.early_stopping.base import RULES, EarlyStopping, rungs_of

@@ -1,4 +1,4 @@
-"""What a training will still gain, from those that have finished: Bayesian linear regression."""
+"""How much accuracy a training will still gain, learned from finished ones: Bayesian linear regression."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ Array = NDArray[np.float64]
 _DOF = 2.0
 """Prior degrees of freedom of the residual variance."""
 _RELATIVE = 0.03
-"""Prior guess of the residual variance, as a share of the gains' own."""
+"""Prior guess of the residual variance, as a share of the variance of the gains."""
 _FLOOR = 0.005
 """Least prior deviation of the residual: a handful of equal gains prove nothing."""
 _MARGIN = 1.0
-"""Points beyond 0 and 100 %, which thus stay finite."""
+"""Percentage points beyond 0 and 100 %, so that both stay finite."""
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 
 
 class CurveModel:
-    """Gain after a rung given what is known at the rung; normal-inverse-gamma prior, Student's t predictions.
+    """The gain after a rung, from what is known at it: normal-inverse-gamma prior, Student's t predictions.
 
-    The prior precision of the slopes (on standardised features) is the one of largest evidence.
+    The prior precision of the slopes (on standardised features) is the one with the largest evidence.
 
     Args:
         rows: (n, n_features), n at least 1.
-        gains: (n,) final accuracy minus the accuracy at the rung, on any one scale.
+        gains: (n,) final accuracy minus the accuracy at the rung, on any scale, the same for all.
     """
 
     def __init__(self, rows: Array, gains: Array) -> None:
@@ -61,13 +61,13 @@ class CurveModel:
 
 
 def stretched(accuracy: float) -> float:
-    """Logit of an accuracy in percent: near 100 a point is worth more, and learning curves are alike."""
+    """Logit of an accuracy in percent: a point counts more near 100, and learning curves look alike."""
     inside = min(max(accuracy, 0.0), 100.0)
     return math.log((inside + _MARGIN) / (100.0 + _MARGIN - inside))
 
 
 def in_percent(mean: float, sd: float) -> tuple[float, float]:
-    """Mean and deviation of the accuracy in percent of which `stretched` is normal."""
+    """Mean and deviation in percent of an accuracy whose `stretched` value is normal with ``mean`` and ``sd``."""
     values = (100.0 + 2 * _MARGIN) / (1 + np.exp(-(mean + sd * _NODES))) - _MARGIN
     weights = _WEIGHTS / _WEIGHTS.sum()
     centre = float(weights @ values)

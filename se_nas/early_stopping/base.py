@@ -1,7 +1,7 @@
 """The driver of early stopping: applies a rule at rungs, runs controls, keeps the records and reports.
 
 Rungs are those of asynchronous successive halving (Li et al., MLSys 2020, arXiv 1810.05934). The logic is free
-of Optuna: `Table` says what is needed of a storage, and `StudyTable` is the one in a study.
+of Optuna: `Table` says what a storage must offer, and `StudyTable` keeps records in a study.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class EarlyStopping:
 
         Args:
             epoch: epochs done, from 1.
-            curve: accuracy in percent after each of them; NaN readings never stop a candidate by themselves.
+            curve: accuracy in percent after each of them; a NaN never stops a candidate.
         """
         control = self.is_control(candidate.number)
         if self._judge is None or epoch not in self.rungs or len(curve) < epoch:

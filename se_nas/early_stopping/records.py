@@ -1,4 +1,4 @@
-"""What early stopping knows of each candidate, and where that is kept."""
+"""What early stopping knows about each candidate, and where it is kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from optuna import Study
 
 RECORD = "se_nas:curve"
-"""User attribute of a trial with its `Record`; each worker writes that of its own trial alone."""
+"""User attribute of a trial with its `Record`; each worker writes only that of its trial."""
 
 
 @dataclass(frozen=True, kw_only=True)

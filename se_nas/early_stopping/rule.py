@@ -1,6 +1,6 @@
 """What a rule of early stopping is: it judges one candidate at a rung, from the records of the run.
 
-A new rule is a class in a file of its own and a row of `RULES` in ``base.py``.
+A new rule is a class in a new file and a row of `RULES` in ``base.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which points may join the front, and which reading promises most. Everything is maximised here."""
+"""Which points may join the front, and which reading promises most. All objectives are maximised here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ Array = NDArray[np.float64]
 
 
 def contenders(means: Array, deviations: Array, limit: int) -> NDArray[np.int64]:
-    """Numbers of the rows that may be on the front: not dominated if lucky and all others are not."""
+    """Indices of the rows that may be on the front: no pessimistic bound of another row dominates their optimistic one.
+
+    At most ``limit`` of them, those nearest to the front of means.
+    """
     lucky, unlucky = means + 2 * deviations, means - 2 * deviations
     rivals = front_of(unlucky)
     no_worse = np.all(rivals[None] >= lucky[:, None], axis=2)
@@ -28,20 +31,20 @@ def contenders(means: Array, deviations: Array, limit: int) -> NDArray[np.int64]
 def reread(
     means: Array, deviations: Array, noise: Array, reference: Array, rows: NDArray[np.int64]
 ) -> tuple[int, float]:
-    """The row (of ``rows``) of which another reading promises most, and how much that is.
+    """The one of ``rows`` whose next reading promises most, and how much that is.
 
-    The knowledge gradient (Frazier et al., 2009) of the point's own mean: a reading moves it by a normal step
-    of deviation var / sqrt(var + noise²), and the front of means grows.
+    The knowledge gradient (Frazier et al., 2009) of the point's mean: a reading moves it by a normal step of
+    deviation var / sqrt(var + noise²), and the front of means grows.
 
     Args:
         means: (n, n_objectives) of points that were read.
-        deviations: the same; 0 where the objective is known.
-        noise: (n_objectives,) deviation of a reading; 0 where the objective is known.
+        deviations: of the same shape; 0 if the objective is known.
+        noise: (n_objectives,) deviation of a reading; 0 if the objective is known.
         reference: (n_objectives,) of the hypervolume.
-        rows: numbers of the points that may be read again.
+        rows: indices of the points that may be read again.
 
     Returns:
-        The number of the point and the expected gain of hypervolume; -inf where there is no point.
+        The index of the point and the expected gain of hypervolume; -inf if there is no point.
     """
     steps = deviations**2 / np.sqrt(np.maximum(deviations**2 + noise**2, 1e-300))
     best, gain = 0, -np.inf

@@ -4,11 +4,11 @@ The covariance of two points is a sum of
 
 * main effects, one variance per parameter (additive Gaussian processes: Duvenaud et al., NeurIPS 2011);
 * pairwise effects, the second elementary symmetric polynomial of the main effects (ibid., equation 5);
-* everything else, an exponential of the weighted Hamming distance;
-* a linear trend in the given features (known costs, a cheap estimate), which few points suffice to learn.
+* everything else: an exponential of the weighted Hamming distance;
+* a linear trend in the given features (known costs, a cheap estimate), which a few points suffice to learn.
 
-Choices that have an order correlate more the nearer they are; how far that holds is learned (`_choices`), so an
-order that means nothing costs little. Hyperparameters are the maximum of the posterior under weak priors.
+If the choices of a parameter have an order, near ones correlate more. How far that holds is learned (`_kernel`),
+so an order that means nothing costs little. Hyperparameters are the maximum of the posterior under weak priors.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 _BIAS = 9.0
-"""Variance of the constant, in variances of the readings: as good as unknown."""
+"""Variance of the constant, in variances of the readings: large, so it is practically unknown."""
 _NOISE_FLOOR = 1e-4
 _PAIR, _REST, _RANGE, _SHARE, _SCALE, _POWER, _TREND, _NOISE = range(-8, 0)
 _ORDER = slice(_SHARE, _POWER + 1)
-# The noise begins at 0.29 of the readings' deviation: networks of one space differ little, and a prior of less
-# noise makes the first models far too sure.
-# Where choices are ordered by what they cost, fits to many readings nearly always find that the order explains almost
-# all (a logit of 5 and more); an order by value may mislead (0 for none, else a divisor).
+# The noise starts at 0.29 of the readings' deviation: networks of one space differ little, and a prior with less
+# noise makes the first models far too certain.
+# If choices are ordered by what they cost, fits to many readings nearly always find that the order explains almost
+# everything (a logit of 5 and more). An order by value may mislead: 0 may mean "none", other numbers a divisor.
 _CENTRES = (-1.9, -1.9, 0.7, 2.5, 0.0, -0.7, -0.7, -2.5)
 _SPREADS = (1.0, 1.0, 0.7, 2.0, 0.5, 0.5, 1.0, 1.0)
 _SHARE_BY_VALUE, _SCALE_BY_VALUE = (2.0, 1.5), (-0.4, 0.5)
@@ -46,7 +46,7 @@ class Points:
     """Where the process is read or predicted.
 
     Attributes:
-        index: (n, n_params) number of the choice of every parameter.
+        index: (n, n_params) index of each parameter's choice.
         features: (n, n_features) standardised features of the linear trend.
     """
 
@@ -61,7 +61,7 @@ class Points:
 
 
 class Surrogate:
-    """Fitted on readings; predicts means and covariances in the readings' unit.
+    """A process fitted on readings; it predicts means and deviations in the unit of the readings.
 
     Args:
         positions: for every parameter, the (n_choices,) positions in [0, 1] of its choices on their order;
@@ -71,7 +71,8 @@ class Surrogate:
         counts: (n,) how many readings each value is the mean of.
         extra: (n,) further variance of each value (0 for a complete reading), in squared units.
         within: sum of squares of the single readings around their means, and its degrees of freedom.
-        by_cost: whether the positions are an order of cost, which tells more than one of the choices' values.
+        by_cost: whether the positions follow a cost, which tells more than the choices' values do.
+        theta: hyperparameters, from an earlier fit; None: they are fitted here.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class Surrogate:
         if len(self.points) < 3 or not self._y.any():
             return centre
         index, d, n = self.points.index, len(self._positions), len(self.points)
-        # Everything below is of the pairs i >= j alone: the covariance is symmetric.
+        # The covariance is symmetric, so everything below is for the pairs i >= j only.
         i, j = np.tril_indices(n)
         twice = np.where(i == j, 1.0, 2.0)
         place, diagonal = i * n + j, np.flatnonzero(i == j)
@@ -195,7 +196,7 @@ class Surrogate:
             grad[_NOISE] = np.exp(theta[_NOISE]) * at_noise
             grad[_ORDER] = 0.0
             for k in ordered:
-                # What a correlation of two choices is worth: the sum over all pairs of points that have them.
+                # Derivative by the correlation of two choices: the sum over all pairs of points that have them.
                 size = tables[k].size
                 worth = w[k] * (
                     np.bincount(codes[k], weights=qs, minlength=size)
@@ -208,7 +209,7 @@ class Surrogate:
 
         bounds = list(zip(centre - 4 * spread, centre + 4 * spread, strict=True))
         options = {"maxiter": 60}
-        # One start will do: of 324 fits to 3 to 100 readings of 9 tables, none had a better optimum elsewhere.
+        # One start suffices: of 324 fits to 3 to 100 readings of 9 tables, none had a better optimum elsewhere.
         return minimize(objective, centre, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
 
     def _condition(self) -> None:
@@ -220,15 +221,15 @@ class Surrogate:
 
     @property
     def noise(self) -> float:
-        """Deviation of one reading, in the readings' unit."""
+        """Deviation of one reading, in the unit of the readings."""
         return float(np.sqrt(np.exp(self.theta[_NOISE]) + _NOISE_FLOOR)) * self.scale
 
     def rough(self, at: Points) -> tuple[Array, Array]:
-        """Mean and deviation (n,) as by `predict`, in single precision: for sieving many points."""
+        """Mean and deviation (n,) as in `predict`, but in single precision, to sieve many points."""
         whiten = solve_triangular(self._root, np.eye(len(self._root)), lower=True, check_finite=False)
         alpha, whiten = self._alpha.astype(np.float32), whiten.T.astype(np.float32)
         mean, known = np.empty(len(at)), np.empty(len(at))
-        # In pieces that fit a processor's cache: twice as fast.
+        # Pieces that fit a processor's cache make this twice as fast.
         for start in range(0, len(at), 512):
             piece = slice(start, start + 512)
             cross = self.covariance(at[piece], self.points, np.float32)

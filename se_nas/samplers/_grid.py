@@ -1,4 +1,4 @@
-"""The finite grid of a study's parameters: choices as numbers, known objectives, neighbours."""
+"""The finite grid of a study's parameters: choices as indices, known objectives, neighbours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Params = dict[str, Any]
 MAX_CHOICES = 1000
 """Longest grid of one numeric parameter."""
 SKETCH = 2048
-"""Points by which the ranges of known objectives are judged where the grid is too large to enumerate."""
+"""Points from which the ranges of known objectives are estimated if the grid is too large to enumerate."""
 
 
 def choices_of(name: str, distribution: BaseDistribution) -> tuple[Any, ...]:
@@ -58,15 +58,15 @@ def choices_of(name: str, distribution: BaseDistribution) -> tuple[Any, ...]:
 
 
 class Grid:
-    """All points of a space; known objectives are evaluated once a point.
+    """All points of a space; known objectives are evaluated once per point.
 
     Args:
-        choices: parameter name to its values.
-        known: objective number to a function of a params dict. A method ``batch`` of it, which takes a
-            list of params dicts and returns as many numbers, is called instead.
-        feasible: optional function of a params dict to whether the point may be proposed; ``batch`` as above.
-        prior: optional cheap estimate of the first modelled objective; ``batch`` as above.
-        key: function of a params dict to what identifies a point (``batch`` as above); default: the params.
+        choices: parameter name → its values.
+        known: number of an objective → function of a params dict. If it has a method ``batch``, which takes a
+            list of params dicts and returns as many numbers, that is called instead.
+        feasible: tells from a params dict whether the point may be proposed; ``batch`` as above.
+        prior: cheap estimate of the first modelled objective; ``batch`` as above.
+        key: what identifies a point, from its params dict; ``batch`` as above. None: the params do.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Grid:
         if prior is not None:
             self._functions.append(prior)
         self._feasible, self._key = feasible, key
-        # 1 and True, or 1 and 1.0, are equal as dictionary keys but may be two choices.
+        # 1 and True, or 1 and 1.0, are equal as dictionary keys but may be different choices.
         self._numbers = [{(type(v), v): i for i, v in enumerate(values)} for values in self.choices]
         self._costs: dict[int, tuple[float, ...]] = {}
         self._allowed: dict[int, bool] = {}
@@ -111,12 +111,12 @@ class Grid:
         return [dict(zip(self.names, picked, strict=True)) for picked in zip(*columns, strict=True)]
 
     def row(self, params: Mapping[str, Any]) -> Index | None:
-        """Numbers of the choices of ``params``; None if a parameter is missing or has another value."""
+        """Indices of the choices of ``params``; None if a parameter is missing or has another value."""
         numbers = self.choices_in(params)
         return np.array(list(numbers.values())) if len(numbers) == len(self.names) else None
 
     def choices_in(self, params: Mapping[str, Any]) -> dict[int, int]:
-        """Number of the parameter to that of its choice, for those of ``params`` that are in the space."""
+        """Index of the parameter → index of its choice, for those of ``params`` that are in the space."""
         out = {}
         for i, (name, numbers) in enumerate(zip(self.names, self._numbers, strict=True)):
             if name in params:
@@ -128,7 +128,7 @@ class Grid:
         return out
 
     def keys(self, rows: Index) -> list[Hashable]:
-        """What identifies each point; the user's function is called once a point."""
+        """What identifies each point; the user's function is called once per point."""
         numbers: list[int] = self.identify(rows).tolist()
         if self._key is None:
             return list(numbers)
@@ -152,11 +152,11 @@ class Grid:
         return rng.integers(0, self.sizes, size=(count, len(self.sizes)))
 
     def identify(self, rows: Index) -> Index:
-        """(n,) a number for each point, equal for equal points; beyond 2^62 points others may agree by chance."""
+        """(n,) a number per point, equal for equal points; beyond 2^62 points, different ones may agree by chance."""
         return rows @ self._weights
 
     def distinct(self, rows: Index) -> Index:
-        """The rows without repetitions, in an order that depends on the set alone."""
+        """The rows without repetitions, in an order that depends only on the set."""
         return rows[np.unique(self.identify(rows), return_index=True)[1]]
 
     def neighbours(self, rows: Index) -> Index:
@@ -166,10 +166,10 @@ class Grid:
         return self.distinct(moved.reshape(-1, rows.shape[1]))
 
     def functions(self, rows: Index) -> Array:
-        """(n, n_known [+ 1 with a prior]) values of the known objectives, in the study's own directions.
+        """(n, n_known [+ 1 with a prior]) values of the known objectives, in the directions of the study.
 
         Raises:
-            ConfigError: a function returns NaN, infinity or no number.
+            ConfigError: a function returns NaN, infinity or something that is not a number.
         """
         if not self._functions:
             return np.zeros((len(rows), 0))
@@ -207,10 +207,10 @@ class Grid:
         return np.array([self._allowed[key] for key in keys], dtype=bool)
 
     def extremes(self, sketch: Index) -> Index:
-        """(2 * n_known, n_params): where each known objective is least and greatest, by coordinate search.
+        """(2 * n_known, n_params) points with the least and the greatest value of each known objective.
 
-        Starts at the best points of ``sketch``; exact where costs add up over parameters and nothing is
-        barred.
+        Coordinate search from the best points of ``sketch``; it is exact if costs add up over parameters and
+        every point is allowed.
         """
         out = []
         for column in range(len(self.known_columns)):
@@ -230,11 +230,11 @@ class Grid:
         return np.array(out, dtype=np.int64).reshape(-1, len(self.sizes))
 
     def positions(self, sketch: Index) -> list[Array]:
-        """For every parameter, where its choices lie on their order, in [0, 1]; NaN: on none.
+        """For every parameter, the positions of its choices on their order, in [0, 1]; NaN if they have none.
 
-        The order is that of what each choice adds to a known cost, by least squares over ``sketch``: it puts
-        "no SE" beside the narrowest SE, whatever the choices are called and however dear other parameters are.
-        Without such a cost, numbers are ordered by value. Equal ones share a place.
+        Choices are ordered by what they add to a known cost, by least squares over ``sketch``. That puts "no SE"
+        next to the narrowest SE, whatever the choices are called and however expensive other parameters are.
+        Without such a cost, numbers are ordered by value. Equal choices share a position.
         """
         costs = self.functions(sketch)[:, : len(self.known_columns)]
         offsets = np.cumsum(np.append(0, self.sizes))
@@ -242,7 +242,7 @@ class Grid:
         onehot[np.arange(len(sketch))[:, None], offsets[:-1] + sketch] = 1.0
         counts = onehot.sum(axis=0)
         effects = np.linalg.pinv(onehot.T @ onehot, rcond=1e-10, hermitian=True) @ (onehot.T @ costs)
-        # What is left of a cost when effects are added up makes them uncertain by about this much.
+        # The part of a cost that the sum of effects leaves unexplained makes them uncertain by about this much.
         error = np.sqrt(((costs - onehot @ effects) ** 2).mean(axis=0) / max(1.0, counts.min()))
         error += 1e-9 * costs.std(axis=0)
         out: list[Array] = []
@@ -261,7 +261,7 @@ class Grid:
 
 
 def _called(function: Callable[..., Any], points: list[Params]) -> list[Any]:
-    """What a user's function says of each point, by its method ``batch`` where it has one."""
+    """What a user's function returns for each point, through its method ``batch`` if it has one."""
     batch = getattr(function, "batch", None)
     if batch is None or not points:
         return [function(point) for point in points]

@@ -1,4 +1,4 @@
-"""How much the choices of one parameter are alike: a correlation that is learned with the rest of the process."""
+"""How alike the choices of one parameter are: a correlation that is learned with the rest of the process."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ Array = NDArray[np.float64]
 
 
 class ChoiceCorrelations:
-    """For every parameter the correlation of its choices, and how it changes with what is learned.
+    """For every parameter the correlation of its choices, and its derivatives by what is learned.
 
-    Choices that have an order lie on a line, at their rank to a learned power; they correlate as a Gaussian of
-    their distance. A power below one sets the first choice (no SE, the cheapest) apart and brings the others
-    together: returns that diminish. A learned share is left to what the order does not explain. Choices without
-    an order are unlike each other.
+    Choices that have an order are placed on a line at their rank to a learned power, and correlate as a Gaussian
+    of their distance. A power below 1 sets the first choice (no SE, the cheapest) apart and brings the others
+    together, as diminishing returns do. A learned share is left to what the order does not explain. Choices
+    without an order are uncorrelated.
 
-    Three numbers are learned, in common for all parameters, so that few readings suffice: the logit of the
-    order's share, and the logarithms of the distance's scale and of the power.
+    Three numbers are learned, the same for all parameters so that few readings suffice: the logit of the order's
+    share, and the logarithms of the distance's scale and of the power.
 
     Args:
         positions: for every parameter, the (n_choices,) positions in [0, 1] of its choices on their order;
-            NaN for a choice that has none.
+            NaN for a choice without a position.
     """
 
     def __init__(self, positions: list[Array]) -> None:
@@ -34,7 +34,7 @@ class ChoiceCorrelations:
         self.ordered = [k for k, known in enumerate(self._ranked) if len(known) > 2 and known.sum() > 1]
 
     def tables(self, share: float, scale: float, power: float) -> list[Array]:
-        """(n_choices, n_choices) for every parameter; arguments as learned: logit, logarithm, logarithm."""
+        """(n_choices, n_choices) for every parameter. Arguments as learned: a logit and two logarithms."""
         tables = list(self._equal)
         for k in self.ordered:
             smooth, *_ = self._smooth(k, scale, power)

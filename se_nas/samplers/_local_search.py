@@ -16,14 +16,14 @@ def local_search(
     weigh: Callable[[Index], Array],
     rng: np.random.Generator,
 ) -> tuple[Index, Array]:
-    """What is found around a front, by crossing its members and from random restarts.
+    """Search around a front: by neighbours and mutations of its members, by crossing them, and from random points.
 
     Args:
         grid: the space.
         front: (n_front, n_params) points to search around.
-        others: (n, n_params) further points to begin at.
-        weigh: of rows (n, n_params) the scores (n,), more being better.
-        rng: of everything random.
+        others: (n, n_params) further points to start from.
+        weigh: function from rows (n, n_params) to scores (n,); more is better.
+        rng: source of everything random.
 
     Returns:
         Allowed points (n_found, n_params), each once, and their scores (n_found,).

@@ -1,4 +1,4 @@
-"""What a study says so far, as arrays: readings, points in progress, and what was asked for."""
+"""What a study has found so far, as arrays: readings, points in progress, and what was asked for."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ from se_nas.errors import ConfigError
 from se_nas.samplers._grid import Array, Grid, Index
 
 PARTIAL = "se_nas:partial"
-"""User attribute of a trial that was stopped early: ``{"mean": [...], "sd": [...]}``, a number or null for
-each objective, in the study's own units: what the trial would have reached, extrapolated."""
-
+"""User attribute of a trial that was stopped early: what it would have reached, extrapolated, as
+``{"mean": [...], "sd": [...]}`` with a number or null for each objective, in the units of the study."""
 
 DUPLICATE = "duplicate_of"
-"""User attribute of a trial that was not run, but told what another one with equal params had reached."""
+"""User attribute of a trial that was not run but took over the values of another one with equal params."""
 _PROPOSING = timedelta(minutes=10)
-"""A running trial without params is taken to be lost after that: no proposal takes so long."""
+"""After this time a running trial without params is taken for lost: no proposal takes so long."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """Readings in the order of trials; objectives are turned so that all are maximised.
+    """Readings in the order of trials; signs are such that all objectives are maximised.
 
     Attributes:
         rows: (n, n_params) points with a reading.
         values: (n, n_objectives) readings.
-        extra: (n, n_objectives) further deviation of readings that were extrapolated, else 0.
-        barred: (n,) readings of points that broke a constraint: they inform, but are on no front.
+        extra: (n, n_objectives) further deviation of readings that were extrapolated; 0 for the others.
+        barred: (n,) whether the point broke a constraint: the reading informs the model, but is on no front.
         pending: (n_pending, n_params) points in progress.
-        unseen: earlier trials that are being proposed right now, their params not yet known: numbers, and when
-            they began.
+        unseen: earlier trials that are being proposed right now, so their params are not known yet: number and
+            start of each.
         keys: keys of everything that was asked for.
     """
 
@@ -51,7 +50,7 @@ class History:
     keys: frozenset[Hashable]
 
     def joined_by(self, rows: Index, keys: Sequence[Hashable]) -> History:
-        """With more points in progress, (n, n_params)."""
+        """The history with ``rows`` (n, n_params) also in progress."""
         return replace(self, pending=np.concatenate([self.pending, rows]), keys=self.keys.union(keys))
 
 
@@ -85,7 +84,7 @@ def read(
             pending.append(row)
             continue
         reading = reading_of(trial, len(signs))
-        # A duplicate that was told the result of another trial is no further reading.
+        # A duplicate has the values of another trial, so it is not another reading.
         if reading is None or DUPLICATE in trial.user_attrs:
             continue
         rows.append(row)
@@ -105,7 +104,7 @@ def read(
 
 
 def reading_of(trial: FrozenTrial, count: int) -> tuple[Array, Array] | None:
-    """Values and their further deviations (count,); None for a trial that says nothing (failed, NaN)."""
+    """Values and their further deviations (count,); None for a trial without information (failed, NaN)."""
     partial = trial.user_attrs.get(PARTIAL)
     complete = trial.state == TrialState.COMPLETE and trial.values is not None and len(trial.values) == count
     values: Sequence[Any] = trial.values if complete and trial.values is not None else [math.nan] * count
@@ -130,7 +129,7 @@ def _numbers(trial: FrozenTrial, given: Any, count: int) -> list[Any]:
 
 
 def fit_count(count: int) -> int:
-    """How many readings hyperparameters are fitted on: all up to 20, then in steps of a tenth."""
+    """How many readings the hyperparameters are fitted on: all up to 20, then in steps of a tenth."""
     step = 20
     while step + max(1, step // 10) <= count:
         step += max(1, step // 10)
@@ -138,7 +137,7 @@ def fit_count(count: int) -> int:
 
 
 def thinned(rows: Index, cap: int) -> Index:
-    """At most ``cap`` of the readings: the latest, which lie near the front, and as many of the others."""
+    """At most ``cap`` of the readings: the latest, which are near the front, and as many of the others."""
     if len(rows) <= cap:
         return rows
     latest = cap // 2

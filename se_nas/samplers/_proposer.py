@@ -1,4 +1,4 @@
-"""The proposal of `ParetoSampler`, free of Optuna: from a grid and its history to the next point."""
+"""What `ParetoSampler` proposes, free of Optuna: from a grid and its history to the next point."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from se_nas.samplers._local_search import local_search
 from se_nas.samplers._observations import History, fit_count, thinned
 
 ENUMERATE = 131_072
-"""Largest space of which every point is weighed; beyond, local search."""
+"""Largest space of which every point is weighed; beyond it, local search."""
 SKETCH = 2_048
 SIEVE = 512
-"""Points of an enumerated space that are weighed in double precision: those that promise most in single."""
+"""Points of an enumerated space that are weighed in double precision: the best in single precision."""
 SHORTLIST = 128
 DRAWS = 32
 EVALUATED = 64
 COMPLETIONS = 512
-"""Random points that are weighed where some parameters are given."""
+"""Random points that are weighed if some parameters are given."""
 CAP = 256
-"""Readings that the process is conditioned on; beyond, thinned."""
+"""Readings that the process is conditioned on; more are thinned out."""
 FIT_CAP = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """A point, and what the model expects of it.
+    """A point and what the model expects of it.
 
     Attributes:
         row: (n_params,).
@@ -55,8 +55,8 @@ class Proposer:
 
     Args:
         grid: the space with its known objectives.
-        signs: (n_objectives,) 1 where the study maximises, -1 where it minimises.
-        entropy: seed of everything random; a proposal also depends on the trial's number, on nothing else.
+        signs: (n_objectives,) 1 for an objective that the study maximises, -1 for one that it minimises.
+        entropy: seed of everything random; together with the history and the trial's number it decides a proposal.
         repeats: whether points may be read again.
         initial: points of the initial design, counting what the history already has.
         listed: (n, n_params) points that come first, in order.
@@ -99,7 +99,7 @@ class Proposer:
         self._initial, self._listed = initial, listed
 
     def _points(self, rows: Index) -> Points:
-        """Known functions enter the trend twice: as they are, and as ranks (accuracy saturates with cost)."""
+        """Points with known functions as features of the trend, twice: by value, and by rank as accuracy saturates."""
         values = self.grid.functions(rows)
         columns = []
         for i, ordered in enumerate(self._sorted.T):
@@ -112,7 +112,7 @@ class Proposer:
         return Points(index=rows, features=features)
 
     def _costs(self, rows: Index) -> Array:
-        """(n, n_objectives): known objectives, maximised; 0 elsewhere."""
+        """(n, n_objectives) known objectives, signed to be maximised; 0 for the modelled ones."""
         out = np.zeros((len(rows), len(self._signs)))
         out[:, self._known] = self.grid.functions(rows)[:, : len(self._known)] * self._signs[self._known]
         return out
@@ -125,10 +125,14 @@ class Proposer:
         fixed: Mapping[int, int] | None = None,
         others: Sequence[tuple[int, History]] = (),
     ) -> Proposal:
-        """The next point, for trial ``number``; ``fixed``: given parameters, and their choices.
+        """The next point.
 
-        ``others``: trials that are being proposed at this instant, and what they know. What they propose
-        depends on that alone, so it is worked out here rather than proposed twice.
+        Args:
+            history: what the study has found so far.
+            number: of the trial that gets the point.
+            fixed: index of each parameter that is given → index of its choice.
+            others: trials that are being proposed at this moment, with the history that each of them sees. It
+                decides what they propose, so that is worked out here instead of being proposed twice.
         """
         theirs = np.zeros((0, len(self.grid.names)), dtype=np.int64)
         for other, known in others:
@@ -152,7 +156,7 @@ class Proposer:
         return bool(usable.sum() >= min(3, self._initial)) or not self._modelled
 
     def _completed(self, history: History, number: int, fixed: Mapping[int, int]) -> Proposal:
-        """The best of random points that have the given choices."""
+        """The best of some random points with the given choices."""
         rng = np.random.default_rng([self._entropy, 1, number])
         rows = self.grid.sample(COMPLETIONS, rng)
         rows[:, list(fixed)] = list(fixed.values())
@@ -166,7 +170,7 @@ class Proposer:
         return self._improve(history, usable, rng, free)
 
     def _again(self, history: History, rng: np.random.Generator) -> Proposal:
-        """Every allowed point has been asked for: the least often read one that was read at all, else any."""
+        """A point once more, as every allowed one was asked for: of those that were read, one with fewest readings."""
         rows = history.rows if len(history.rows) else self._some(rng, 64)
         unique, counts = np.unique(rows, axis=0, return_counts=True)
         least = unique[counts == counts.min()]
@@ -183,7 +187,7 @@ class Proposer:
         return np.array([key not in history.keys for key in self.grid.keys(rows)], dtype=bool)
 
     def _spread(self, history: History, rng: np.random.Generator, *, corners: bool) -> Index | None:
-        """The point of which the process knows least a priori; the cheapest and the dearest come first."""
+        """The point that is least known a priori; with ``corners``, the cheapest and most expensive come first."""
         if corners:
             free = self._extremes[self._unasked(self._extremes, history)]
             if len(free):
@@ -216,7 +220,7 @@ class Proposer:
         return self._gather(history, thinned(chosen, CAP), column, theta)
 
     def _gather(self, history: History, chosen: Index, column: int, theta: Array | None) -> Surrogate:
-        """Complete readings of one point are pooled; what they scatter tells the noise."""
+        """The model of some readings; complete ones of a point are pooled, and their scatter tells the noise."""
         rows, values, extra = (
             history.rows[chosen],
             history.values[chosen, column],
@@ -249,7 +253,7 @@ class Proposer:
         return mean, sd
 
     def predict(self, history: History, rows: Index) -> tuple[Array, Array]:
-        """Mean and deviation (n, n_objectives) of the true objectives, in the study's own directions."""
+        """Mean and deviation (n, n_objectives) of the true objectives, in the directions of the study."""
         models = self._models(history, self._usable(history))
         mean, sd = self._predict(models, self._points(rows))
         return mean * self._signs, sd
@@ -270,7 +274,7 @@ class Proposer:
         rng: np.random.Generator,
         among: Index | None = None,
     ) -> Proposal:
-        """The point that promises most, of the whole space or ``among`` some."""
+        """The point that promises most, of the whole space or of the points ``among``."""
         models = self._models(history, usable)
         read = self.grid.distinct(history.rows[~history.barred])
         evaluated = self.grid.distinct(np.concatenate([read, history.pending]))
@@ -280,7 +284,7 @@ class Proposer:
         means, deviations = self._predict(models, evaluated_points)
         reference = self._reference(means)
         boxes, total = free_boxes(means, reference), volume(means, reference)
-        # All readings are equal: nothing says where more is to be had, so the space is covered.
+        # If all readings are equal, nothing says where to find better ones, so the space is covered.
         flat = bool(models) and not np.ptp(history.values[usable][:, self._modelled], axis=0).any()
 
         def weigh(rows: Index) -> Array:
@@ -313,7 +317,7 @@ class Proposer:
         return self._proposal(models, row, "model", gain, total)
 
     def _best_unasked(self, rows: Index, scores: Array, history: History) -> Index:
-        """Numbers of the `SHORTLIST` best points that nobody asked for, best first."""
+        """Indices of the `SHORTLIST` best points that nobody has asked for, best first."""
         order = np.argsort(-scores, kind="stable")
         picked: list[int] = []
         for start in range(0, len(order), 2 * SHORTLIST):
@@ -338,10 +342,10 @@ class Proposer:
     def _reread(
         self, models: dict[int, Surrogate], read: Index, reference: Array, history: History
     ) -> tuple[int, float]:
-        """The row of ``read`` of which another reading promises most, and how much."""
+        """Index of the point of ``read`` whose next reading promises most, and how much that is."""
         means, deviations = self._predict(models, self._points(read))
         numbers = self.grid.identify(read)
-        # What was stopped early is not begun again: the rule that stopped it judged the same promise.
+        # What was stopped early is not started again: the rule that stopped it judged the same promise.
         whole = history.rows[(history.extra[:, self._modelled] == 0).all(axis=1)]
         free = np.isin(numbers, self.grid.identify(whole)) & ~np.isin(
             numbers, self.grid.identify(history.pending)
@@ -358,7 +362,7 @@ class Proposer:
         reference: Array,
         rng: np.random.Generator,
     ) -> Array:
-        """Improvement averaged over draws of the true values at ``evaluated``, pending points among them."""
+        """Improvement, averaged over draws of the true values at ``evaluated``, which includes pending points."""
         values = np.repeat(self._costs(evaluated.index)[None], DRAWS, axis=0)
         means = np.repeat(self._costs(at.index)[None], DRAWS, axis=0)
         sd = np.zeros((len(at), len(self._signs)))
@@ -382,7 +386,7 @@ class Proposer:
         return out
 
     def _sieve(self, models: dict[int, Surrogate], boxes: tuple[Array, Array]) -> Index | None:
-        """The points of an enumerated space that promise most; None where it is too large."""
+        """The most promising points of an enumerated space; None if it is too large to enumerate."""
         if self._pool is None or self._pool_points is None or len(self._pool) <= SIEVE or not models:
             return self._pool
         mean, sd = self._pool_costs.copy(), np.zeros_like(self._pool_costs)

@@ -1,4 +1,4 @@
-"""What mattered: importance of parameters (PED-ANOVA), and effects with intervals (the sampler's model)."""
+"""Which parameters matter: their importance (PED-ANOVA), and effects with intervals (the sampler's model)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from se_nas.samplers._grid import choices_of
 from se_nas.samplers.pareto_sampler import ParetoSampler
 
 LEAST_TRIALS = 10
-"""Below, PED-ANOVA has too few trials to set the best against the others."""
+"""With fewer, PED-ANOVA cannot set the best trials against the others."""
 BEST_TRIALS, BEST_SHARE = 5, 0.1
-"""The best tenth, but so many trials at least, as Optuna advises."""
+"""The best tenth, but at least this many trials, as Optuna advises."""
 _TIED = "Target and region quantiles select the same set"
-"""How Optuna's warning begins where no trials are left to set the best against."""
+"""How Optuna's warning starts if no trials are left to set the best against."""
 BACKGROUND = 96
 """Random architectures over which an effect is averaged."""
 
@@ -35,13 +35,13 @@ def importance(
     parameters that all complete trials have.
 
     Args:
-        objective: what ``"objective"`` in the result is about; accuracy in se-nas's own studies.
-        names: parameters that share; None for all. One that can change nothing would get a share by chance.
+        objective: what ``"objective"`` in the result is about; 0 is accuracy in the studies of se-nas.
+        names: parameters that get a share; None for all. One that cannot change anything would get it by chance.
 
     Returns:
         ``{"objective": {name: share} | None, "trade_off": {name: share} | None, "best": float,
-        "reason": str | None}``; None with the reason where the study cannot tell. ``trade_off`` is about
-        reaching the front; ``best`` is the share of trials that counts as best: a tenth, more with few trials.
+        "reason": str | None}``; None with the reason if the study cannot tell. ``trade_off`` is about reaching
+        the front; ``best`` is the share of trials that count as best: a tenth, or more with few trials.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     best = max(BEST_SHARE, BEST_TRIALS / max(len(complete), LEAST_TRIALS))
@@ -57,7 +57,7 @@ def importance(
         return nothing | {"reason": "all complete trials have the same value"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Optuna reminds that targets are minimised whenever one is given; the sign below sees to that.
+        # Whenever a target is given, Optuna reminds that it is minimised; the sign below takes care of that.
         warnings.filterwarnings(
             "ignore", message="PedAnovaImportanceEvaluator computes", category=UserWarning
         )
@@ -92,29 +92,28 @@ def effects(
     groups: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """What a parameter, or all parameters of a group, change in a modelled objective, averaged over the
-    space.
+    """How much a parameter, or all those of a group, change a modelled objective, averaged over the space.
 
-    The reference of a parameter is its choice of least mean cost ("no SE"), or its first without a cost. An
-    effect is the average over random architectures of the objective as they are, less that with the group's
-    parameters at their references; for a single parameter, one effect for each other choice.
+    The reference of a parameter is its choice of least mean cost ("no SE"), or its first if there is no cost. The
+    effect of a group is the average objective of random architectures, minus that of the same ones with the
+    group's parameters at their references. A single parameter has one effect for each other choice.
 
     Args:
         sampler: a `ParetoSampler` with the study's known objectives; it need not have run the study.
         objective: number of the modelled objective.
-        cost: number of the objective that is paid; the sampler's model of it where it is not known. None for
-            effects without a cost.
-        groups: name (a stage) to its parameters; default: every parameter by itself.
-        seed: of the architectures that are averaged over.
+        cost: number of the objective that is paid, from the sampler's model unless it is known. None: effects
+            without a cost.
+        groups: name (a stage) → its parameters; None: every parameter by itself.
+        seed: decides the architectures that are averaged over.
 
     Returns:
         Rows ``{"group", "choice" (None for a group), "effect", "interval" (95 %, of the model),
         "cost_percent" (mean change of the cost relative to the reference), "per_percent",
-        "per_percent_interval"}``. Effects are in the objective's unit. ``per_percent`` is None where the
-        cost does not change, or where it is not known exactly and its change cannot be told from none.
+        "per_percent_interval"}``. Effects are in the objective's unit. ``per_percent`` is None if the
+        cost does not change, or if it is not known exactly and its change cannot be told from none.
 
     Raises:
-        ConfigError: the study has no finished trial, or a name in ``groups`` is no parameter.
+        ConfigError: the study has no finished trial, or a name in ``groups`` is not a parameter.
     """
     space = sampler.infer_relative_search_space(study, study.trials[-1]) if study.trials else {}
     choices = {name: choices_of(name, distribution) for name, distribution in space.items()}
@@ -147,7 +146,7 @@ def effects(
     for group, names in (groups or {}).items():
         for unknown in (n for n in names if n not in choices):
             raise ConfigError(
-                f"group {group!r} has {unknown!r}, no parameter of the study.{nearest(unknown, choices)}"
+                f"group {group!r} has {unknown!r}, which is not a parameter of the study.{nearest(unknown, choices)}"
             )
         jobs.append((group, None, points, [{**p, **{n: reference[n] for n in names}} for p in points]))
     exact = cost is None or cost in sampler.known

@@ -1,8 +1,7 @@
 """`ParetoSampler`: an Optuna sampler for noisy accuracy against exactly known costs.
 
-Noisy expected hypervolume improvement (Daulton et al., NeurIPS 2021) under the Gaussian process of
-`_surrogate`, exact in the known objectives (`_acquisition`), over every point of the space or by local
-search.
+Noisy expected hypervolume improvement (Daulton et al., NeurIPS 2021) under the Gaussian process of `_gp`, exact
+in the known objectives (`se_nas.pareto`), over every point of the space or by local search.
 """
 
 from __future__ import annotations
@@ -27,31 +26,30 @@ from se_nas.samplers._proposer import Proposal, Proposer
 __all__ = ["DUPLICATE", "MODEL", "PARTIAL", "ParetoSampler"]
 
 INITIAL = 3
-"""Points of the initial design, where nothing else is asked for."""
+"""Points of the initial design unless another number is asked for."""
 MOST_UNSEEN = 16
-"""Simultaneous proposals that are worked out before one's own."""
+"""Simultaneous proposals of others that are worked out first."""
 MODEL = "se_nas:model"
-"""System attribute of a trial: the source of its proposal, and what the model expected of it."""
+"""System attribute of a trial: the source of its proposal and what the model expected of it."""
 
 
 class ParetoSampler(BaseSampler):
     """Proposes points of a finite space by expected hypervolume improvement; works with any Optuna study.
 
     Args:
-        known: objective number to a function of the trial's params dict that gives this objective exactly.
-            It is called once a point, in a space of up to 131,072 for all points at the first suggestion; in
-            bulk if it has a method ``batch`` (list of params dicts to as many numbers).
-        seed: makes proposals a function of the study's history (for one worker).
-        repeats: whether another reading of the same params may be proposed, where that promises more than any
-            new point. False: params are asked for twice only when nothing else is left.
-        key: function of a params dict (``batch`` as above) to what makes params equal; default: the params.
-        initial: number of points of the initial design, or the params dicts to begin with, in order.
-        space: parameter name to its choices (or Optuna's distribution), if known beforehand. Without it, the
-            first trial draws at random, and the space is that of the parameters which all finished trials
-            share.
-        feasible: function of a params dict (``batch`` as above) to whether it may be proposed.
-        prior: cheap estimate of the first modelled objective as a function of the params dict; how far it is
-            trusted is learned.
+        known: number of an objective → function of the trial's params dict that gives its exact value. It is
+            called once per point, and for all points at the first suggestion if there are at most 131,072. If
+            it has a method ``batch`` (from a list of params dicts to as many numbers), that is called instead.
+        seed: makes proposals depend only on the study's history (with one worker).
+        repeats: whether another reading of the same params may be proposed if it promises more than any new
+            point. False: params are asked for twice only when nothing else is left.
+        key: what makes params equal, from a params dict (``batch`` as above). None: the params themselves.
+        initial: number of points of the initial design, or the first params dicts, in order.
+        space: parameter name → its choices or Optuna's distribution, if known beforehand. Without it the first
+            trial is drawn at random, and the space consists of the parameters that all finished trials share.
+        feasible: tells from a params dict (``batch`` as above) whether it may be proposed.
+        prior: cheap estimate of the first modelled objective from a params dict; how far to trust it is
+            learned.
 
     Raises:
         ConfigError: an option is invalid, or a parameter of the study is continuous.
@@ -112,7 +110,7 @@ class ParetoSampler(BaseSampler):
         self.__dict__.update(state, _lock=threading.RLock())
 
     def reseed_rng(self) -> None:
-        """Nothing to do: draws depend on the trial's number, so no two trials share them."""
+        """Nothing to do: draws depend on the trial's number, so no two trials have the same."""
 
     @property
     def known(self) -> Mapping[int, Callable[..., Any]]:
@@ -129,7 +127,7 @@ class ParetoSampler(BaseSampler):
         )
         found = intersection.calculate(study)
         if not found:
-            # Nothing has finished, but a trial that failed after its last parameter has told the space.
+            # Nothing has finished, but a trial that failed after its last parameter shows the space.
             failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
             found = max((t.distributions for t in failed), key=len, default={})
         return {name: found[name] for name in sorted(found)}
@@ -137,7 +135,7 @@ class ParetoSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next point; nothing while the space is unknown, or where the trial's params are given."""
+        """The next point; empty while the space is unknown, or if the trial's params are given."""
         fixed = trial.system_attrs.get("fixed_params", {})
         if not search_space or search_space.keys() <= fixed.keys():
             return {}
@@ -158,7 +156,7 @@ class ParetoSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """At random (or from ``initial``): before the space is known, and what only some trials have."""
+        """A random value, or that of ``initial``: before the space is known, and for what only some trials have."""
         choices = choices_of(param_name, param_distribution)
         if trial.number < len(self._listed):
             value = self._listed[trial.number].get(param_name)
@@ -206,7 +204,7 @@ class ParetoSampler(BaseSampler):
             return proposer.contrast(history, *rows, objective)
 
     def _current(self, study: Study) -> tuple[Proposer, History]:
-        """The proposer and everything that the study's trials say."""
+        """The proposer and the history of all trials of the study."""
         trials = study.get_trials(deepcopy=False)
         space = self.infer_relative_search_space(study, trials[-1]) if trials else {}
         if space:
@@ -217,7 +215,7 @@ class ParetoSampler(BaseSampler):
         raise ConfigError("the study has no finished trial yet: there is nothing to predict from.")
 
     def _signs(self, study: Study) -> Array:
-        """(n_objectives,) 1 where the study maximises, -1 where it minimises."""
+        """(n_objectives,) 1 for an objective that the study maximises, -1 for one that it minimises."""
         directions = study.directions
         if len(directions) > 3:
             raise ConfigError(f"the study has {len(directions)} objectives; ParetoSampler takes 1 to 3.")
@@ -229,7 +227,7 @@ class ParetoSampler(BaseSampler):
         return np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
 
     def _prepared(self, study: Study, search_space: dict[str, BaseDistribution]) -> tuple[Proposer, Array]:
-        """The proposer of this study and space: known functions and fits are kept between proposals."""
+        """The proposer of this study and space, kept between proposals with its known functions and fits."""
         signs = self._signs(study)
         current = (_identity(study), search_space, tuple(signs))
         if self._proposers.get("of") != current:
@@ -252,7 +250,7 @@ class ParetoSampler(BaseSampler):
         return self._proposers["proposer"], signs
 
     def _first_rows(self, grid: Grid) -> list[Index]:
-        """The listed initial points."""
+        """The initial points that the user listed."""
         rows = []
         for params in self._listed:
             row = grid.row(params)
@@ -277,7 +275,7 @@ def _rows(grid: Grid, points: Sequence[Mapping[str, Any]]) -> Index:
             raise ConfigError(f"the point {dict(point)!r} is not in the space {grid.names}.")
         rows.append(row)
     if not rows:
-        raise ConfigError("no point was given; predictions and contrasts need one at least.")
+        raise ConfigError("no point was given; predictions and contrasts need at least one.")
     return np.array(rows, dtype=np.int64).reshape(-1, len(grid.names))
 
 
@@ -288,12 +286,12 @@ def _distribution(name: str, choices: Any) -> BaseDistribution:
         raise ConfigError(f"space has {name!r}: {choices!r}; it must be a list of choices.")
     values = tuple(choices)
     if not values:
-        raise ConfigError(f"space has the parameter {name!r} without a choice; it needs one at least.")
+        raise ConfigError(f"space has the parameter {name!r} without a choice; it needs at least one.")
     return CategoricalDistribution(values)
 
 
 def _record(proposal: Proposal) -> dict[str, Any]:
-    """JSON of what the model expected; only that."""
+    """What the model expected, ready for JSON."""
     return {
         "source": proposal.source,
         "improvement": proposal.improvement,

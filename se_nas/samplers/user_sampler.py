@@ -1,4 +1,4 @@
-"""A sampler of the user's: what its class must be, and errors that say that they are the user's."""
+"""Samplers that users write: what their class must be, and errors that name them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class UsersSampler(BaseSampler):
     """Passes everything on to ``sampler``, and refuses values that are not among a parameter's choices.
 
     Args:
-        name: what the user gave, for messages.
+        name: as the user gave it, for messages.
         sampler: does the work.
 
     Raises (its methods):
-        ConfigError: the sampler raised; the message has its exception and where that came from.
+        ConfigError: the sampler raised; the message has its exception and where it came from.
     """
 
     def __init__(self, name: str, sampler: BaseSampler) -> None:
@@ -79,7 +79,7 @@ def check_sampler_class(name: str, cls: Any) -> type[BaseSampler]:
 
 
 def make_users_sampler(name: str, cls: Any, *, seed: int) -> UsersSampler:
-    """A sampler of the user's class, given ``seed`` if it takes one.
+    """A sampler of the user's class, made from ``seed`` if it takes one.
 
     Raises:
         ConfigError: it is not a sampler, or it raised while it was made.

@@ -44,7 +44,7 @@ def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str
     It returns a mapping with ``accuracy`` (top-1 on ``context.data.val``, percent) and whatever it knows of
     ``loss``, ``top5``, ``ece``, ``per_class``, ``train_loss``, ``state`` and ``correct``: for each image of
     ``context.data.val``, in order, whether it was classified correctly; intervals then cover the choice of
-    images. If it lets ``StopTraining`` of ``context.report`` pass, the last report counts. Its other exceptions
+    images. If it lets ``StopTraining`` of ``context.report`` pass, the last report counts. Other exceptions
     pass through.
 
     Raises (when called):
