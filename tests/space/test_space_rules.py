@@ -308,3 +308,19 @@ def test_a_damaged_or_newer_space_is_refused():
         SearchSpace.from_dict({**data, "schema": 99})
     with pytest.raises(ConfigError, match="it lacks spec"):
         SearchSpace.from_dict({name: value for name, value in data.items() if name != "spec"})
+
+
+@pytest.mark.parametrize("granularity", ["block", "stage", "one_stage"])
+@pytest.mark.parametrize("native", ["keep", "remove", "resize", "free"])
+@pytest.mark.parametrize("sites", [SITES, SE_SITES])
+def test_widths_of_a_site_are_those_that_some_architecture_has(granularity, native, sites):
+    space = space_of(sites, granularity=granularity, native=native, stages=[-1, 0])
+    seen = [{arch.widths[i] for arch in space.enumerate()} for i in range(len(sites))]
+    assert [set(widths) for widths in space.site_widths()] == seen
+
+
+def test_widths_of_a_site_at_each_position():
+    other = [site(0, 0, position="pre"), site(1, 0, 128, position="pre")]
+    space = space_of({"standard": SITES, "pre": other})
+    assert space.site_widths("pre") == (frozenset({0, 8, 16}), frozenset({0, 8, 32}))
+    assert len(space.site_widths("standard")) == len(SITES)

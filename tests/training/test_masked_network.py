@@ -184,8 +184,9 @@ def test_the_cut_loads_strictly_and_comes_back() -> None:
     torch.testing.assert_close(other.model.eval()(x), model(x), rtol=1e-4, atol=1e-4)
 
 
-def test_masks_alone_choose_a_part_of_shared_weights() -> None:
-    space = make_space("test_resnet")
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
+def test_masks_alone_choose_a_part_of_shared_weights(backbone: str) -> None:
+    space = make_space(backbone)
     network = make_network(space)
     wide = space.build("standard", [max(row) for row in space.site_widths()])
     network.load(wide, 0)
