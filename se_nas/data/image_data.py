@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,10 +12,31 @@ import torch
 from se_nas.errors import DataError
 
 
+class Payload(NamedTuple):
+    """What stands for an image that is not decoded.
+
+    Attributes:
+        identity: goes into the fingerprint (the size in bytes of a file).
+        content: equal for equal images, and for no others in practice.
+    """
+
+    identity: bytes
+    content: bytes
+
+    @classmethod
+    def of(cls, pixels: bytes) -> Payload:
+        return cls(pixels, pixels)
+
+    @classmethod
+    def of_file(cls, size: int, tail: bytes) -> Payload:
+        identity = str(size).encode()
+        return cls(identity, identity + tail)
+
+
 class Samples(Protocol):
     """Labelled images that can be read by index, before they are split.
 
-    ``read`` returns an RGB PIL image and raises ``OSError`` (or a child of it) where the file is damaged.
+    ``read`` returns an RGB PIL image and raises ``OSError`` (or a child of it) if the file is damaged.
     """
 
     class_names: tuple[str, ...]
@@ -25,8 +46,12 @@ class Samples(Protocol):
 
     def name(self, index: int) -> str: ...
 
-    def payload(self, index: int) -> bytes:
-        """What stands for the image in the fingerprint when it is not decoded (its size in bytes, say)."""
+    def payload(self, index: int) -> Payload:
+        """Check an image that stays on disk, without decoding it if that can be avoided.
+
+        Raises:
+            OSError: the image is damaged.
+        """
         ...
 
 
@@ -36,8 +61,8 @@ class Images:
 
     Attributes:
         labels: class indices, int64, shape (N,).
-        pixels: uint8, shape (N, 3, H, W), where the split is kept in memory; else None.
-        samples: where images are decoded from on each use, where they are not; else None.
+        pixels: uint8, shape (N, 3, H, W), if the split is kept in memory; else None.
+        samples: what images are decoded from on each use if the split stays on disk; else None.
         indices: for each image of the split its index in ``samples``; None with pixels.
     """
 
@@ -64,12 +89,14 @@ class ImageData:
         input_size: (3, H, W) of the images that a model gets.
         fingerprint: SHA-256 (hex) of names, labels and content; neither the split nor the input size is in
             it.
-        skipped: names of the images that could not be decoded, in order.
-        train, val: splits; ``test`` is None where the data has none.
-        mean, std: of each channel over the training images, in [0, 1]; ImageNet's where they are not in
-            memory.
+        skipped: names of the files that were left out: damaged images, files that are not images, images beside
+            the class folders.
+        train, val: splits; ``test`` is None if the data has none.
+        mean, std: of each channel over the training images, in [0, 1]; ImageNet's if they are not in memory.
         split_seed: seed of the split, independent of the training seed.
         mirror: whether a mirrored image keeps its class (not so for digits).
+        reasons: for each name in ``skipped`` why it was left out; empty if that is not known.
+        remarks: sentences about the data that its user should read.
     """
 
     name: str
@@ -84,6 +111,8 @@ class ImageData:
     std: tuple[float, ...]
     split_seed: int
     mirror: bool = True
+    reasons: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("train", "val", "test"):
@@ -105,6 +134,18 @@ class ImageData:
         """The same images normalised otherwise: pretrained weights need the mean and std of their own data."""
         return replace(self, mean=tuple(mean), std=tuple(std))
 
+    def left_out(self) -> list[str]:
+        """For each reason one line: how many files were left out for it, and the first of them."""
+        reasons = self.reasons or ("cannot be decoded",) * len(self.skipped)
+        names: dict[str, list[str]] = {}
+        for name, reason in zip(self.skipped, reasons, strict=True):
+            names.setdefault(reason.partition(":")[0], []).append(name)
+        return [
+            f"{len(found)} file{'' if len(found) == 1 else 's'} ({reason}): {', '.join(found[:3])}"
+            + (", ..." if len(found) > 3 else "")
+            for reason, found in names.items()
+        ]
+
     @property
     def in_memory(self) -> bool:
         """Whether all splits are decoded and kept as uint8."""
@@ -113,9 +154,3 @@ class ImageData:
 
 DataFactory = Callable[..., ImageData]
 """An entry point of ``se_nas.data``: takes the keywords of ``load_data`` other than the name."""
-
-
-def class_list(names: Sequence[str], limit: int = 8) -> str:
-    """Class names for a message, shortened."""
-    shown = ", ".join(repr(str(name)) for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
