@@ -112,9 +112,8 @@ class Plan:
             ("sampler", config.sampler),
             ("folder", str(self.path)),
         ]
-        if data.skipped:
-            shown = ", ".join(data.skipped[:3])
-            pairs.append(("skipped", f"{len(data.skipped)} unreadable images: {shown}"))
+        pairs += [("skipped", line) for line in data.left_out()]
+        pairs += [("note", remark) for remark in data.remarks]
         return pairs + [("note", note) for note in self.notes]
 
     def _training(self) -> str:

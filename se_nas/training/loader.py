@@ -17,6 +17,7 @@ from timm.data.loader import PrefetchLoader, fast_collate
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from se_nas.data import ImageData, Images
+from se_nas.data.pixels import image_warnings
 from se_nas.errors import DataError
 from se_nas.training.augment import Augment
 from se_nas.training.batches import Batch, effective_batch, eval_batch, formatted
@@ -106,7 +107,8 @@ class _Decoded(Dataset[tuple[Any, int]]):
             position = (first + offset) % len(self._labels)
             if not self.damaged[position]:
                 try:
-                    image = self._samples.read(int(self._indices[position]))
+                    with image_warnings():
+                        image = self._samples.read(int(self._indices[position]))
                 except (OSError, SyntaxError, ValueError):
                     self.damaged[position] = True
                 else:

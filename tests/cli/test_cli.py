@@ -155,7 +155,7 @@ def test_unreadable_image_is_named_and_skipped_or_an_error(se, tmp_path):
     assert not (tmp_path / "runs").exists()
     code, _, err = se(*SEARCH, "--data", "data", "--trials", "1", "--final-seeds", "0", "--batch-size", "8")
     assert code == 0
-    assert "1 unreadable images" in err
+    assert "1 file (cannot be decoded): class0/3.png" in err
     manifest = json.loads(next(tmp_path.glob("runs/*/manifest.json")).read_text())
     assert any("3.png" in name for name in manifest["data"]["skipped"])
 
