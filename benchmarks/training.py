@@ -51,11 +51,12 @@ from se_nas.training import (
     Recipe,
     Runtime,
     initial_weights,
-    loop,
     measure_step_time,
     score,
+    session,
     train,
 )
+from se_nas.training.evaluation import Evaluation
 from se_nas.training.loop import make_batches
 from se_nas.training.optim import make_loss, make_optimizer
 
@@ -289,11 +290,12 @@ def around(backbone: str, seconds: float, name: str) -> None:
         context = Context(data=plan.data, recipe=plan.recipe, runtime=plan.runtime)
         epochs = max(1, round(seconds / measure_step_time(model, context).epoch))
         plan = replace(plan, recipe=plan.recipe.with_(epochs=epochs), baselines={"all_se_16": arch})
-        watch(loop._Training, "_epoch", "training")
-        watch(loop, "_evaluate", "evaluation")
-        watch(loop._Training, "_save", "checkpoints, copied")
-        watch(loop, "save_weights", "weights")
-        watch(loop._Training, "_prepare", "optimiser")
+        watch(session.Training, "advance", "training")
+        inside = ("evaluation", "checkpoints, copied", "weights", "optimiser")
+        watch(Evaluation, "__call__", inside[0])
+        watch(session.Training, "_save", inside[1])
+        watch(session, "save_weights", inside[2])
+        watch(session.Training, "_prepare", inside[3])
         watch(tasks, "build_candidate", "building")
         watch(Trainings, "_costs_of", "costs")
         watch(StudyStore, "record", "study")
@@ -304,6 +306,7 @@ def around(backbone: str, seconds: float, name: str) -> None:
         watch(Search, "run", "whole")
         start(plan, Progress())
     whole = totals.pop("whole")
+    totals["training"] -= sum(totals[label] for label in inside)
     rest = whole - sum(totals.values())
     print(
         f"\none trial of {backbone} with SE everywhere, {epochs} epoch(s) on {Path(name).name},"

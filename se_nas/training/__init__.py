@@ -10,6 +10,8 @@ from se_nas.training.metrics import Metrics, score
 from se_nas.training.randomness import initial_weights
 from se_nas.training.recipe import PRESETS, Recipe
 from se_nas.training.runtime import FALLBACKS, Runtime
+from se_nas.training.session import Training
+from se_nas.training.step import Step
 from se_nas.training.timing import StepTime, measure_step_time
 from se_nas.training.trainers import DEFAULT_TRAINER, Trainer, adapt, load_trainer
 
@@ -23,11 +25,13 @@ __all__ = [
     "Metrics",
     "Recipe",
     "Runtime",
+    "Step",
     "StepTime",
     "StopTraining",
     "TensorBoardLogger",
     "TrainResult",
     "Trainer",
+    "Training",
     "adapt",
     "block_structures",
     "checkpoint_path",

@@ -1,16 +1,16 @@
-"""Batches of images already in memory: the same images, order and draws for every candidate of a seed."""
+"""Training batches of images in memory: the same images, order and draws for every candidate of a seed."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from se_nas.data import ImageData, Images
 from se_nas.training.augment import Augment
+from se_nas.training.draws import Inputs
 from se_nas.training.randomness import ORDER, generator
 from se_nas.training.recipe import Recipe
 from se_nas.training.runtime import Runtime
@@ -20,19 +20,30 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 EVAL_BATCH = 512
 """On a CPU in bf16, up to a tenth faster than 256 by image, and no slower in fp32."""
 EVAL_PIXELS = 256 * 96 * 96
-AHEAD_PIXELS = 8 * 64 * 32 * 32
-"""Batches of small images are made in runs of so many pixels: right after a step of the network each would be made
-from cold caches, which took twice as long (64 images of 32 pixels on a CPU)."""
+
+_copies: weakref.WeakKeyDictionary[Images, dict[str, Batch]] = weakref.WeakKeyDictionary()
 
 
 class Batches(Protocol):
     """Training batches of one candidate and seed."""
 
     augment: Augment
+    batch_size: int
     steps: int
 
+    def inputs(self, epoch: int, start: int = 0) -> Iterator[Inputs]:
+        """What ``batch`` needs for each batch of an epoch, from batch ``start`` (both from 0)."""
+        ...
+
+    def batch(self, inputs: Inputs) -> Batch:
+        """(images, targets) from inputs on the device: tensor operations alone, the same for every batch.
+
+        Nothing in it depends on the seed.
+        """
+        ...
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """(images, targets) on the device, from batch ``start`` of the epoch (both from 0)."""
+        """(images, targets) on the device, from batch ``start`` of the epoch."""
         ...
 
     def skipped(self) -> tuple[str, ...]:
@@ -46,7 +57,7 @@ def effective_batch(recipe: Recipe, images: Images) -> int:
 
 
 def eval_batch(data: ImageData, runtime: Runtime) -> int:
-    """Images of one pass in validation: fewer where they are large, or where training ran out of memory."""
+    """Images of one pass in validation: fewer if they are large, or if training ran out of memory."""
     _, height, width = data.input_size
     fitting = max(1, min(EVAL_BATCH, EVAL_PIXELS // (height * width)))
     return fitting if runtime.micro_batch is None else min(fitting, runtime.micro_batch)
@@ -55,45 +66,58 @@ def eval_batch(data: ImageData, runtime: Runtime) -> int:
 class MemoryBatches:
     """Training batches from uint8 pixels, kept on the device. The last, partial batch of an epoch is
     dropped.
+
+    Inputs are ``chosen`` (B,), the indices of a batch's images, and the draws of ``Augment``. A policy of PIL
+    images runs on the CPU: then the images that it made are inputs too, as ``pixels``.
     """
 
     def __init__(self, data: ImageData, recipe: Recipe, runtime: Runtime, seed: int) -> None:
-        assert data.train.pixels is not None
-        self._pixels = data.train.pixels.to(runtime.device)
-        self._labels = data.train.labels.to(runtime.device)
+        self._images = data.train
+        self._pixels, self._labels = on_device(data.train, runtime.device)
         self._seed, self._runtime = seed, runtime
-        self.augment = Augment(recipe, data)
+        self.augment = Augment(recipe, data, runtime.device)
         self.batch_size = effective_batch(recipe, data.train)
         self.steps = len(self._labels) // self.batch_size
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        order = generator(ORDER, self._seed, epoch).permutation(len(self._labels))
-        ahead = max(1, AHEAD_PIXELS // (self.batch_size * self._pixels[0, 0].numel()))
-        for first in range(start, self.steps, ahead):
-            steps = range(first, min(first + ahead, self.steps))
-            yield from [self._batch(order, epoch, step) for step in steps]
+    def inputs(self, epoch: int, start: int = 0) -> Iterator[Inputs]:
+        order = torch.from_numpy(generator(ORDER, self._seed, epoch).permutation(len(self._labels)))
+        draws = self.augment.draws
+        for step in range(start, self.steps):
+            key = (self._seed, epoch, step)
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            inputs = {"chosen": chosen}
+            if draws.policy is not None:
+                assert self._images.pixels is not None
+                inputs["pixels"] = draws.with_policy(self._images.pixels[chosen], *key)
+            yield inputs | draws.geometric(len(chosen), *key) | draws.finish(len(chosen), *key)
 
-    def _batch(self, order: NDArray[np.int64], epoch: int, step: int) -> Batch:
-        chosen = torch.from_numpy(order[step * self.batch_size : (step + 1) * self.batch_size])
-        chosen = chosen.to(self._pixels.device)
+    def batch(self, inputs: Inputs) -> Batch:
         # Several times faster on a CPU than indexing with brackets.
-        pixels = self._pixels.index_select(0, chosen)
-        images = self.augment.geometric(pixels, self._seed, epoch, step)
-        images, targets = self.augment.finish(images, self._labels[chosen], self._seed, epoch, step)
+        pixels = inputs["pixels"] if "pixels" in inputs else self._pixels.index_select(0, inputs["chosen"])
+        images = self.augment.geometric(pixels, inputs)
+        images, targets = self.augment.finish(images, self._labels[inputs["chosen"]], inputs)
         return formatted(images, self._runtime), targets
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for inputs in self.inputs(epoch, start):
+            yield self.batch(moved(inputs, self._runtime.device))
 
     def skipped(self) -> tuple[str, ...]:
         return ()
 
 
-def memory_eval_batches(data: ImageData, split: str, augment: Augment, runtime: Runtime) -> Iterator[Batch]:
-    """Images in their order, without augmentation."""
-    images: Images = getattr(data, split)
+def on_device(images: Images, device: str) -> Batch:
+    """Pixels (uint8) and labels of images in memory, on a device; one copy serves all trainings of a process."""
     assert images.pixels is not None
-    size = eval_batch(data, runtime)
-    for start in range(0, len(images), size):
-        pixels = images.pixels[start : start + size].to(runtime.device)
-        yield formatted(augment.normalise(pixels), runtime), images.labels[start : start + size]
+    copies = _copies.setdefault(images, {})
+    if device not in copies:
+        copies[device] = (images.pixels.to(device), images.labels.to(device))
+    return copies[device]
+
+
+def moved(inputs: Inputs, device: str) -> Inputs:
+    """Inputs on a device."""
+    return {name: value.to(device) for name, value in inputs.items()}
 
 
 def formatted(images: torch.Tensor, runtime: Runtime) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Batches of images that are decoded on each use, by worker processes that outlive a candidate.
 
-timm's transforms, collation and prefetcher; own are the sampler and the seeding. Draws are keyed by (seed,
+Transforms, collation and prefetcher are timm's; the sampler and the seeding are not. Draws are keyed by (seed,
 epoch, image), so they depend neither on the number of workers nor on which of them decodes an image.
 """
 
@@ -20,7 +20,8 @@ from se_nas.data import ImageData, Images
 from se_nas.data.pixels import image_warnings
 from se_nas.errors import DataError
 from se_nas.training.augment import Augment
-from se_nas.training.batches import Batch, effective_batch, eval_batch, formatted
+from se_nas.training.batches import Batch, effective_batch, eval_batch, formatted, moved
+from se_nas.training.draws import Draws, Inputs
 from se_nas.training.randomness import AUGMENT, ORDER, generator, seeded
 from se_nas.training.recipe import Recipe
 from se_nas.training.runtime import Runtime
@@ -38,25 +39,37 @@ _loaders: weakref.WeakKeyDictionary[ImageData, dict[tuple[Any, ...], _Loader]] =
 
 
 class LoaderBatches:
-    """Training batches from timm's readers. The last, partial batch of an epoch is dropped."""
+    """Training batches from timm's readers. The last, partial batch of an epoch is dropped.
+
+    Inputs are ``pixels`` (B, 3, H, W), ``labels`` (B,) and the draws of ``Augment.finish``; workers have drawn the
+    rest.
+    """
 
     def __init__(self, data: ImageData, recipe: Recipe, runtime: Runtime, seed: int) -> None:
         self._data, self._recipe, self._runtime, self._seed = data, recipe, runtime, seed
-        self.augment = Augment(recipe, data)
+        self.augment = Augment(recipe, data, runtime.device)
         self.batch_size = effective_batch(recipe, data.train)
         self.steps = len(data.train) // self.batch_size
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def inputs(self, epoch: int, start: int = 0) -> Iterator[Inputs]:
         order = generator(ORDER, self._seed, epoch).permutation(len(self._data.train))
         keys = [
             [(self._seed, epoch, int(index)) for index in order[step * self.batch_size :][: self.batch_size]]
             for step in range(start, self.steps)
         ]
-        transform = _train_transform(self._data, self._recipe, self.augment)
+        transform = _train_transform(self._data, self._recipe, self.augment.draws)
         loader = _loader(self._data, "train", self._runtime, transform, self._recipe)
         for step, (pixels, labels) in enumerate(loader.batches(keys), start):
-            images, targets = self.augment.finish(pixels.float(), labels, self._seed, epoch, step)
-            yield formatted(images, self._runtime), targets
+            draws = self.augment.draws.finish(len(pixels), self._seed, epoch, step)
+            yield {"pixels": pixels, "labels": labels} | draws
+
+    def batch(self, inputs: Inputs) -> Batch:
+        images, targets = self.augment.finish(inputs["pixels"].float(), inputs["labels"], inputs)
+        return formatted(images, self._runtime), targets
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for inputs in self.inputs(epoch, start):
+            yield self.batch(moved(inputs, self._runtime.device))
 
     def skipped(self) -> tuple[str, ...]:
         return damaged_names(self._data, "train")
@@ -196,14 +209,14 @@ def _loader(data: ImageData, split: str, runtime: Runtime, transform: Any, recip
     return loaders[key]
 
 
-def _train_transform(data: ImageData, recipe: Recipe, augment: Augment) -> Any:
+def _train_transform(data: ImageData, recipe: Recipe, draws: Draws) -> Any:
     """timm's training transform: "pad" becomes a random crop at a fixed aspect ratio."""
     return create_transform(
         data.input_size,
         is_training=True,
-        train_crop_mode="rrc" if augment.crop == "random_resized" else "rkrc",
-        scale=recipe.crop_scale if augment.crop == "random_resized" else None,
-        hflip=augment.hflip,
+        train_crop_mode="rrc" if draws.crop == "random_resized" else "rkrc",
+        scale=recipe.crop_scale if draws.crop == "random_resized" else None,
+        hflip=draws.hflip,
         color_jitter=0.0,
         auto_augment=recipe.auto_augment,
         interpolation="bicubic",

@@ -1,12 +1,14 @@
-"""Optimiser, schedule, loss and weight average of a recipe, from timm by name."""
+"""Optimiser, schedule and loss of a recipe, from timm by name."""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.optim import Adopt, create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -19,8 +21,14 @@ from se_nas.training.recipe import Recipe
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, lr_factor: float = 1.0) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, lr_factor: float = 1.0, *, capturable: bool = False
+) -> torch.optim.Optimizer:
     """timm's optimiser with groups for SE blocks, classifier and backbone, decayed and not.
+
+    Args:
+        lr_factor: share of the recipe's learning rate.
+        capturable: keep everything that a step changes on the device, as a CUDA graph needs it.
 
     Raises:
         ConfigError: timm knows no such optimiser.
@@ -33,6 +41,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe, lr_factor: float = 1.0) -> 
         )
     info = get_optimizer_info(recipe.optimizer)
     extra: dict[str, Any] = {"fused": True} if info.opt_class in _FUSED else {}
+    if capturable and _has_capturable(recipe):
+        extra["capturable"] = True
     import_dynamo()
     return create_optimizer_v2(
         model,
@@ -43,6 +53,23 @@ def make_optimizer(model: nn.Module, recipe: Recipe, lr_factor: float = 1.0) -> 
         param_group_fn=lambda net: parameter_groups(net, recipe),
         **extra,
     )
+
+
+def can_be_captured(recipe: Recipe, precision: str) -> bool:
+    """Whether a CUDA graph can hold the steps of the recipe's optimiser.
+
+    Loss scaling (fp16) makes all but the fused ones wait for the device.
+    """
+    optimizer = get_optimizer_class(recipe.optimizer, bind_defaults=False)
+    if optimizer in _FUSED:
+        return True
+    # ADOPT's first step is another program than those that follow, and each start would need it again.
+    return precision != "fp16" and _has_capturable(recipe) and optimizer is not Adopt
+
+
+def _has_capturable(recipe: Recipe) -> bool:
+    optimizer = get_optimizer_class(recipe.optimizer, bind_defaults=False)
+    return "capturable" in inspect.signature(cast(Any, optimizer)).parameters
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -75,7 +102,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def parameter_parts(model: nn.Module) -> dict[str, str]:
-    """For each parameter's name "se" (inside of an inserted block), "head" (the classifier) or "backbone"."""
+    """For each parameter's name "se" (inside an inserted block), "head" (the classifier) or "backbone"."""
     owners: dict[str, str] = {}
     head = classifier(model)
     heads = head if isinstance(head, tuple | list) else (head,)
@@ -87,14 +114,14 @@ def parameter_parts(model: nn.Module) -> dict[str, str]:
 
 
 def classifier(model: nn.Module) -> Any:
-    """The last layer, as timm's models name it; None where a model does not."""
+    """The last layer, as timm's models name it; None if a model does not."""
     return _called(model, "get_classifier")
 
 
 def make_scheduler(
     optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, lr_factor: float = 1.0
 ) -> Scheduler:
-    """timm's schedule, stepped on every update; it has no state besides the number of updates."""
+    """timm's schedule, stepped on every update; the number of updates is its only state."""
     lr = recipe.lr * lr_factor
     scheduler, _ = create_scheduler_v2(
         optimizer,
@@ -109,6 +136,27 @@ def make_scheduler(
     return scheduler
 
 
+class Schedule:
+    """The learning rate of each group of an optimiser, by the number of updates so far; writes to none of them."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, lr_factor: float = 1.0
+    ) -> None:
+        lr = recipe.lr * lr_factor
+        self._groups = [{"lr": lr, "lr_scale": group["lr_scale"]} for group in optimizer.param_groups]
+        # All that timm's schedulers know of an optimiser is its groups.
+        stand_in = cast(torch.optim.Optimizer, SimpleNamespace(param_groups=self._groups))
+        self._scheduler = make_scheduler(stand_in, recipe, steps, lr_factor)
+        self._first = [group["lr"] for group in self._groups]
+
+    def rates(self, updates: int) -> list[float]:
+        """One rate for each group, for the step that follows ``updates`` others."""
+        if updates == 0:
+            return self._first
+        self._scheduler.step_update(updates)
+        return [group["lr"] for group in self._groups]
+
+
 def make_loss(recipe: Recipe, mixes: bool) -> nn.Module:
     """Loss on logits (B, K) and indices (B,), or probabilities (B, K) where mixup or cutmix makes them."""
     if recipe.loss == "bce":
@@ -118,6 +166,6 @@ def make_loss(recipe: Recipe, mixes: bool) -> nn.Module:
 
 
 def _called(model: nn.Module, method: str) -> Any:
-    """What a method of timm's models returns, None where the model has none."""
+    """What a method of timm's models returns; None if the model has no such method."""
     function = getattr(model, method, None)
     return function() if callable(function) else None

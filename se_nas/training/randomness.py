@@ -19,7 +19,7 @@ ORDER, AUGMENT, DROPOUT, INIT = range(4)
 
 
 def generator(purpose: int, *key: int) -> np.random.Generator:
-    """A generator of its own for this purpose and key (non-negative integers)."""
+    """A new generator for this purpose and key (non-negative integers)."""
     return np.random.default_rng([purpose, *key])
 
 
@@ -47,12 +47,50 @@ def seeded(purpose: int, *key: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-@contextmanager
-def isolated(device: str) -> Iterator[None]:
-    """Leave torch's generators as they were found."""
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
-        yield
+class Generators:
+    """torch's global generators, with states that belong to one training: dropout draws from them.
+
+    ``with generators:`` puts the states in place, and those found there back at the end. On CUDA the state is an
+    object of its own, to which a graph that is captured meanwhile stays bound.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._cpu = self._found = torch.get_rng_state()
+        self._default: torch.Generator | None = None
+        if device.startswith("cuda"):
+            torch.cuda.init()
+            index = torch.device(device).index
+            self._default = torch.cuda.default_generators[
+                torch.cuda.current_device() if index is None else index
+            ]
+            self._cuda = self._default.clone_state()
+
+    def __enter__(self) -> Generators:
+        self._found = torch.get_rng_state()
+        torch.set_rng_state(self._cpu)
+        if self._default is not None:
+            self._found_cuda = self._default.graphsafe_get_state()
+            self._default.graphsafe_set_state(self._cuda)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._cpu = torch.get_rng_state()
+        torch.set_rng_state(self._found)
+        if self._default is not None:
+            self._default.graphsafe_set_state(self._found_cuda)
+
+    def states(self) -> dict[str, torch.Tensor]:
+        """The states inside ``with``, for a checkpoint."""
+        states = {"cpu": torch.get_rng_state()}
+        if self._default is not None:
+            states["cuda"] = self._default.get_state()
+        return states
+
+    def restore(self, states: dict[str, torch.Tensor]) -> None:
+        """Go on from ``states``, inside ``with``."""
+        torch.set_rng_state(states["cpu"])
+        if "cuda" in states and self._default is not None:
+            self._default.set_state(states["cuda"])
 
 
 def initial_weights(seed: int) -> AbstractContextManager[None]:

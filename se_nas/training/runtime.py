@@ -22,7 +22,7 @@ from se_nas.training.recipe import Recipe
 
 MAX_WORKERS = 8
 FALLBACKS = {"compile": "compiling", "graphs": "CUDA graphs"}
-"""Fields of a ``Runtime`` that are given up where they fail (the reason is in ``NAME_error``), in words."""
+"""Fields of a ``Runtime`` that are given up if they fail (the reason is in ``NAME_error``), in words."""
 
 
 @dataclass(kw_only=True)
@@ -33,11 +33,12 @@ class Runtime:
         device: as in torch ("cpu", "cuda", "cuda:1", "mps").
         precision: "fp32", "bf16" or "fp16" (autocast; weights stay in fp32).
         channels_last: memory format of images and convolutions.
-        compile: whether the blocks of the network are compiled; given up for good where that fails.
+        compile: whether the blocks of the network are compiled; given up for good if that fails.
         compile_error: why it was given up, in one line.
-        graphs: whether training passes are CUDA graphs; given up for good where that fails.
+        graphs: whether training steps are CUDA graphs; given up for good if that fails.
         graphs_error: why it was given up, in one line.
-        micro_batch: images of one pass, where a whole batch did not fit in memory.
+        graphs_note: what of a step is not part of its graph, and why, in one line.
+        micro_batch: images of one pass, if a whole batch did not fit in memory.
         workers: processes that decode images of data that is not in memory; 0 decodes in this one.
     """
 
@@ -48,6 +49,7 @@ class Runtime:
     compile_error: str | None = None
     graphs: bool = False
     graphs_error: str | None = None
+    graphs_note: str | None = None
     micro_batch: int | None = None
     workers: int = 0
 
@@ -92,7 +94,7 @@ class Runtime:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     def autocast(self, *, cache_enabled: bool = True) -> torch.autocast:
-        """The autocast region of forward passes; casted weights are kept within it, where the cache is on."""
+        """The autocast region of forward passes; cast weights are kept within it if the cache is on."""
         return torch.autocast(
             torch.device(self.device).type,
             dtype=self.dtype,

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from se_nas.training.batches import Batches
 from se_nas.training.compiling import compile_blocks
 from se_nas.training.context import Context
-from se_nas.training.graphs import Forward
-from se_nas.training.loop import evaluate, make_batches
-from se_nas.training.optim import make_loss, make_optimizer
-from se_nas.training.randomness import isolated
+from se_nas.training.session import make_batches
+from se_nas.training.step import Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,40 +34,37 @@ def measure_step_time(model: nn.Module, context: Context, *, steps: int = 4, war
     """Median of ``steps`` real training steps after ``warmup``, and one validation. The model is not
     changed.
     """
-    with isolated(context.device):
-        return _measure(model, context, steps, warmup)
-
-
-def _measure(model: nn.Module, context: Context, steps: int, warmup: int) -> StepTime:
     runtime = context.runtime
-    model = runtime.place(copy.deepcopy(model)).train()
+    model = runtime.place(copy.deepcopy(model))
     if runtime.compile:
         compile_blocks(model)
-    forward = Forward(model, runtime)
     batches = make_batches(context)
-    optimizer = make_optimizer(model, context.recipe)
-    loss_fn = make_loss(context.recipe, batches.augment.mixes)
+    step = Step(model, context, batches)
+    with step.active():
+        seconds = _steps(step, batches, context.device, warmup + steps)
+        before = time.perf_counter()
+        step.validate()
+        validation = time.perf_counter() - before
+    step.join()
+    return StepTime(step=statistics.median(seconds[warmup:]), validation=validation, steps=batches.steps)
+
+
+def _steps(step: Step, batches: Batches, device: str, count: int) -> list[float]:
+    """Seconds of each of ``count`` steps, what is drawn for it included."""
+    step.set_mode(frozen=False)
     seconds: list[float] = []
     epoch = 0
-    while len(seconds) < warmup + steps:
+    while True:
         before = time.perf_counter()
-        for images, targets in batches.epoch(epoch):
-            with runtime.autocast():
-                loss = loss_fn(forward(images).float(), targets)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            _wait(context.device)
+        for inputs in batches.inputs(epoch):
+            step.load(inputs)
+            step.run()
+            _wait(device)
             seconds.append(time.perf_counter() - before)
+            if len(seconds) == count:
+                return seconds
             before = time.perf_counter()
-            if len(seconds) == warmup + steps:
-                break
         epoch += 1
-    before = time.perf_counter()
-    evaluate(model, context)
-    return StepTime(
-        step=statistics.median(seconds[warmup:]), validation=time.perf_counter() - before, steps=batches.steps
-    )
 
 
 def _wait(device: str) -> None:

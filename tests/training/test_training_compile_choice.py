@@ -13,7 +13,7 @@ from se_nas.training import (
     block_structures,
     choose_compile,
     compile_blocks,
-    loop,
+    session,
     timing,
     train,
 )
@@ -136,7 +136,7 @@ def refuse(graph, inputs):
 
 @pytest.fixture
 def no_compiler(monkeypatch):
-    for place in (loop, timing):
+    for place in (session, timing):
         monkeypatch.setattr(place, "compile_blocks", functools.partial(compile_blocks, backend=refuse))
 
 

@@ -128,11 +128,11 @@ def test_compiled_blocks_train_like_the_others(make_context, small_net, monkeypa
             layer[0].reset_parameters()
         return net
 
-    from se_nas.training import loop
+    from se_nas.training import session
 
     compiled = []
     monkeypatch.setattr(
-        loop, "compile_blocks", lambda model: compiled.append(compile_blocks(model, backend="aot_eager"))
+        session, "compile_blocks", lambda model: compiled.append(compile_blocks(model, backend="aot_eager"))
     )
     plain = train(build(), make_context(epochs=2))
     result = train(build(), make_context(runtime=Runtime(compile=True), epochs=2))

@@ -1,0 +1,316 @@
+"""A training that goes on one step at a time, with its faults, checkpoints and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from se_nas.compilation import CompilationError, compilation_errors
+from se_nas.data import ImageData
+from se_nas.errors import CheckpointError, DataError, InfeasibleError
+from se_nas.training.batches import Batches, MemoryBatches, effective_batch
+from se_nas.training.checkpoint import (
+    STATE,
+    WEIGHTS,
+    StateWriter,
+    checkpoint_path,
+    load_state,
+    save_weights,
+)
+from se_nas.training.compiling import compile_blocks, uncompile_blocks
+from se_nas.training.context import Context, Interrupted, StopTraining, TrainResult
+from se_nas.training.faults import DivergedError, OutOfMemoryError, check_loss, memory_limit
+from se_nas.training.loader import LoaderBatches
+from se_nas.training.metrics import Metrics
+from se_nas.training.optim import classifier
+from se_nas.training.progress import Reached, identity, outcome
+from se_nas.training.randomness import DROPOUT, derived_seed
+from se_nas.training.step import Step
+
+RESTART_LR = 0.1
+"""Share of the learning rate with which a diverged training is started again, once."""
+CHECK_EVERY = 20
+"""Steps between looks at the loss: a look makes a GPU wait, and one bad step is no divergence."""
+
+
+def make_batches(context: Context) -> Batches:
+    """Training batches for data in memory or on disk."""
+    kind = MemoryBatches if context.data.in_memory else LoaderBatches
+    return kind(context.data, context.recipe, context.runtime, context.seed)
+
+
+class Training:
+    """What ``train`` does, step by step: call ``advance`` until it returns False, then ``result``.
+
+    Several trainings may advance in turns in one thread. Faults are handled on the way as ``train`` handles them.
+
+    Attributes:
+        step: the step that it uses, None before the first ``advance``. After the last, another training may be
+            given it.
+    """
+
+    def __init__(self, model: nn.Module, context: Context, step: Step | None = None) -> None:
+        """
+        Args:
+            model: with the candidate's first weights.
+            context: see ``Context``.
+            step: steps of ``model`` made by an earlier training with the same recipe, data and runtime, of which
+                nothing is built or captured anew; None makes them.
+        """
+        self.context, self.recipe, self.runtime = context, context.recipe, context.runtime
+        _check_head(model, context.data)
+        self.model = model
+        if step is None:
+            self.model = self.runtime.place(model)
+            if self.runtime.compile:
+                compile_blocks(self.model)
+        self.step: Step | None = None
+        self._given = step
+        self._batches = make_batches(context)
+        self._first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self._batch_size = effective_batch(self.recipe, context.data.train)
+        folder = context.checkpoint_dir
+        self._writer = StateWriter(
+            None if folder is None else checkpoint_path(folder, context.name, context.seed, STATE)
+        )
+        self._restarts = self._epoch = self._start = self._unseen = 0
+        self._loss_sum = 0.0
+        self._reached: Reached | None = None
+        self._result: TrainResult | None = None
+        self._course = self._run()
+
+    def advance(self) -> bool:
+        """Do one step, or what comes between steps, such as a validation; whether anything is left to do.
+
+        Raises:
+            as ``train``; the training is then over.
+        """
+        if self._result is not None:
+            return False
+        try:
+            with nullcontext() if self.step is None else self.step.active():
+                next(self._course, None)
+        except BaseException:
+            self.close()
+            raise
+        if self._result is None:
+            return True
+        self.close()
+        if self.step is not None:
+            self.step.join()
+        return False
+
+    def result(self) -> TrainResult:
+        """The outcome, once ``advance`` has returned False."""
+        assert self._result is not None
+        return self._result
+
+    def close(self) -> None:
+        """Give up what is left to do; the last checkpoint stays. Needed only before the end."""
+        self._course.close()
+        self._writer.close()
+
+    def _run(self) -> Generator[None, None, None]:
+        while True:
+            try:
+                self._prepare()
+                # What follows runs inside the new step's ``active``.
+                yield
+                yield from self._fit()
+                self._finish("complete")
+                return
+            except StopTraining:
+                self._finish("stopped")
+                return
+            except Interrupted:
+                self._finish("unfinished")
+                return
+            except OutOfMemoryError as error:
+                self._halve(error)
+            except CompilationError as error:
+                self._go_on_eagerly(error)
+            except DivergedError:
+                self._writer.discard()
+                if self._restarts:
+                    self._finish("diverged")
+                    return
+                self._restarts = 1
+            self._start_over()
+
+    def _fit(self) -> Generator[None, None, None]:
+        for epoch in range(self._epoch, self.recipe.epochs):
+            yield from self._train_epoch(epoch)
+            with compilation_errors(), memory_limit():
+                metrics = self._steps.validate()
+            # Before the norms have settled, this loss may be huge where nothing is wrong.
+            check_loss(metrics.loss, None)
+            self._report(epoch, metrics)
+            yield
+
+    def _train_epoch(self, epoch: int) -> Generator[None, None, None]:
+        """The epoch from step ``_start``; those before were done before an interruption."""
+        start, self._start = self._start, 0
+        if start == 0:
+            torch.manual_seed(derived_seed(DROPOUT, self.context.seed, epoch))
+            self._loss_sum = 0.0
+        self._steps.set_mode(frozen=epoch < self.recipe.freeze_epochs)
+        for index, inputs in enumerate(self._batches.inputs(epoch, start), start):
+            if self.context.should_stop():
+                self._look()
+                self._save(epoch, index)
+                raise Interrupted
+            self._steps.load(inputs)
+            self._steps.run()
+            self._unseen += 1
+            if self._unseen == CHECK_EVERY:
+                self._look()
+            yield
+        self._look()
+
+    def _look(self) -> None:
+        """Add up the losses of the last steps, and see whether they still make sense."""
+        if self._unseen:
+            total, count = self._steps.loss_sum.item(), self._unseen
+            self._steps.loss_sum.zero_()
+            self._unseen = 0
+            self._loss_sum += total
+            check_loss(total / count, self.context.data.num_classes)
+
+    @property
+    def _steps(self) -> Step:
+        assert self.step is not None
+        return self.step
+
+    def _prepare(self) -> None:
+        """Begin, or go on from the state of this training if there is one."""
+        self._writer.wait()
+        state = None if self._writer.path is None else load_state(self._writer.path)
+        # A state from before a restart is not gone on from.
+        if state is not None and (
+            state["identity"] != identity(self.context) or state["restarts"] < self._restarts
+        ):
+            state = None
+        if state is not None:
+            self._restarts = state["restarts"]
+        if self._given is None or self._restarts:
+            factor = RESTART_LR if self._restarts else 1.0
+            self.step = Step(self.model, self.context, self._batches, factor)
+        else:
+            self.step = self._given
+            with self.step.active(after_others=True):
+                self.step.begin(self._first)
+        self._given = None
+        self._epoch = self._start = self._unseen = 0
+        self._loss_sum = 0.0
+        if state is not None:
+            with self.step.active(after_others=True):
+                self._resume(self.step, state)
+
+    def _resume(self, step: Step, state: dict[str, Any]) -> None:
+        self._epoch, self._start = int(state["epoch"]), int(state["step"])
+        try:
+            step.load_state_dict(state, self._epoch * self._batches.steps + self._start)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{str(self._writer.path)!r} is the state of another network: {str(error).splitlines()[0]}"
+            ) from error
+        self._loss_sum = state["loss_sum"]
+        if state["micro_batch"] is not None:
+            self.runtime.micro_batch = min(state["micro_batch"], self.runtime.micro_batch or self._batch_size)
+        self.context.curve[:] = state["curve"]
+        # States of earlier versions do not have them.
+        self.context.go_on_from(state.get("seconds", 0.0))
+        self._reached = Reached.from_state(state)
+
+    def _save(self, epoch: int, step: int) -> None:
+        if self._writer.path is None:
+            return
+        self._writer.write(
+            {
+                "identity": identity(self.context),
+                "epoch": epoch,
+                "step": step,
+                **self._steps.state_dict(),
+                "loss_sum": self._loss_sum,
+                "restarts": self._restarts,
+                "micro_batch": self.runtime.micro_batch,
+                "curve": list(self.context.curve),
+                "seconds": self.context.seconds,
+                **Reached.to_state(self._reached),
+            }
+        )
+
+    def _report(self, epoch: int, metrics: Metrics) -> None:
+        extra = {
+            "loss": metrics.loss,
+            "top5": metrics.top5,
+            "ece": metrics.ece,
+            "train_loss": self._loss_sum / self._batches.steps,
+            "lr": self._steps.lr,
+        }
+        try:
+            self.context.report(epoch + 1, metrics.accuracy, **extra)
+        finally:
+            self._reached = Reached(metrics=metrics, extra=extra, curve=list(self.context.curve))
+            if epoch + 1 < self.recipe.epochs:
+                self._save(epoch + 1, 0)
+
+    def _start_over(self) -> None:
+        self.model.zero_grad()
+        self.model.load_state_dict(self._first)
+        self.context.curve.clear()
+
+    def _halve(self, error: OutOfMemoryError) -> None:
+        """Remember half the images of one pass; the optimiser's step keeps its size by accumulation."""
+        micro = min(self.runtime.micro_batch or self._batch_size, self._batch_size)
+        if micro == 1:
+            raise InfeasibleError(
+                f"{self.context.name} does not fit in the memory of {self.context.device}, not even one"
+                f" image of {self.context.data.input_size} at a time: {error}."
+            ) from error
+        self.runtime.micro_batch = max(1, micro // 2)
+        self.step = None
+        if self.context.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _go_on_eagerly(self, error: CompilationError) -> None:
+        """Train this candidate and all that follow without compiling."""
+        self.runtime.compile, self.runtime.compile_error = False, str(error)
+        uncompile_blocks(self.model)
+
+    def _finish(self, state: str) -> None:
+        context, reached = self.context, self._reached
+        weights = None
+        if state in ("complete", "stopped"):
+            if self._steps.evaluated is not self.model:
+                self.model.load_state_dict(self._steps.evaluated.state_dict())
+            if context.checkpoint_dir is not None:
+                weights = checkpoint_path(context.checkpoint_dir, context.name, context.seed, WEIGHTS)
+                epochs = len(reached.curve) if reached else 0
+                about = {"name": context.name, "seed": context.seed, "epochs": epochs, "state": state}
+                save_weights(weights, self.model, about | (reached.metrics.to_dict() if reached else {}))
+                self._writer.discard()
+        self._result = outcome(
+            state,
+            context,
+            reached,
+            batch_size=self._batch_size,
+            restarts=self._restarts,
+            skipped=self._batches.skipped(),
+            weights=weights,
+        )
+        for logger in context.loggers:
+            logger.on_end(context.name, self._result)
+
+
+def _check_head(model: nn.Module, data: ImageData) -> None:
+    outputs = getattr(classifier(model), "out_features", data.num_classes)
+    if outputs < data.num_classes:
+        raise DataError(
+            f"the model's classifier has {outputs} outputs, but the labels of {data.name!r} go up to"
+            f" {data.num_classes - 1}; build the model with num_classes={data.num_classes}."
+        )
