@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from se_nas.model import build_model
+from se_nas.model import add_gates, build_plain
 from se_nas.training import Recipe, initial_weights
 
 if TYPE_CHECKING:
@@ -39,13 +39,28 @@ def build_candidate(
         BackboneError: timm refuses a keyword, such as a drop path rate for a network without residual branches.
         CheckpointError: the weights cannot be read or do not fit.
     """
-    rate = {"drop_path_rate": recipe.drop_path} if recipe.drop_path else {}
     with initial_weights(seed):
-        return build_model(
-            architecture,
-            pretrained=config.pretrained and weights,
-            init=config.init,
-            num_classes=num_classes,
-            checkpoint=config.checkpoint if weights else None,
-            **rate,
-        )
+        model = build_plain_candidate(architecture, config, recipe, num_classes=num_classes, weights=weights)
+        return add_gates(model, architecture, init=config.init)
+
+
+def build_plain_candidate(
+    architecture: Architecture,
+    config: SearchConfig,
+    recipe: Recipe,
+    *,
+    num_classes: int,
+    weights: bool = True,
+) -> nn.Module:
+    """The backbone of a candidate before its gates change; the global generators draw what no weights give.
+
+    Arguments and errors are those of ``build_candidate``.
+    """
+    rate: dict[str, Any] = {"drop_path_rate": recipe.drop_path} if recipe.drop_path else {}
+    return build_plain(
+        architecture,
+        pretrained=config.pretrained and weights,
+        num_classes=num_classes,
+        checkpoint=config.checkpoint if weights else None,
+        **rate,
+    )

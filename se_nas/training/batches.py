@@ -71,7 +71,16 @@ class MemoryBatches:
     images runs on the CPU: then the images that it made are inputs too, as ``pixels``.
     """
 
-    def __init__(self, data: ImageData, recipe: Recipe, runtime: Runtime, seed: int) -> None:
+    def __init__(
+        self, data: ImageData, recipe: Recipe, runtime: Runtime, seed: int, *, remember: int = 0
+    ) -> None:
+        """
+        Args:
+            data, recipe, runtime, seed: as in ``Context``.
+            remember: bytes of inputs to keep for the next training that asks for the same epoch.
+        """
+        self._kept: dict[int, list[Inputs]] = {}
+        self._room = remember
         self._images = data.train
         self._pixels, self._labels = on_device(data.train, runtime.device)
         self._seed, self._runtime = seed, runtime
@@ -80,6 +89,19 @@ class MemoryBatches:
         self.steps = len(self._labels) // self.batch_size
 
     def inputs(self, epoch: int, start: int = 0) -> Iterator[Inputs]:
+        if epoch in self._kept:
+            yield from self._kept[epoch][start:]
+            return
+        seen = []
+        for inputs in self._drawn(epoch, start):
+            seen.append(inputs)
+            yield inputs
+        size = sum(value.nbytes for inputs in seen for value in inputs.values())
+        if start == 0 and size <= self._room and epoch not in self._kept:
+            self._kept[epoch] = seen
+            self._room -= size
+
+    def _drawn(self, epoch: int, start: int) -> Iterator[Inputs]:
         order = torch.from_numpy(generator(ORDER, self._seed, epoch).permutation(len(self._labels)))
         draws = self.augment.draws
         for step in range(start, self.steps):

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from se_nas.errors import CheckpointError, ConfigError
 
@@ -92,11 +91,9 @@ class StateWriter:
             self._pool.shutdown()
 
 
-def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None:
-    """Write a model's weights; ``about`` goes into the header as JSON."""
-    tensors = {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()
-    }
+def save_weights(path: Path, weights: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+    """Write a state dict; ``about`` goes into the header as JSON."""
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
     _atomically(
         path, lambda target: save_file(tensors, target, {"format": "pt", "se_nas": json.dumps(dict(about))})
     )

@@ -51,6 +51,7 @@ class Context:
         on_epoch: called after every epoch as ``on_epoch(epoch, metrics)``; False ends the training early.
         stop: polled between batches; True ends the training as "unfinished", with its checkpoint written.
         loggers: see ``Logger``.
+        layout: says how the network's tensors are laid out; a checkpoint with another layout is not gone on from.
     """
 
     data: ImageData
@@ -62,6 +63,7 @@ class Context:
     on_epoch: Callable[[int, Mapping[str, Any]], bool] | None = None
     stop: Callable[[], bool] | None = None
     loggers: tuple[Logger, ...] = ()
+    layout: str = ""
     curve: list[dict[str, Any]] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
 
@@ -75,6 +77,10 @@ class Context:
         ``on_epoch``, where a search judges it and lets it rest.
         """
         return time.monotonic() - self._started
+
+    def skip(self, seconds: float) -> None:
+        """Do not count these seconds, in which others trained."""
+        self._started += seconds
 
     def go_on_from(self, seconds: float) -> None:
         """Count the seconds that the training had taken when it was interrupted."""

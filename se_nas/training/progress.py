@@ -37,7 +37,8 @@ class Reached:
 
 def identity(context: Context) -> dict[str, Any]:
     """What must be equal for a checkpoint to be this training's."""
-    return {
+    layout = {"layout": context.layout} if context.layout else {}
+    return layout | {
         "recipe": context.recipe.to_dict(),
         "data": context.data.fingerprint,
         "split_seed": context.data.split_seed,

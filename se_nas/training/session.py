@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -51,15 +51,29 @@ class Training:
     Attributes:
         step: the step that it uses, None before the first ``advance``. After the last, another training may be
             given it.
+        restarts: times that it was started again because its loss exploded.
     """
 
-    def __init__(self, model: nn.Module, context: Context, step: Step | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        context: Context,
+        step: Step | None = None,
+        *,
+        batches: Batches | None = None,
+        weights: Callable[[], Mapping[str, torch.Tensor]] | None = None,
+        alone: Callable[[], bool] = lambda: True,
+    ) -> None:
         """
         Args:
             model: with the candidate's first weights.
             context: see ``Context``.
             step: steps of ``model`` made by an earlier training with the same recipe, data and runtime, of which
                 nothing is built or captured anew; None makes them.
+            batches: of the context's seed, shared with other trainings; None makes them.
+            weights: gives the state that is saved at the end; None for that of ``model``.
+            alone: whether nothing else takes memory that could be given up. If not, running out of memory ends the
+                training with ``OutOfMemoryError`` instead of halving its batch; the last checkpoint stays.
         """
         self.context, self.recipe, self.runtime = context, context.recipe, context.runtime
         _check_head(model, context.data)
@@ -70,14 +84,15 @@ class Training:
                 compile_blocks(self.model)
         self.step: Step | None = None
         self._given = step
-        self._batches = make_batches(context)
+        self._batches = make_batches(context) if batches is None else batches
+        self._weights, self._alone = weights or model.state_dict, alone
         self._first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self._batch_size = effective_batch(self.recipe, context.data.train)
         folder = context.checkpoint_dir
         self._writer = StateWriter(
             None if folder is None else checkpoint_path(folder, context.name, context.seed, STATE)
         )
-        self._restarts = self._epoch = self._start = self._unseen = 0
+        self.restarts = self._epoch = self._start = self._unseen = 0
         self._loss_sum = 0.0
         self._reached: Reached | None = None
         self._result: TrainResult | None = None
@@ -130,15 +145,17 @@ class Training:
                 self._finish("unfinished")
                 return
             except OutOfMemoryError as error:
+                if not self._alone():
+                    raise
                 self._halve(error)
             except CompilationError as error:
                 self._go_on_eagerly(error)
             except DivergedError:
                 self._writer.discard()
-                if self._restarts:
+                if self.restarts:
                     self._finish("diverged")
                     return
-                self._restarts = 1
+                self.restarts = 1
             self._start_over()
 
     def _fit(self) -> Generator[None, None, None]:
@@ -191,13 +208,13 @@ class Training:
         state = None if self._writer.path is None else load_state(self._writer.path)
         # A state from before a restart is not gone on from.
         if state is not None and (
-            state["identity"] != identity(self.context) or state["restarts"] < self._restarts
+            state["identity"] != identity(self.context) or state["restarts"] < self.restarts
         ):
             state = None
         if state is not None:
-            self._restarts = state["restarts"]
-        if self._given is None or self._restarts:
-            factor = RESTART_LR if self._restarts else 1.0
+            self.restarts = state["restarts"]
+        if self._given is None or self.restarts:
+            factor = RESTART_LR if self.restarts else 1.0
             self.step = Step(self.model, self.context, self._batches, factor)
         else:
             self.step = self._given
@@ -236,7 +253,7 @@ class Training:
                 "step": step,
                 **self._steps.state_dict(),
                 "loss_sum": self._loss_sum,
-                "restarts": self._restarts,
+                "restarts": self.restarts,
                 "micro_batch": self.runtime.micro_batch,
                 "curve": list(self.context.curve),
                 "seconds": self.context.seconds,
@@ -292,14 +309,14 @@ class Training:
                 weights = checkpoint_path(context.checkpoint_dir, context.name, context.seed, WEIGHTS)
                 epochs = len(reached.curve) if reached else 0
                 about = {"name": context.name, "seed": context.seed, "epochs": epochs, "state": state}
-                save_weights(weights, self.model, about | (reached.metrics.to_dict() if reached else {}))
+                save_weights(weights, self._weights(), about | (reached.metrics.to_dict() if reached else {}))
                 self._writer.discard()
         self._result = outcome(
             state,
             context,
             reached,
             batch_size=self._batch_size,
-            restarts=self._restarts,
+            restarts=self.restarts,
             skipped=self._batches.skipped(),
             weights=weights,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from se_nas.architecture import Architecture
 from se_nas.data import ImageData
@@ -17,7 +18,16 @@ from se_nas.errors import InfeasibleError, SeNasError
 from se_nas.run import FINAL
 from se_nas.study.candidate import build_candidate
 from se_nas.study.config import SearchConfig
-from se_nas.training import Context, Recipe, Runtime, TrainResult, evaluate, load_trainer, make_logger
+from se_nas.training import (
+    Context,
+    Logger,
+    Recipe,
+    Runtime,
+    TrainResult,
+    evaluate,
+    load_trainer,
+    make_logger,
+)
 
 CORRECT = "correct"
 """Key of which validation images were classified right; these go to a file, not into the row."""
@@ -69,66 +79,96 @@ class Setup:
 
 
 class CandidateTrainer:
-    """Trains candidates of one run, one at a time."""
+    """Trains candidates of one run, one at a time, with the trainer that the configuration names."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._train = load_trainer(setup.config.trainer)
-        log = setup.config.log
-        self._loggers = () if log is None else (make_logger(log, setup.logs),)
+        self._loggers = make_loggers(setup)
 
     def train(
         self, task: Task, on_epoch: Callable[[Curve, dict[str, Any]], bool], stop: Callable[[], bool]
     ) -> dict[str, Any]:
         """Fields of the candidate's row, and ``CORRECT`` if it is known.
 
-        ``seconds`` are the candidate's own: building, training, validation and checkpoints, before an
-        interruption too, without what it waits in ``on_epoch`` and ``stop``. A candidate that does not fit the
-        machine is "infeasible", one that raises is "failed" with its error.
+        ``seconds`` are the candidate's: building, training, validation and checkpoints, before an interruption
+        too, without what it waits in ``on_epoch`` and ``stop``. A candidate that does not fit the machine is
+        "infeasible", one that raises is "failed" with its error.
 
         Args:
             task: the candidate.
             on_epoch: gets the curve so far and the epoch's metrics; False ends the training early.
             stop: polled between batches; True ends the training as unfinished.
         """
-        setup = self._setup
-
-        def report(epoch: int, metrics: Mapping[str, Any]) -> bool:
-            # The context's curve is whole after a resume and begins anew after a restart with a lower rate.
-            return on_epoch([_plain(entry) for entry in context.curve], _plain(metrics))
-
-        context = Context(
-            data=setup.data,
-            recipe=setup.recipe,
-            runtime=setup.runtime,
-            seed=task.seed,
-            checkpoint_dir=setup.checkpoints,
-            name=task.architecture.key,
-            on_epoch=report,
-            stop=stop,
-            loggers=self._loggers,
-        )
+        context = make_context(self._setup, task, self._setup.runtime, self._loggers, on_epoch, stop)
         try:
-            fields = self._trained(task, context)
+            model = build(self._setup, task)
+            fields = outcome(task, self._train(model, context), model, context)
         except Exception as error:
             fields = failure(error)
         return {**fields, "seconds": round(context.seconds, 3)}
 
-    def _trained(self, task: Task, context: Context) -> dict[str, Any]:
-        model = build_candidate(
-            task.architecture,
-            self._setup.config,
-            self._setup.recipe,
-            num_classes=context.data.num_classes,
-            seed=task.seed,
-        )
-        result = self._train(model, context)
-        fields = _fields(result)
-        if result.state == "complete" and result.correct is not None:
-            fields[CORRECT] = result.correct
-        if task.phase == FINAL and result.state == "complete" and context.data.test is not None:
-            fields["test_accuracy"] = evaluate(model, context, "test").accuracy
-        return fields
+
+def make_loggers(setup: Setup) -> tuple[Logger, ...]:
+    """What watches the trainings of a run."""
+    log = setup.config.log
+    return () if log is None else (make_logger(log, setup.logs),)
+
+
+def make_context(
+    setup: Setup,
+    task: Task,
+    runtime: Runtime,
+    loggers: tuple[Logger, ...],
+    on_epoch: Callable[[Curve, dict[str, Any]], bool],
+    stop: Callable[[], bool],
+    layout: str = "",
+) -> Context:
+    """What the training of a candidate is given; see ``CandidateTrainer.train`` and ``Context``."""
+
+    def report(epoch: int, metrics: Mapping[str, Any]) -> bool:
+        # The context's curve is whole after a resume and begins anew after a restart with a lower rate.
+        return on_epoch([_plain(entry) for entry in context.curve], _plain(metrics))
+
+    context = Context(
+        data=setup.data,
+        recipe=setup.recipe,
+        runtime=runtime,
+        seed=task.seed,
+        checkpoint_dir=setup.checkpoints,
+        name=task.architecture.key,
+        on_epoch=report,
+        stop=stop,
+        loggers=loggers,
+        layout=layout,
+    )
+    return context
+
+
+def build(setup: Setup, task: Task) -> nn.Module:
+    """The network of a candidate with its first weights, on the CPU."""
+    return build_candidate(
+        task.architecture,
+        setup.config,
+        setup.recipe,
+        num_classes=setup.data.num_classes,
+        seed=task.seed,
+    )
+
+
+def outcome(task: Task, result: TrainResult, model: nn.Module, context: Context) -> dict[str, Any]:
+    """Fields of the row of a candidate whose training has ended; a finalist sees the test images."""
+    fields = {
+        **{name: _finite(getattr(result, name)) for name in _MEASURED},
+        "state": result.state,
+        "epochs": result.epochs,
+        "curve": [_plain(entry) for entry in result.curve],
+    }
+    if result.state == "complete" and result.correct is not None:
+        fields[CORRECT] = result.correct
+    if task.phase == FINAL and result.state == "complete" and context.data.test is not None:
+        fields["test_accuracy"] = evaluate(model, context, "test").accuracy
+    return fields
 
 
 def failure(error: Exception) -> dict[str, Any]:
@@ -141,15 +181,6 @@ def failure(error: Exception) -> dict[str, Any]:
     return {
         "state": "failed",
         "error": f"{type(error).__name__}: {error} ({last.name}, line {last.lineno})",
-    }
-
-
-def _fields(result: TrainResult) -> dict[str, Any]:
-    return {
-        **{name: _finite(getattr(result, name)) for name in _MEASURED},
-        "state": result.state,
-        "epochs": result.epochs,
-        "curve": [_plain(entry) for entry in result.curve],
     }
 
 

@@ -1,0 +1,238 @@
+"""Trains several candidates side by side in this process, in turns of one step: a pack.
+
+On a GPU each place of the pack holds a network whose step is one CUDA graph on a stream of its own. One thread
+launches them in turn, their kernels overlap, and all share the images in the device's memory. What a place needs is
+built and captured once: a candidate is a copy of first weights and a few masks (``se_nas.training.masked``). On a CPU
+the same code runs uncaptured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from se_nas.architecture import Architecture
+from se_nas.study.candidate import build_plain_candidate
+from se_nas.study.executors.base import Listener
+from se_nas.study.executors.task import (
+    Curve,
+    Setup,
+    Task,
+    build,
+    failure,
+    make_context,
+    make_loggers,
+    outcome,
+)
+from se_nas.training import Context, Runtime, Training
+from se_nas.training.batches import Batches, MemoryBatches
+from se_nas.training.faults import OutOfMemoryError
+from se_nas.training.masked import Capacity, FirstWeights, Place
+
+REMEMBERED = 256 * 2**20
+"""Bytes of draws that are kept for each seed: all candidates of a seed draw the same."""
+SEEDS = 4
+"""Seeds whose draws are kept."""
+
+
+class _Built:
+    """A place for candidates that no masked network can be: each is built, and captured, anew."""
+
+    layout = ""
+
+    def __init__(self, setup: Setup, task: Task) -> None:
+        self._setup, self._task = setup, task
+
+    def begin(
+        self,
+        architecture: Architecture,
+        context: Context,
+        *,
+        batches: Batches | None = None,
+        alone: Callable[[], bool] = lambda: True,
+    ) -> Training:
+        return Training(build(self._setup, self._task), context, batches=batches, alone=alone)
+
+    def end(self, training: Training) -> None:
+        """Nothing of it can be used again."""
+
+
+@dataclass(eq=False, kw_only=True)
+class _Running:
+    task: Task
+    training: Training
+    context: Context
+    place: Place | _Built
+    device: int
+
+
+class Packed:
+    """An ``Executor`` of ``capacity`` places, shared evenly among devices.
+
+    A candidate that runs out of memory beside others waits until there is room and goes on from its checkpoint, with
+    one place less from then on. One that fails in any other way ends alone.
+
+    Args:
+        setup: what all trainings share; trained by se-nas' own trainer.
+        capacities: what masked networks can be, one for each position of the space.
+        capacity: places in all.
+        say: is given a line when places are given up.
+        runtimes: one for each device; by default ``setup.runtime`` alone.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        capacities: Sequence[Capacity],
+        capacity: int,
+        say: Callable[[str], object],
+        runtimes: Sequence[Runtime] = (),
+    ) -> None:
+        self.capacity = capacity
+        self._setup, self._capacities, self._say = setup, tuple(capacities), say
+        self._runtimes = tuple(runtimes) or (setup.runtime,)
+        self._loggers = make_loggers(setup)
+        self._first = [FirstWeights(self._plain, init=setup.config.init) for _ in self._runtimes]
+        self._idle: list[tuple[int, Place]] = []
+        self._running: list[_Running] = []
+        self._crowded_out: list[Task] = []
+        self._batches: dict[tuple[int, int], MemoryBatches] = {}
+        self._reported = False
+
+    @property
+    def tasks(self) -> list[Task]:
+        return [*(running.task for running in self._running), *self._crowded_out]
+
+    def submit(self, task: Task, listener: Listener) -> Mapping[str, Any]:
+        """Begin a candidate; it is trained in ``wait``."""
+        device = min(range(len(self._runtimes)), key=self._load)
+        place = self._place(task, device)
+        context = make_context(
+            self._setup,
+            task,
+            self._runtimes[device],
+            self._loggers,
+            lambda curve, metrics: self._epoch_ended(task, curve, metrics, listener),
+            listener.should_stop,
+            place.layout,
+        )
+        training = place.begin(
+            task.architecture,
+            context,
+            batches=self._shared_batches(task.seed, device),
+            alone=lambda: len(self._running) <= 1,
+        )
+        self._running.append(
+            _Running(task=task, training=training, context=context, place=place, device=device)
+        )
+        return {}
+
+    def wait(self, listener: Listener) -> None:
+        """Train until a candidate has ended an epoch, or has ended."""
+        self._reported = False
+        while self._running and not self._reported:
+            began, round_ = time.monotonic(), list(self._running)
+            for running in round_:
+                self._advance(running, listener)
+            self._share(time.monotonic() - began, round_)
+            if self._crowded_out and len(self._running) < self.capacity:
+                self.submit(self._crowded_out.pop(0), listener)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is launched outside of ``wait``; what has been is waited for."""
+        for runtime in self._runtimes:
+            if runtime.device.startswith("cuda"):
+                torch.cuda.synchronize(runtime.device)
+        yield
+
+    def close(self, *, kill: bool = False) -> None:
+        for running in self._running:
+            running.training.close()
+        self._running.clear()
+        self._idle.clear()
+
+    def _advance(self, running: _Running, listener: Listener) -> None:
+        try:
+            if running.training.advance():
+                return
+            result = running.training.result()
+            fields = outcome(running.task, result, running.training.model, running.context)
+        except OutOfMemoryError as error:
+            self._crowd_out(running, error)
+            return
+        except Exception as error:
+            # Its place may be broken; the next candidate gets a new one.
+            fields = failure(error)
+        else:
+            running.place.end(running.training)
+            if isinstance(running.place, Place):
+                self._idle.append((running.device, running.place))
+        self._running.remove(running)
+        self._reported = True
+        listener.task_ended(running.task, {**fields, "seconds": round(running.context.seconds, 3)})
+
+    def _epoch_ended(self, task: Task, curve: Curve, metrics: dict[str, Any], listener: Listener) -> bool:
+        self._reported = True
+        return listener.epoch_ended(task, curve, metrics)
+
+    def _crowd_out(self, running: _Running, error: OutOfMemoryError) -> None:
+        running.training.close()
+        self._running.remove(running)
+        self._crowded_out.append(running.task)
+        self._idle.clear()
+        self.capacity = max(1, len(self._running))
+        if running.context.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        self._say(
+            f"trial {running.task.number} ran out of memory beside {len(self._running)} others ({error}); it goes"
+            f" on later, and at most {self.capacity} candidates train at a time from now on"
+        )
+
+    def _place(self, task: Task, device: int) -> Place | _Built:
+        capacity = next((room for room in self._capacities if room.holds(task.architecture)), None)
+        if capacity is None:
+            return _Built(self._setup, task)
+        for index, (where, place) in enumerate(self._idle):
+            if where == device and place.network.capacity is capacity:
+                del self._idle[index]
+                return place
+        # A network of another position that waits for its turn takes memory that this one may need.
+        while self._idle and len(self._idle) + len(self._running) >= 2 * self.capacity:
+            self._idle.pop(0)
+        return Place(capacity, self._first[device], self._runtimes[device])
+
+    def _plain(self) -> torch.nn.Module:
+        setup = self._setup
+        architecture = self._capacities[0].widest
+        return build_plain_candidate(
+            architecture, setup.config, setup.recipe, num_classes=setup.data.num_classes
+        )
+
+    def _shared_batches(self, seed: int, device: int) -> MemoryBatches | None:
+        """Batches of a seed; None for images that are not in memory."""
+        setup = self._setup
+        if not setup.data.in_memory:
+            return None
+        key = (seed, device)
+        if key not in self._batches:
+            while len(self._batches) >= SEEDS * len(self._runtimes):
+                del self._batches[next(iter(self._batches))]
+            self._batches[key] = MemoryBatches(
+                setup.data, setup.recipe, self._runtimes[device], seed, remember=REMEMBERED
+            )
+        return self._batches[key]
+
+    def _load(self, device: int) -> int:
+        return sum(running.device == device for running in self._running)
+
+    @staticmethod
+    def _share(seconds: float, running: Sequence[_Running]) -> None:
+        """Count an equal share of a round's time for each; kernels of several trainings cannot be told apart."""
+        for each in running:
+            each.context.skip(seconds * (1 - 1 / len(running)))

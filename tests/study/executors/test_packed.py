@@ -1,0 +1,226 @@
+"""A pack of candidates in one process, uncaptured on a CPU: what each comes to is what it comes to alone."""
+
+import pytest
+import torch
+from least_manifest import empty_run
+from safetensors.torch import load_file
+from small_cases import SEARCH
+
+import se_nas
+from se_nas.architecture import Architecture
+from se_nas.run import RunFolder
+from se_nas.study.executors import Task
+from se_nas.study.executors.packed import Packed
+from se_nas.study.executors.task import CORRECT, CandidateTrainer
+from se_nas.study.plan import resolve
+from se_nas.training import faults
+from se_nas.training.masked import Capacity
+from se_nas.training.step import Step
+
+VARYING = ("seconds", "curve", CORRECT)
+
+
+class Listener:
+    """Lets trainings go on as ``goes_on(task, curve)`` says, and keeps how each ended."""
+
+    def __init__(self, goes_on=lambda task, curve: True):
+        self.goes_on, self.stop, self.ended, self.order = goes_on, False, {}, []
+
+    def epoch_ended(self, task, curve, metrics):
+        self.order.append((task.number, len(curve)))
+        return self.goes_on(task, curve)
+
+    def task_ended(self, task, fields):
+        self.ended[task.number] = fields
+
+    def should_stop(self):
+        return self.stop
+
+
+@pytest.fixture
+def plan(tmp_path):
+    def make(**changes):
+        recipe = {**SEARCH["recipe"], "batch_size": 256, **changes.pop("recipe", {})}
+        given = {"objectives": "accuracy,params", "runs": str(tmp_path), "epochs": 2, **changes}
+        return resolve(se_nas.SearchConfig(**{**SEARCH, **given, "recipe": recipe}))
+
+    return make
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """Makes an executor of a plan in a folder of its own, and says what it says."""
+    made = []
+
+    def make(plan, capacity, name="run"):
+        path, said = tmp_path / name, []
+        folder = RunFolder.open(path) if path.exists() else empty_run(path)
+        rooms = [Capacity.of_space(plan.space, also=plan.baselines.values())]
+        made.append(Packed(plan.setup(folder), rooms, capacity, said.append))
+        return made[-1], said
+
+    yield make
+    for executor in made:
+        executor.close(kill=True)
+
+
+def some_tasks(plan, seeds=(0, 0, 1)):
+    architectures = [plan.baselines["plain"], plan.baselines["all_se_16"], plan.baselines["last_stage"]]
+    return [
+        Task(number=number, architecture=architecture, seed=seed, phase="search")
+        for number, (architecture, seed) in enumerate(zip(architectures, seeds, strict=True))
+    ]
+
+
+def drain(executor, listener):
+    while executor.tasks:
+        executor.wait(listener)
+
+
+def run(executor, tasks, listener=None):
+    listener = listener or Listener()
+    waiting = list(tasks)
+    while waiting or executor.tasks:
+        while waiting and len(executor.tasks) < executor.capacity:
+            executor.submit(waiting.pop(0), listener)
+        executor.wait(listener)
+    return listener
+
+
+def told(fields):
+    return {name: value for name, value in fields.items() if name not in VARYING}
+
+
+def test_three_at_a_time_come_to_what_each_comes_to_alone_to_the_bit(plan, packed, tmp_path):
+    plan = plan(recipe={"ema_decay": 0.9})
+    together, _ = packed(plan, 3, "together")
+    side_by_side = run(together, some_tasks(plan))
+    assert {number for number, _ in side_by_side.order[:3]} == {0, 1, 2}
+    alone, _ = packed(plan, 1, "alone")
+    one_by_one = run(alone, some_tasks(plan))
+    assert [number for number, _ in one_by_one.order] == [0, 0, 1, 1, 2, 2]
+    for number in range(3):
+        assert told(side_by_side.ended[number]) == told(one_by_one.ended[number])
+    for path in (tmp_path / "alone" / "checkpoints").glob("*.safetensors"):
+        other = load_file(tmp_path / "together" / "checkpoints" / path.name)
+        assert all(torch.equal(value, other[name]) for name, value in load_file(path).items())
+
+
+def test_a_place_is_used_again_and_comes_to_what_a_built_network_comes_to(plan, packed, tmp_path):
+    """Masked sums have more terms than built ones, so weights agree to rounding."""
+    plan = plan(epochs=1)
+    executor, _ = packed(plan, 1)
+    listener = run(executor, some_tasks(plan))
+    trainer = CandidateTrainer(plan.setup(empty_run(tmp_path / "built")))
+    for task in some_tasks(plan):
+        fields = trainer.train(task, lambda curve, metrics: True, lambda: False)
+        assert listener.ended[task.number]["state"] == fields["state"] == "complete"
+        assert listener.ended[task.number]["loss"] == pytest.approx(fields["loss"], abs=1e-3)
+        name = f"{task.architecture.key}-s{task.seed}.safetensors"
+        built = load_file(tmp_path / "built" / "checkpoints" / name)
+        masked = load_file(tmp_path / "run" / "checkpoints" / name)
+        assert masked.keys() == built.keys()
+        se_nas.build_model(task.architecture, num_classes=10).load_state_dict(masked)
+        for key, value in built.items():
+            torch.testing.assert_close(masked[key], value, rtol=1e-2, atol=2e-3)
+
+
+def test_one_that_is_stopped_hands_its_place_to_the_next(plan, packed):
+    executor, _ = packed(plan(), 2)
+    tasks = some_tasks(plan())
+    listener = run(executor, tasks, Listener(lambda task, curve: task.number != 1))
+    assert {number: fields["state"] for number, fields in listener.ended.items()} == {
+        0: "complete",
+        1: "stopped",
+        2: "complete",
+    }
+    assert len(listener.ended[1]["curve"]) == 1
+    assert executor.capacity == 2
+
+
+def test_one_that_fails_leaves_its_neighbours_alone(plan, packed, monkeypatch):
+    made = plan()
+    alone, _ = packed(made, 1, "alone")
+    expected = run(alone, some_tasks(made))
+    executor, _ = packed(made, 3, "together")
+    listener, broken = Listener(), []
+    for task in some_tasks(made):
+        executor.submit(task, listener)
+    steps = Step.run
+
+    def fails_once(self):
+        if not broken and executor._running[1].training.step is self and self.updates == 2:
+            broken.append(self)
+            raise RuntimeError("a kernel failed")
+        steps(self)
+
+    monkeypatch.setattr(Step, "run", fails_once)
+    drain(executor, listener)
+    assert listener.ended[1]["state"] == "failed"
+    assert listener.ended[1]["error"].startswith("RuntimeError: a kernel failed (")
+    for number in (0, 2):
+        assert told(listener.ended[number]) == told(expected.ended[number])
+
+
+def test_out_of_memory_beside_others_waits_for_room_and_loses_nothing(plan, packed, monkeypatch):
+    made = plan()
+    alone, _ = packed(made, 1, "alone")
+    expected = run(alone, some_tasks(made))
+    executor, said = packed(made, 3, "together")
+    listener = Listener()
+    for task in some_tasks(made):
+        executor.submit(task, listener)
+    steps = Step.run
+
+    def too_much(self):
+        if len(executor._running) > 2 and executor._running[2].training.step is self and self.updates == 7:
+            raise faults.OutOfMemoryError("no more memory")
+        steps(self)
+
+    monkeypatch.setattr(Step, "run", too_much)
+    drain(executor, listener)
+    assert executor.capacity == 2
+    assert len(said) == 1
+    assert "trial 2 ran out of memory beside 2 others" in said[0]
+    assert {number: told(fields) for number, fields in listener.ended.items()} == {
+        number: told(fields) for number, fields in expected.ended.items()
+    }
+
+
+def test_a_stopped_pack_goes_on_from_its_checkpoints(plan, packed):
+    made = plan()
+    alone, _ = packed(made, 1, "alone")
+    expected = run(alone, some_tasks(made))
+    executor, _ = packed(made, 3, "together")
+    listener = Listener()
+    for task in some_tasks(made):
+        executor.submit(task, listener)
+    while len(listener.order) < 2:
+        executor.wait(listener)
+    listener.stop = True
+    drain(executor, listener)
+    assert {fields["state"] for fields in listener.ended.values()} == {"unfinished"}
+    again, _ = packed(made, 3, "together")
+    went_on = run(again, some_tasks(made))
+    assert {number: told(fields) for number, fields in went_on.ended.items()} == {
+        number: told(fields) for number, fields in expected.ended.items()
+    }
+    assert all(epoch == 2 for number, epoch in went_on.order if (number, 1) in listener.order)
+
+
+def test_a_candidate_that_no_masked_network_can_be_is_built(plan, packed):
+    made = plan(epochs=1)
+    other = Architecture.uniform("test_resnet", reduction=16, position="post")
+    executor, _ = packed(made, 2)
+    task = Task(number=0, architecture=other, seed=0, phase="search")
+    listener = run(executor, [task, *some_tasks(made)[1:]])
+    assert {fields["state"] for fields in listener.ended.values()} == {"complete"}
+
+
+def test_finalists_see_the_test_images_and_weights_of_the_average_are_kept(plan, packed):
+    made = plan(epochs=1)
+    executor, _ = packed(made, 1)
+    architecture = made.baselines["all_se_16"]
+    task = Task(number=0, architecture=architecture, seed=1, phase="final")
+    listener = run(executor, [task])
+    assert 0 <= listener.ended[0]["test_accuracy"] <= 100
