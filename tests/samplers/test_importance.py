@@ -109,7 +109,7 @@ def test_more_noise_gives_wider_intervals() -> None:
 
 def test_wrong_uses_are_explained() -> None:
     sampler = ParetoSampler(known={1: cost}, seed=0)
-    with pytest.raises(ConfigError, match="'s9', no parameter"):
+    with pytest.raises(ConfigError, match="'s9', which is not a parameter of the study"):
         effects(study_of(12), sampler, groups={"stage 9": ["s9"]})
     with pytest.raises(ConfigError, match="not modelled"):
         effects(study_of(12), sampler, objective=1)
