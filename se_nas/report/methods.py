@@ -83,12 +83,12 @@ def _measured(manifest: Manifest, cost: Objective) -> str:
     baseline = f"{measured.baseline / cost.scale:.{cost.digits}f} {cost.unit}"
     # A ratio is taken from measurements in turn.
     against = (
-        f"interleaved with the plain backbone, whose median was {baseline}"
+        f", interleaved with the plain backbone, whose median was {baseline}"
         if f"{cost.name}_ratio" in cost.columns
-        else f"that of the plain backbone was {baseline}"
+        else f"; that of the plain backbone was {baseline}"
     )
     title = cost.title[:1].upper() + cost.title[1:]
-    return f"{title} was measured on {device}{f' ({conditions})' if conditions else ''}, {against}."
+    return f"{title} was measured on {device}{f' ({conditions})' if conditions else ''}{against}."
 
 
 def _repeated(report: ParetoReport) -> str:
