@@ -218,10 +218,10 @@ def test_mistakes_are_explained_and_nothing_is_written(run, tmp_path, keywords, 
 
 
 def test_a_folder_that_is_taken_is_refused_at_once(run, retrained, tmp_path):
-    with pytest.raises(ConfigError, match="holds an exported network already"):
+    with pytest.raises(ConfigError, match="already holds an exported network"):
         se_nas.retrain(run, out=retrained[0].path, device="cpu")
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="is not empty and holds no exported network"):
+    with pytest.raises(ConfigError, match="is not empty and does not hold an exported network"):
         se_nas.retrain(run, out=tmp_path, device="cpu", force=True)
 
 

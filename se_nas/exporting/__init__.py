@@ -1,4 +1,4 @@
-"""Architecture and weights as files that other programs load; one module a format, imported on use."""
+"""Architecture and weights as files that other programs load; one module per format, imported on use."""
 
 from __future__ import annotations
 

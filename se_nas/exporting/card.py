@@ -41,11 +41,11 @@ def model_card(
         "## How it was found\n\n" + _search(manifest),
     ]
     if timm_line:
-        lines = "The same network, its weights included, from timm alone (verified at export):"
+        lines = "The same network from timm alone, which also loads its weights (verified at export):"
         parts.insert(4, f"## In timm\n\n{lines}\n\n```python\n{timm_line}\n```")
     parts += [
         "## License\n\nTo be filled in: the license of the weights, which depends on the data and on the"
-        " weights that training started from.",
+        " weights that the training started from.",
         "## Citation\n\nIn `CITATION.cff`:\n\n" + _citation(architecture),
     ]
     return "\n\n".join(parts) + "\n"
@@ -132,8 +132,8 @@ def _start(folded: Folded) -> str:
         return ""
     kept = f"; {len(folded.left)} keep the factor 2 in `gate_scale`" if folded.left else ""
     return (
-        f"\n\n{len(folded.folded)} blocks started as 2·sigmoid and are plain sigmoids here: the factor"
-        f" went into the layer before each, exactly{kept}."
+        f"\n\n{len(folded.folded)} block{'' if len(folded.folded) == 1 else 's'} trained with 2·sigmoid as gate"
+        f" use a plain sigmoid here: the factor was folded exactly into the layer before each{kept}."
     )
 
 

@@ -1,4 +1,4 @@
-"""``CITATION.cff`` of an exported folder: what a network that a search found stands on.
+"""``CITATION.cff`` of an exported folder: the works that a network found by a search builds on.
 
 The Citation File Format, version 1.2.0 (Druskat et al., doi:10.5281/zenodo.5171937), which GitHub, Zenodo and
 reference managers read.
@@ -212,12 +212,12 @@ BACKBONES = {
         "2101.03697",
     ),
 }
-"""Papers of backbones by how timm's model names begin; other backbones are cited as models of timm's."""
+"""Papers of backbones by the beginning of timm's model names; other backbones are cited as models of timm."""
 _PREFIXES = ("tf_", "tv_", "dm_")
 
 
 def backbone_reference(backbone: str) -> Reference:
-    """The backbone's paper where it is known here, else the model as a part of timm."""
+    """The backbone's paper if it is in ``BACKBONES``, otherwise the model as a part of timm."""
     name = backbone.partition(".")[0]
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
@@ -231,15 +231,15 @@ def backbone_reference(backbone: str) -> Reference:
 
 
 def references(architecture: Architecture) -> list[Reference]:
-    """What a network found by a search stands on: method, backbone, and the programs."""
+    """What a network found by a search builds on: method, backbone, and programs."""
     return [SE, backbone_reference(architecture.backbone), SE_NAS, TIMM, OPTUNA, FVCORE]
 
 
 def citation_file(architecture: Architecture, name: str) -> str:
-    """Text of ``CITATION.cff``; the network's own authors are for its owner to fill in."""
+    """Text of ``CITATION.cff``; the authors of the network are left for its owner to fill in."""
     content = {
         "cff-version": "1.2.0",
-        "message": "If you use this network, please cite what it stands on, listed under references.",
+        "message": "If you use this network, please cite the works listed under references.",
         "type": "software",
         "title": name,
         "abstract": f"{architecture.backbone} with squeeze-and-excitation: {architecture.describe()}.",

@@ -1,4 +1,4 @@
-"""The ``timm.create_model`` line that builds the same network, where timm itself can express it."""
+"""The ``timm.create_model`` line that builds the same network, if timm itself can express it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _RATIOS = (16, 8, 4, 2, 32, 64, 12, 24, 1)
 
 
 def equivalent_in_timm(architecture: Architecture, network: Any, input_size: tuple[int, ...]) -> str | None:
-    """A line of Python, or None. Claimed only after both networks were built and tried out.
+    """A line of Python, or None. It is claimed only after both networks were built and compared.
 
-    Same names and shapes in the state dict, and equal bits at the output for random weights: the weights of
-    the network load into what the line builds and give what they gave.
+    Names and shapes in the state dict are equal, and so is every bit of the output for random weights: the
+    weights of the network load into what the line builds, and give the same outputs there.
     """
     if any(isinstance(module, SqueezeExcite) and module.gate_scale != 1.0 for module in network.modules()):
         return None
@@ -46,12 +46,12 @@ def _candidates(architecture: Architecture) -> Iterator[tuple[str, dict[str, Any
     changed = list(architecture.changed())
     if not changed or any(width <= 0 for _, width in changed):
         return
-    own = {site.channels: width for site, width in changed if width > 0}
+    widths = {site.channels: width for site, width in changed if width > 0}
     act = architecture.act or changed[0][0].act
     for reduction in _RATIOS:
         yield backbone, {"se_ratio": 1 / reduction}
         for divisor in (8, 1):
-            fits = (make_divisible(c / reduction, divisor, round_limit=0.0) == w for c, w in own.items())
+            fits = (make_divisible(c / reduction, divisor, round_limit=0.0) == w for c, w in widths.items())
             if not all(fits):
                 continue
             yield backbone, {"attn_layer": "se", "attn_kwargs": _attn_kwargs(reduction, divisor)}
@@ -89,21 +89,21 @@ def _same_function(
     network: nn.Module, name: str, kwargs: dict[str, Any], input_size: tuple[int, ...]
 ) -> bool:
     other = _build(name, kwargs).eval()
-    own = {key: value.clone() for key, value in network.state_dict().items()}
+    weights = {key: value.clone() for key, value in network.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
-    trial = {key: _lively(key, value, generator) for key, value in own.items()}
+    trial = {key: _lively(key, value, generator) for key, value in weights.items()}
     x = torch.randn(2, *input_size, generator=generator).to(next(network.parameters()).dtype)
     try:
         network.load_state_dict(trial)
         other.to(x.dtype).load_state_dict(trial)
         first, second = network(x), other(x)
     finally:
-        network.load_state_dict(own)
+        network.load_state_dict(weights)
     return torch.equal(first, second) and bool(first.isfinite().all()) and bool(first.std() > 0)
 
 
 def _lively(key: str, value: Tensor, generator: torch.Generator) -> Tensor:
-    """Random weights with which nothing is zero, saturated or constant."""
+    """Random weights that leave nothing zero, saturated or constant."""
     if not value.is_floating_point():
         return value
     noise = torch.randn(value.shape, generator=generator, dtype=torch.float32).to(value.dtype)

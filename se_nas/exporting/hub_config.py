@@ -10,7 +10,7 @@ from torch import nn
 from se_nas.architecture import Architecture
 from se_nas.exporting.registration import NAME
 
-# Where timm's own weights came from and how they were to be read says nothing about the exported ones.
+# Origin and reading of timm's weights say nothing about the exported ones.
 _OF_OTHER_WEIGHTS = (
     *("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "tag", "custom_load", "license"),
     *("description", "origin_url", "paper_name", "paper_ids", "notes", "label_offset", "label_names"),
@@ -27,7 +27,7 @@ _OF_THE_DATA = ("input_size", "mean", "std", "interpolation", "crop_pct")
 
 
 def hub_config(architecture: Architecture, model: nn.Module, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON-ready content of ``config.json``; preprocessing from ``metadata``, else as timm's backbone's."""
+    """JSON-ready content of ``config.json``; preprocessing from ``metadata``, or else that of timm's backbone."""
     config = {
         name: value
         for name, value in dict(getattr(model, "pretrained_cfg", None) or {}).items()

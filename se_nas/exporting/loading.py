@@ -17,7 +17,7 @@ from se_nas.run import read_json
 
 
 def load_exported(path: str | Path) -> nn.Module:
-    """The network of an exported folder with its weights, in eval mode; outputs are those at export.
+    """The network of an exported folder with its weights, in eval mode; its outputs are those at export.
 
     Raises:
         RunError: the folder or one of its files is missing or damaged.
@@ -26,7 +26,7 @@ def load_exported(path: str | Path) -> nn.Module:
     folder = Path(path)
     missing = [name for name in (ARCHITECTURE, CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise RunError(f"{folder} is no exported network: it has no {', '.join(missing)}.")
+        raise RunError(f"{folder} is not an exported network: it has no {', '.join(missing)}.")
     config: dict[str, Any] = read_json(folder / CONFIG)
     architecture = Architecture.from_dict(read_json(folder / ARCHITECTURE))
     model = create(architecture=architecture.to_dict(), pretrained_cfg=config["pretrained_cfg"])

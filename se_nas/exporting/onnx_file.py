@@ -1,4 +1,4 @@
-"""ONNX, with a batch of any size, run in ONNX Runtime before it is handed out."""
+"""An ONNX file that takes a batch of any size, tried in ONNX Runtime before it is kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_onnx(network: nn.Module, path: Path, input_size: tuple[int, ...]) -> f
     """
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  torch's exporter needs it and says so too late
+        import onnxscript  # noqa: F401  torch's exporter needs it, and says so too late
     except ImportError as error:
         raise ConfigError(
             f"format 'onnx' needs the package {error.name}: pip install 'se-nas[onnx]'."

@@ -30,17 +30,8 @@ CITATION = "CITATION.cff"
 FORMATS = ("timm", "safetensors", "onnx", "pt2", "standalone")
 METADATA = (
     *("num_classes", "input_size", "mean", "std", "interpolation", "crop_pct", "class_names"),
-    *(
-        "name",
-        "reason",
-        "run",
-        "manifest",
-        "row",
-        "accuracy_interval",
-        "interval_basis",
-        "seeds",
-        "retrained",
-    ),
+    *("name", "reason", "run", "manifest", "row", "accuracy_interval", "interval_basis", "seeds"),
+    "retrained",
 )
 """Names that ``metadata`` may have."""
 
@@ -65,7 +56,7 @@ class Exported:
     differences: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """What a person wants to know after an export, a line each."""
+        """What a person wants to know after an export, one line each."""
         lines = [f"{self.path}: {', '.join(self.files)}"]
         if self.folded.folded or self.folded.left:
             kept = f", {len(self.folded.left)} keep the factor in the weights" if self.folded.left else ""
@@ -85,7 +76,7 @@ def export_model(
     formats: Sequence[str] = ("timm",),
     force: bool = False,
 ) -> Exported:
-    """Write a network to a new folder; nothing is left behind where that fails.
+    """Write a network to a new folder; nothing is left behind if that fails.
 
     Args:
         architecture: what the network is.
@@ -96,11 +87,11 @@ def export_model(
             the network's, or 1000 for a state dict; without ``input_size``, ``mean`` and ``std``, timm's.
         formats: the folder always holds architecture.json, config.json, model.safetensors, CITATION.cff and README.md,
             which is what "timm" and "safetensors" ask for; "onnx" adds model.onnx, "pt2" model.pt2
-            (torch.export) and "standalone" model.py, a network that needs torch and timm alone.
+            (torch.export) and "standalone" model.py, a network that needs only torch and timm.
         force: replace an earlier export in that folder.
 
     Raises:
-        ConfigError: an unknown format or name in ``metadata``, or the folder is taken.
+        ConfigError: a format or a name in ``metadata`` is unknown, or the folder is taken.
         CheckpointError: the weights do not fit the architecture.
         RunError: the disk refuses the files.
     """
@@ -148,7 +139,7 @@ def export_model(
 
 
 def check_request(out: Path, formats: Sequence[str], force: bool) -> None:
-    """Raise ConfigError where an export to ``out`` in these formats would be refused."""
+    """Raise ConfigError if an export to ``out`` in these formats would be refused."""
     _check_names("format", formats, FORMATS)
     _check_free(out, force)
 
@@ -169,9 +160,9 @@ def _check_free(out: Path, force: bool) -> None:
     if not any(out.iterdir()):
         return
     if not (out / ARCHITECTURE).is_file():
-        raise ConfigError(f"{out} is not empty and holds no exported network; choose another folder.")
+        raise ConfigError(f"{out} is not empty and does not hold an exported network; choose another folder.")
     if not force:
-        raise ConfigError(f"{out} holds an exported network already; choose another folder or use force.")
+        raise ConfigError(f"{out} already holds an exported network; choose another folder, or use force.")
 
 
 def _network(
@@ -195,7 +186,7 @@ def _network(
 
 @torch.no_grad()
 def _fold(network: nn.Module, input_size: tuple[int, ...]) -> Folded:
-    """Fold the gate scales of the network, and take that back should any bit of its output change."""
+    """Fold the gate scales of the network, and undo that if any bit of its output changes."""
     before = copy.deepcopy(network.state_dict())
     x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
     x = x.to(next(network.parameters()).dtype)
@@ -208,7 +199,7 @@ def _fold(network: nn.Module, input_size: tuple[int, ...]) -> Folded:
 
 
 def _plain_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Contiguous copies that share no memory, as safetensors wants them."""
+    """Contiguous copies that share no memory, as safetensors requires."""
     return {
         name: value.detach().to("cpu").clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
@@ -216,7 +207,7 @@ def _plain_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename a folder; an earlier export at the target goes only when the new one is in its place."""
+    """Rename a folder; an earlier export at the target is deleted only once the new one is in its place."""
     old = None
     if target.exists():
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))

@@ -1,4 +1,4 @@
-"""A ``torch.export`` program: one file that PyTorch alone runs, without se_nas and timm."""
+"""A ``torch.export`` program: one file that PyTorch runs without se_nas and timm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_program(network: nn.Module, path: Path, input_size: tuple[int, ...]) -
     Raises:
         ConfigError: ``torch.export`` cannot take the network.
     """
-    # A batch of 2: sizes 0 and 1 are special to the exporter and would be fixed.
+    # A batch of 2: the exporter treats sizes 0 and 1 as constants.
     dtype = next(network.parameters()).dtype
     x = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0)).to(dtype)
     try:
@@ -29,7 +29,7 @@ def write_program(network: nn.Module, path: Path, input_size: tuple[int, ...]) -
                 network, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
             )
     except Exception as error:  # the exporter raises what any operator of any network raises
-        raise ConfigError(f"this network cannot be exported by torch.export: {error}") from error
+        raise ConfigError(f"torch.export cannot export this network: {error}") from error
     torch.export.save(program, path)
     largest = 0.0
     for batch in (1, 3):

@@ -18,7 +18,7 @@ _TIMM = "timm.models"
 
 
 def register_with_timm() -> None:
-    """Register now where timm has been imported, else as soon as it is."""
+    """Register now if timm has been imported, otherwise as soon as it is."""
     if _TIMM in sys.modules:
         _register()
     elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
@@ -26,7 +26,7 @@ def register_with_timm() -> None:
 
 
 class _AfterImport:
-    """A finder as sys.meta_path takes them; importlib.abc, with its base class, would cost every start 20 ms."""
+    """A finder for sys.meta_path; the base class in importlib.abc would add 20 ms to every start."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -53,7 +53,7 @@ def _register() -> None:
     if is_model(NAME):
         return
     register_model(se_nas)
-    # It cannot be created by name alone, so timm.list_models(), over which people loop, shall not list it.
+    # It cannot be created by name alone, so timm.list_models(), over which people loop, must not list it.
     hidden = getattr(_registry, "_deprecated_models", None)
     if isinstance(hidden, dict):
         hidden[NAME] = None

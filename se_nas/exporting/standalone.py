@@ -33,7 +33,7 @@ KWARGS = $kwargs
 
 # Module, what of it is gated, channels, hidden width, inner activation, constant factor of the gate.
 SE = [$sites]
-# Gates of timm's that are taken out, and such with another hidden width.
+# Gates of timm that are removed, and those that get another hidden width.
 REMOVED = [$removed]
 RESIZED = {$resized}
 
@@ -80,7 +80,7 @@ class Gated(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             found = getattr(self.__dict__["_modules"]["host"], name)
-            # timm's reparameterize_model puts what fuse() returns in the module's place.
+            # timm's reparameterize_model replaces the module by what fuse() returns.
             return self.fuse_host if name == "fuse" else found
 
     def fuse_host(self):
@@ -89,7 +89,7 @@ class Gated(nn.Module):
 
 
 def resize(module, width):
-    """Give timm's own SE module another hidden width."""
+    """Give an SE module of timm another hidden width."""
     layers = [(n, m) for n, m in module.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     for (name, layer), (inputs, outputs) in zip(layers, [(None, width), (width, None)]):
         out, into = layer.weight.shape[:2]
@@ -115,7 +115,7 @@ def create_model(weights=Path(__file__).with_name("model.safetensors")):
     for parent, name in removed:
         setattr(parent, name, nn.Identity())
         if hasattr(parent, "attn_gain"):
-            # timm's NFNets double what a gate returns, since it halves it on average.
+            # timm's NFNets double what a gate returns, because a gate halves it on average.
             parent.attn_gain = 1.0
     for (parent, name), width in resized:
         resize(getattr(parent, name), width)
@@ -139,7 +139,7 @@ def standalone_source(architecture: Architecture, network: Any, input_size: tupl
     """The text of ``model.py``.
 
     Raises:
-        ConfigError: a native gate was resized whose structure the text cannot say.
+        ConfigError: a native gate was resized whose structure the text cannot express.
     """
     inserted = [(site, width) for site, width in architecture.changed() if not site.native]
     native = [(site, width) for site, width in architecture.changed() if site.native]
@@ -187,10 +187,10 @@ def standalone_source(architecture: Architecture, network: Any, input_size: tupl
 def write_standalone(
     architecture: Architecture, network: Any, folder: Path, input_size: tuple[int, ...]
 ) -> None:
-    """Write ``model.py`` beside the weights that are in the folder, and compare its outputs to the bit.
+    """Write ``model.py`` beside the weights in the folder, and compare its outputs bit by bit.
 
     Raises:
-        ConfigError: the network cannot be said this way, or its outputs differ.
+        ConfigError: the network cannot be expressed this way, or its outputs differ.
     """
     path = folder / "model.py"
     text = standalone_source(architecture, network, input_size)
@@ -206,7 +206,7 @@ def write_standalone(
 
 
 def _scales(network: Any, sites: list[Site]) -> dict[str, float]:
-    """Constant factor of each inserted gate, read off the state dict's names."""
+    """Constant factor of each inserted gate, found by name in the state dict."""
     state = network.state_dict()
     scales = {
         key.removesuffix(".gate_scale"): float(v) for key, v in state.items() if key.endswith("gate_scale")

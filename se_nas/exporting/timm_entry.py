@@ -1,4 +1,4 @@
-"""What timm calls for an exported folder: its own builder, with our network in the place of its class."""
+"""What timm calls for an exported folder: timm's builder, with our network in place of a model class."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def create(
 ) -> nn.Module:
     """A network from the ``architecture`` in an exported ``config.json``.
 
-    timm's builder does the rest as for its own models: ``num_classes``, ``in_chans``, ``features_only``, and
+    timm's builder does the rest as for any other model: ``num_classes``, ``in_chans``, ``features_only``, and
     the folder's weights with ``pretrained=True``.
 
     Raises:
-        ConfigError: the architecture is missing or no architecture.
+        ConfigError: the architecture is missing, or is not an architecture.
     """
     if architecture is None:
         raise ConfigError(
@@ -32,15 +32,15 @@ def create(
             " timm.create_model('local-dir:PATH', pretrained=True)."
         )
     arch = Architecture.from_dict(architecture)
-    own = dict(arch.timm_kwargs)
+    fixed = dict(arch.timm_kwargs)
 
     def build(**model_kwargs: Any) -> nn.Module:
-        # The configuration repeats what the architecture fixes, in JSON's own types.
-        extra = {k: v for k, v in model_kwargs.items() if k not in own or not _same(v, own[k])}
+        # The configuration repeats what the architecture fixes, in the types of JSON.
+        extra = {k: v for k, v in model_kwargs.items() if k not in fixed or not _same(v, fixed[k])}
         return build_model(arch, **extra)
 
     if kwargs.get("features_only"):
-        # timm's other wrappers take the network apart by its children, of which some are ours.
+        # timm's other wrappers take the network apart by its children, some of which are ours.
         kwargs.setdefault("feature_cls", "getter")
     return build_model_with_cfg(build, NAME, pretrained, **kwargs)
 

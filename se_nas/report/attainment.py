@@ -1,4 +1,4 @@
-"""Best accuracy at equal cost: how far one front lies above another, cost by cost, and how sure that is."""
+"""Best accuracy at equal cost: how far one front lies above another, cost by cost, and how certain that is."""
 
 from __future__ import annotations
 
@@ -56,8 +56,9 @@ def contenders(report: ParetoReport) -> tuple[Candidate, ...]:
 class Difference:
     """Best accuracy of the second minus that of the first, in points, at each of the ``budgets``.
 
-    ``low`` and ``high`` hold the 95 % band; ``ahead`` is 1 where the second is ahead beyond it, -1 where the
-    first is, else 0. ``volume`` is the difference of hypervolumes with its 95 % interval (None: not known).
+    ``low`` and ``high`` hold the 95 % band; ``ahead`` is 1 where the second is ahead by more than that, -1 where
+    the first is, and 0 elsewhere. ``volume`` is the difference of hypervolumes with its 95 % interval (None: not
+    known).
     """
 
     budgets: np.ndarray
@@ -191,7 +192,7 @@ def _hits(entries: Sequence[Entry]) -> list[dict[int, np.ndarray]] | None:
 def _resampled(
     first: Sequence[Entry], second: Sequence[Entry], generator: np.random.Generator
 ) -> tuple[np.ndarray, float, str]:
-    """Weights of the runs in each draw, shape (draws, runs), negative for the first side; the widening."""
+    """Weights of the runs in each draw, shape (draws, runs), negative for the first side; the widening; words."""
     sizes = (len(first), len(second))
     seeds = [[entry.report.manifest.seed for entry in side] for side in (first, second)]
     paired = sizes[0] > 1 and sorted(map(str, seeds[0])) == sorted(map(str, seeds[1]))

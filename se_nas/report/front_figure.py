@@ -1,4 +1,4 @@
-"""The front's picture as a file: every candidate, the baselines, intervals and seeds; a panel for each cost."""
+"""The picture of the front as a file: every candidate, the baselines, intervals and seeds; one panel per cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by all common kinds of colour vision.
+# Okabe and Ito's colours, which people with any common kind of colour vision can tell apart.
 BLUE, VERMILLION, GREY, PURPLE = "#0072b2", "#d55e00", "#8c959e", "#cc79a7"
 MARKERS = {"plain": "s", "all_se_16": "^", "native": "D", "last_stage": "v"}
 

@@ -1,4 +1,4 @@
-"""The report as one HTML file: no server, no network, nothing executed but its own hashed script."""
+"""The report as one HTML file: no server, no network, no script but its own, whose hash it names."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ from se_nas.sites import Site
 SCHEMA = 2
 KIND = "se-nas report"
 # Fitting takes the cube of the readings: beyond this only the candidates with repeats enter, and a front of
-# single readings shows no intervals, as it does where nothing repeats.
+# single readings shows no intervals, as if nothing had been repeated.
 _MAX_FITTED = 400
 
 

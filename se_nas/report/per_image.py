@@ -54,10 +54,10 @@ def from_text(data: Any) -> dict[int, Bits]:
 
 
 def hits_by_seed(candidates: Sequence[Candidate], bits: Mapping[int, Bits]) -> list[dict[int, Bits]] | None:
-    """For each candidate, seed → which images its counted training with that seed got right.
+    """For each candidate, seed → which images its counted training with that seed classified correctly.
 
-    None where a training of one was not kept, or not all were judged on equally many images: statements about
-    differences need the same images for all.
+    None if that was not kept for one of the trainings, or if they were validated on different numbers of images:
+    statements about differences need the same images for all.
     """
     found: list[dict[int, Bits]] = []
     for candidate in candidates:

@@ -1,4 +1,4 @@
-"""Where SE sits, in words and in shares by stage, from realised hidden widths alone."""
+"""Where SE sits, in words and in shares by stage, from the realised hidden widths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StagePlacement:
 
     @property
     def ratio(self) -> str:
-        """``γ=8``, ``γ=8–16`` where sites differ, empty for gates without a bottleneck."""
+        """``γ=8``, or ``γ=8–16`` if sites differ; empty for gates without a bottleneck."""
         if not self.reductions:
             return ""
         low, high = self.reductions[0], self.reductions[-1]
@@ -31,7 +31,7 @@ class StagePlacement:
 
 
 def by_stage(sites: Sequence[Site], widths: Sequence[int]) -> list[StagePlacement]:
-    """One entry a stage, in order; ``widths`` belong to ``sites``."""
+    """One entry per stage, in order; ``widths`` has one entry per site."""
     stages: dict[int, list[tuple[Site, int]]] = {}
     for site, width in zip(sites, widths, strict=True):
         stages.setdefault(site.stage, []).append((site, width))

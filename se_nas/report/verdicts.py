@@ -1,4 +1,4 @@
-"""A difference between two fronts in plain words, with the confidence that it has."""
+"""A difference between two fronts in plain words, with its confidence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Pair:
     scale: float
 
     def regions(self) -> Iterator[tuple[int, float, float]]:
-        """Stretches of cost where one side is ahead: 1 for the second, -1 for the first, from, to."""
+        """Stretches of cost where one side is ahead: 1 for the second or -1 for the first, from, to."""
         ahead, budgets = self.difference.ahead, self.difference.budgets
         edges = np.flatnonzero(np.diff(ahead, prepend=0, append=0))
         for begin, end in pairwise(edges):

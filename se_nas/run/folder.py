@@ -37,7 +37,7 @@ LOCK = "run.lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 
 ROW_FIELDS = row_fields()
-"""Columns of ``trials.json``; every row has all of them, null where unknown."""
+"""Columns of ``trials.json``; every row has all of them, null if unknown."""
 
 
 class RunFolder:

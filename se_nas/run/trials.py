@@ -127,7 +127,7 @@ class TrialRow:
 
 
 def cost_columns(costs: Mapping[str, CostReading]) -> dict[str, Any]:
-    """The costs as columns, null where unknown."""
+    """The costs as columns, null if unknown."""
     return {
         column: value
         for name, cost in COSTS.items()

@@ -359,4 +359,4 @@ def test_retrain_writes_an_export_and_mends_nothing_by_itself(se, run_folder, tm
     }
     code, _, err = se("retrain", run_folder, "--out", "net")
     assert code == 2
-    assert "holds an exported network already" in err
+    assert "already holds an exported network" in err

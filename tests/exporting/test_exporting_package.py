@@ -310,7 +310,7 @@ def test_a_taken_folder_is_refused_and_untouched(arch: Architecture, tmp_path: P
     out = tmp_path / "net"
     first = export_model(arch, trained(arch), out, metadata=METADATA)
     before = {name: (out / name).read_bytes() for name in first.files}
-    with pytest.raises(ConfigError, match="holds an exported network already"):
+    with pytest.raises(ConfigError, match="already holds an exported network"):
         export_model(arch, trained(arch), out, metadata=METADATA)
     assert {name: (out / name).read_bytes() for name in first.files} == before
     (out / "old.txt").touch()
@@ -319,7 +319,7 @@ def test_a_taken_folder_is_refused_and_untouched(arch: Architecture, tmp_path: P
     other = tmp_path / "photos"
     other.mkdir()
     (other / "me.jpg").touch()
-    with pytest.raises(ConfigError, match="is not empty and holds no exported network"):
+    with pytest.raises(ConfigError, match="is not empty and does not hold an exported network"):
         export_model(arch, trained(arch), other, metadata=METADATA, force=True)
     with pytest.raises(ConfigError, match="is a file"):
         export_model(arch, trained(arch), other / "me.jpg", metadata=METADATA)

@@ -173,7 +173,12 @@ def test_choosing_another_cost_redraws_the_front(opened, report):
     mark = f"#front-chart [data-number='{report.front[-1].number}']"
     before = find(opened, mark).get_attribute("transform")
     options = all_of(opened, "#front-axis option")
-    assert [option.get_attribute("value") for option in options] == ["latency", "macs", "params", "activations"]
+    assert [option.get_attribute("value") for option in options] == [
+        "latency",
+        "macs",
+        "params",
+        "activations",
+    ]
     options[2].click()
     assert find(opened, mark).get_attribute("transform") != before
     assert "parameters, M" in find(opened, "#front-chart").text

@@ -126,7 +126,7 @@ function legend(entries) {
       shape === "line" ? svg("line", { class: cls, x1: -9, x2: 9, y1: 0, y2: 0 }) : glyph(0, 0, shape, 5.5, { class: cls })), text)));
 }
 
-// Puts labels beside their marks where they hit neither another label nor another mark.
+// Puts labels beside their marks, where they overlap neither another label nor another mark.
 function placeLabels(plot, items, obstacles) {
   const taken = obstacles.map(([x, y, r]) => [x - r, y - r, x + r, y + r]);
   for (const { x, y, text, cls } of items) {

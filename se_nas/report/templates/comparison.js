@@ -1,6 +1,6 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-// Groups are told apart by colour, shape and dash, so that no one of them is needed.
+// Groups differ in colour, shape and dash, so that any one of these is enough.
 const SHAPE_OF = ["circle", "square", "triangle", "diamond", "inverted", "cross"];
 const look = (run) => ({ shape: SHAPE_OF[run.group % SHAPE_OF.length], cls: `g${run.group % 6}` });
 
