@@ -123,10 +123,9 @@ def unit_axes(gate: nn.Module) -> dict[str, int]:
 @torch.no_grad()
 def write_padded(target: Tensor, source: Tensor) -> None:
     """Copy into the leading corner of a tensor that is at least as large on every axis; the rest becomes zero."""
-    if target.shape != source.shape:
-        target.zero_()
-        target = target[tuple(slice(size) for size in source.shape)]
-    target.copy_(source)
+    for axis, size in enumerate(source.shape):
+        target.narrow(axis, size, target.shape[axis] - size).zero_()
+    target[tuple(slice(size) for size in source.shape)].copy_(source)
 
 
 def _add_mask(module: nn.Module, name: str, shape: tuple[int, ...]) -> None:

@@ -15,6 +15,7 @@ from se_nas.layers.native_gates import resized
 from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.model import gate_settings
 from se_nas.sites import ABSENT, Site
+from se_nas.training.masked.draws import Draws
 from se_nas.training.randomness import initial_weights
 
 _SEEDS = 4
@@ -23,10 +24,10 @@ _SEEDS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class _Start:
-    """The plain backbone of a seed, and torch's generator after it was made."""
+    """The plain backbone of a seed, and what torch's generator draws after it was made."""
 
     model: nn.Module
-    generator: Tensor
+    draws: Draws
     copies: dict[tuple[object, ...], dict[str, Tensor]]
 
 
@@ -63,9 +64,9 @@ class FirstWeights:
     def gates(self, arch: Architecture, seed: int) -> dict[Site, nn.Module]:
         """The gates that differ from the plain backbone's, with their first weights, on the CPU."""
         start = self._start(seed)
-        made: dict[Site, nn.Module] = {}
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(start.generator)
+
+        def make() -> dict[Site, nn.Module]:
+            made: dict[Site, nn.Module] = {}
             for site, width in arch.changed():
                 if width == ABSENT:
                     continue
@@ -73,13 +74,15 @@ class FirstWeights:
                     made[site] = resized(gate_at(start.model, site), width)
                 else:
                     made[site] = SqueezeExcite(site.channels, width, **gate_settings(arch, site, self.init))
-        return made
+            return made
+
+        return start.draws.make(make)
 
     def _start(self, seed: int) -> _Start:
         if seed not in self._starts:
             with initial_weights(seed):
                 model = self.make_plain()
-                self._starts[seed] = _Start(model=model, generator=torch.get_rng_state(), copies={})
+                self._starts[seed] = _Start(model=model, draws=Draws(torch.get_rng_state()), copies={})
             while len(self._starts) > _SEEDS:
                 self._starts.popitem(last=False)
         self._starts.move_to_end(seed)

@@ -1,0 +1,105 @@
+"""Making modules from one state of torch's generator again and again, faster than by drawing each time.
+
+Torch's generator on the CPU is serial, and most of the time that a gate takes to be made goes into it. But layers
+draw uniform numbers one after the other, so all that is ever made from one state takes the same sequence, in
+pieces of various lengths: it is drawn once, and the pieces are scaled to the range that each layer asks for.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Made = TypeVar("Made")
+
+
+class Draws:
+    """Makes things as from a state of the CPU's generator, to the bit. The generator itself stays as it is.
+
+    Keeps the numbers that have been needed, 4 bytes each.
+    """
+
+    def __init__(self, state: Tensor) -> None:
+        self._state = state
+        self._numbers = torch.empty(0)
+
+    def make(self, maker: Callable[[], Made]) -> Made:
+        """What ``maker`` returns if the generator is in the state when it is called. It may be called twice."""
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._state)
+            if _scaled_as_torch_does():
+                try:
+                    with _Uniform(self):
+                        made = maker()
+                    # Whatever else it may have drawn has moved the generator on.
+                    if torch.equal(torch.get_rng_state(), self._state):
+                        return made
+                except _OtherDrawError:
+                    pass
+                torch.set_rng_state(self._state)
+            return maker()
+
+    def numbers(self, start: int, count: int) -> Tensor:
+        """Uniform numbers in [0, 1) of the sequence, shape (count,)."""
+        if start + count > len(self._numbers):
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(self._state)
+                self._numbers = torch.empty(max(start + count, 2 * len(self._numbers))).uniform_()
+        return self._numbers[start : start + count]
+
+
+class _OtherDrawError(Exception):
+    """A call of ``uniform_`` that the sequence has no answer to."""
+
+
+class _Uniform(TorchDispatchMode):
+    """Answers ``tensor.uniform_(low, high)`` from a sequence."""
+
+    def __init__(self, draws: Draws) -> None:
+        super().__init__()
+        self.draws, self.used = draws, 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.ops.aten.uniform_.default:
+            return func(*args, **kwargs)
+        return self._fill(*args, **kwargs)
+
+    def _fill(self, tensor: Tensor, low: float = 0.0, high: float = 1.0, *, generator: Any = None) -> Tensor:
+        served = tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
+        if generator is not None or not served:
+            raise _OtherDrawError
+        numbers = self.draws.numbers(self.used, tensor.numel())
+        self.used += tensor.numel()
+        return _scale(numbers, low, high, out=tensor)
+
+
+def _scale(numbers: Tensor, low: float, high: float, out: Tensor) -> Tensor:
+    # The ends in single precision and one rounding for product and sum, as in torch's kernel.
+    bottom, top = torch.tensor([low, high]).unbind()
+    torch.addcmul(bottom, numbers, top - bottom, out=out.detach().view(-1))
+    return out
+
+
+@functools.cache
+def _scaled_as_torch_does() -> bool:
+    """Whether this machine's torch gives the same bits in one draw, scaled in pieces, as in several."""
+    sizes, ends = (1, 7, 1003, 4099), (0.0625, 27**-0.5, 2048**-0.5, 0.3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = torch.get_rng_state()
+        pieces = torch.empty(sum(sizes)).uniform_().split(sizes)
+        torch.set_rng_state(state)
+        return all(
+            torch.equal(
+                torch.empty(len(piece)).uniform_(-end, end), _scale(piece, -end, end, torch.empty_like(piece))
+            )
+            for piece, end in zip(pieces, ends, strict=True)
+        )
