@@ -1,4 +1,4 @@
-"""build_model: a timm backbone with SE in place, its class, methods and pretrained weights kept."""
+"""``build_model``: a timm backbone with SE inserted, which keeps its class, methods and pretrained weights."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def build_model(
     checkpoint: str | Path | None = None,
     **timm_kwargs: Any,
 ) -> nn.Module:
-    """The network that an architecture describes.
+    """Build the network that an architecture describes.
 
     Args:
         arch: what to build.
         pretrained: load timm's weights into the backbone (timm may download them).
-        init: start of the inserted blocks: "default" as in timm and the paper, or "identity": the network
-            computes what the backbone computes.
+        init: how inserted blocks start: "default" as in timm and the paper, or "identity", with which the network
+            first computes what the backbone computes.
         num_classes: width of the classifier.
         checkpoint: weights of the plain backbone (safetensors, or a file that ``torch.load(weights_only=True)``
-            reads). Every key must fit, but for a classifier of another size, which keeps its fresh weights.
+            reads). Every key must fit, except that a classifier of another size keeps its fresh weights.
         timm_kwargs: further keywords of ``timm.create_model`` (drop_path_rate, in_chans, ...).
 
     Returns:
-        The model, of timm's own class, in training mode. The state dict of the plain backbone loads into it
-        with only the SE keys missing.
+        The model, an instance of timm's class, in training mode. The state dict of the plain backbone loads into
+        it with only the SE keys missing.
 
     Raises:
         BackboneError: timm does not know the backbone or refuses a keyword.
         CheckpointError: the checkpoint cannot be read or does not fit.
-        ConfigError: a keyword contradicts the architecture's own.
+        ConfigError: a keyword contradicts one of the architecture's.
     """
     model = build_plain(
         arch, pretrained=pretrained, num_classes=num_classes, checkpoint=checkpoint, **timm_kwargs
@@ -78,7 +78,7 @@ def build_plain(
 
 
 def add_gates(model: nn.Module, arch: Architecture, *, init: str = "default") -> nn.Module:
-    """Turn a plain backbone that exists already into the architecture, in place."""
+    """Turn an existing plain backbone into the architecture, in place."""
 
     def make_block(site: Site, width: int) -> nn.Module:
         return SqueezeExcite(site.channels, width, **gate_settings(arch, site, init))
@@ -98,19 +98,19 @@ def gate_settings(arch: Architecture, site: Site, init: str) -> dict[str, Any]:
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Load a plain backbone's weights, strictly but for a classifier of another size.
+    """Load a plain backbone's weights, strictly except for a classifier of another size.
 
     Raises:
-        CheckpointError: the file cannot be read, or keys are missing, left over or of another shape.
+        CheckpointError: the file cannot be read, or keys are missing, unknown or of another shape.
     """
     load_weights(model, read_weights(path), str(path))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load weights, strictly but for a classifier of another size, which keeps its fresh ones.
+    """Load weights, strictly except for a classifier of another size, which keeps its fresh weights.
 
     Raises:
-        CheckpointError: keys are missing, left over or of another shape; ``source`` names the weights.
+        CheckpointError: keys are missing, unknown or of another shape; the message calls the weights ``source``.
     """
     expected = model.state_dict()
     head = _classifier_keys(model)
@@ -125,14 +125,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         more = f", and {len(odd) - 5} more" if len(odd) > 5 else ""
         raise CheckpointError(f"{source} does not fit {type(model).__name__}: {'; '.join(odd[:5])}{more}.")
     fits = {k: v for k, v in weights.items() if k in expected and v.shape == expected[k].shape}
-    # A head that fits in part (the weight, not the bias) would be neither old nor new.
+    # A head that is loaded in part (the weight but not the bias) would be a mix of old and new.
     if not head <= fits.keys():
         fits = {key: value for key, value in fits.items() if key not in head}
     model.load_state_dict({**expected, **fits})
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors in a safetensors file or in what ``torch.save`` wrote, by name."""
+    """The tensors, by name, in a safetensors file or a file that ``torch.save`` wrote."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist.")
@@ -144,7 +144,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path} holds no weights that can be read: {error}") from error
+        raise CheckpointError(f"{path} holds no readable weights: {error}") from error
     for name in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]

@@ -1,4 +1,4 @@
-"""Where SE can go in a backbone, found on the backbone's own forward pass, and how it is put there."""
+"""Where SE can go in a backbone, found by tracing its forward pass, and how it is inserted there."""
 
 from __future__ import annotations
 

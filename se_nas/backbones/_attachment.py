@@ -1,4 +1,4 @@
-"""At which module a tensor can be gated: behind the module that returns it, or before one that passes it on."""
+"""At which module a tensor can be gated: after the module that returns it, or before one that passes it on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Host:
 
 
 def behind(graph: Graph, node: int, within: Call | None = None) -> Host | None:
-    """A host that gates the tensor for everything that reads it.
+    """A host that gates the tensor for all of its readers.
 
-    The innermost module that returns the tensor, else a module that passes it on unchanged and is all that
-    reads it (stochastic depth at the end of a branch: SE comes first, so that the squeeze does not see its
-    scaling). Where neither exists the search goes back through constant scalings and permutations.
+    The innermost module that returns the tensor, or else a module that passes it on unchanged and is its only
+    reader (stochastic depth at the end of a branch: SE comes first, so that the squeeze does not see its
+    scaling). If neither exists, the search goes back through constant scalings and permutations.
     """
     trace = graph.trace
     index = node
@@ -52,7 +52,7 @@ def behind(graph: Graph, node: int, within: Call | None = None) -> Host | None:
 def before(graph: Graph, node: int, readers: set[int], others: set[int]) -> Host | None:
     """A host that gates the tensor for the nodes ``readers`` and for none of ``others``.
 
-    The outermost module whose input the tensor is, and in which every reader but no other reader runs.
+    The outermost module that takes the tensor as input and contains all of ``readers`` and none of ``others``.
     """
     for call in graph.trace.consumers.get(node, ()):
         if not _usable(graph, call) or len(call.inputs) != 1:
@@ -65,9 +65,9 @@ def before(graph: Graph, node: int, readers: set[int], others: set[int]) -> Host
 
 
 def as_returned(graph: Graph, node: int) -> int:
-    """The tensor as the module that computes it returns it: a constant scaling or permutation later, or as it is.
+    """The tensor in the form in which its module returns it, possibly after a constant scaling or permutation.
 
-    Norms over the last axis of maps with channels first permute back, and NFNet's activations have a gain.
+    Norms over the last axis of channels-first maps permute back, and NFNet's activations apply a gain.
     """
     made_in = set(graph.trace.stack(graph.nodes[node].call))
     index = node
@@ -83,7 +83,7 @@ def as_returned(graph: Graph, node: int) -> int:
 
 
 def scaled_from(graph: Graph, node: int) -> Iterator[int]:
-    """The tensor, and those that it is a constant scaling, a slice or a permutation of."""
+    """The tensor, and the tensors of which it is a constant scaling, a slice or a permutation."""
     yield node
     while graph.nodes[node].op in _SCALINGS and len(graph.nodes[node].parents) == 1:
         node = graph.nodes[node].parents[0]
@@ -91,10 +91,10 @@ def scaled_from(graph: Graph, node: int) -> Iterator[int]:
 
 
 def _fused_whole(graph: Graph, call: Call, makers: list[Call]) -> Call:
-    """The call, or the one around it that returns the same tensor and is fused into one convolution later.
+    """The call, or an enclosing one that returns the same tensor and can later be fused into one convolution.
 
-    ``fuse`` puts a convolution in the place of such a module (ConvNorm in EfficientViT, RepViT, TinyViT), and what
-    wraps the norm inside it would be lost.
+    ``fuse`` replaces such a module by a convolution (ConvNorm in EfficientViT, RepViT, TinyViT), so a wrapper around
+    the norm inside it would be lost.
     """
     while call.parent >= 0:
         around = graph.trace.calls[call.parent]

@@ -1,7 +1,7 @@
-"""The repeated units of a network: residual blocks, their siblings without a shortcut, and what plain nets have.
+"""The repeated units of a network: residual blocks, their siblings without a shortcut, and units of plain nets.
 
-Nets without residual units are read as, in this order: layers of dense blocks, modules that end in a
-concatenation, modules in the same place of the hierarchy, chains of convolution, norm and activation.
+Nets without residual units are searched, in this order, for layers of dense blocks, modules that end in a
+concatenation, modules at the same place in the hierarchy, and chains of convolution, norm and activation.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from se_nas.backbones._residuals import Residual, find_residuals
 from se_nas.backbones._tracing import Call, Node
 
 _MIN_REPEATED = 3
-# The 1x1 convolution that fuses a concatenation (VoVNet, SelecSLS), and a gate's on its one pixel.
+# The 1x1 convolution that fuses a concatenation (VoVNet, SelecSLS); a gate's convolutions work on one pixel.
 _AFTER_CAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """A block, by the nodes at which its branch begins (``start``) and ends (``end``)."""
+    """A block and the nodes at which its branch begins (``start``) and ends (``end``)."""
 
     kind: str
     """residual, sibling, dense, concat, repeated or plain."""
@@ -43,7 +43,7 @@ class Unit:
     start: int
     end: int
     output: int
-    """What the block returns."""
+    """The node that the block returns."""
     branch: Path
     residual: Residual | None = None
 
@@ -81,7 +81,7 @@ def _from_residual(graph: Graph, residual: Residual) -> Unit:
 
 
 def _is_all_of(graph: Graph, residual: Residual, returned: int) -> bool:
-    """Whether a map is the sum, or the sum and those channels of the branch that nothing was added to (ReXNet)."""
+    """Whether a map is the sum, or the sum concatenated with the branch's remaining channels (ReXNet)."""
     node = graph.nodes[returned]
     if node.shape == graph.nodes[residual.addition].shape:
         return True
@@ -95,7 +95,7 @@ def _pattern(path: str) -> str:
 
 
 def _map_to_map(graph: Graph, call: Call) -> Path | None:
-    """What a call computes, if it takes one feature map and returns one."""
+    """The path through a call that takes one feature map and returns one; None for other calls."""
     if not call.single or not call.inputs or not call.path:
         return None
     start, end = call.inputs[0], call.outputs[0]
@@ -122,7 +122,7 @@ def _without_cells(graph: Graph, units: list[Unit]) -> list[Unit]:
 
 
 def _siblings(graph: Graph, units: list[Unit]) -> list[Unit]:
-    """Blocks of the class, or in the place in the hierarchy, of residual ones, but without a shortcut."""
+    """Blocks with the class of residual blocks, or at their place in the hierarchy, but without a shortcut."""
     classes = {type(unit.block.module) for unit in units} - {nn.Sequential}
     patterns = {_pattern(unit.block.path) for unit in units}
     alike = (
@@ -138,7 +138,7 @@ def _whole_calls(graph: Graph, calls: Iterable[Call], units: list[Unit], kind: s
         branch = _map_to_map(graph, call)
         if branch is None or branch.non_linear == 0 or not _has_spatial(graph, branch):
             continue
-        # What reads the image is the stem; what adds to itself is a block of another kind (attention).
+        # A module that reads the image is the stem; one that adds to its input is a block of another kind (attention).
         if call.inputs[0] == 0 or any(_adds_to_itself(graph, index) for index in branch.nodes):
             continue
         if not _overlaps(call, units) and not _overlaps(call, found):
@@ -154,7 +154,7 @@ def _adds_to_itself(graph: Graph, index: int) -> bool:
 
 
 def _repeated(graph: Graph) -> list[Unit]:
-    """Modules in the same place of the hierarchy (``blocks.*.*``), the deepest such place that has the most."""
+    """Modules at the same place in the hierarchy (``blocks.*.*``), for the place with the most of them."""
     groups: dict[str, list[Call]] = {}
     for call in graph.trace.calls:
         pattern = _pattern(call.path)
@@ -216,13 +216,13 @@ def _concatenations(graph: Graph, units: list[Unit]) -> list[Unit]:
             if wider is None or not alone or _overlaps(call, units):
                 break
             unit = wider
-            # What contains the module in a Sequential comes after it, and is no part of it.
+            # In a Sequential, what follows the module is not part of it.
             if call.parent >= 0 and isinstance(graph.trace.calls[call.parent].module, nn.Sequential):
                 break
         if unit is not None:
             found.append(unit)
     if units:
-        # Beside residual blocks, what convolves after its concatenation is a junction (DLA's roots, pyramids).
+        # Next to residual blocks, a convolution after the concatenation marks a junction (DLA's roots, pyramids).
         found = [unit for unit in found if graph.nodes[unit.end].op == "cat"]
     outer = [unit for unit in found if not any(_inside(unit, other) for other in found)]
     return [unit for unit in outer if unit.branch.convolutions]
@@ -233,7 +233,7 @@ def _inside(unit: Unit, other: Unit) -> bool:
 
 
 def _around(graph: Graph, cat: Node, call: Call) -> Unit | None:
-    """A call as the unit of a concatenation in it, if little comes after the concatenation."""
+    """A call as the unit of a concatenation inside it, if little follows the concatenation."""
     end = call.outputs[0] if call.outputs else 0
     if not call.path or not call.contains(end) or not is_map(graph.nodes[end]):
         return None
@@ -261,12 +261,12 @@ def _chains(graph: Graph) -> list[Unit]:
         block = graph.trace.enclosing([node.index, end])
         branch = graph.between(start, end)
         found.append(Unit(kind="plain", block=block, start=start, end=end, output=end, branch=branch))
-    # Patches cut from the image are tokens, and no feature maps of a network of convolutions.
+    # Patches cut from the image are tokens, not feature maps of a convolutional network.
     return found if any(unit.start for unit in found) else []
 
 
 def end_of_chain(graph: Graph, convolution: int) -> int:
-    """The activation behind a convolution and its norm; without one the norm, without that the convolution."""
+    """The activation after a convolution and its norm, or the norm, or the convolution, whichever comes last."""
     end = index = convolution
     while True:
         children = graph.trace.children[index]

@@ -1,10 +1,10 @@
 """How a family rounds hidden widths: what the reduction ratio divides, to which multiples, and the activation.
 
-Where the backbone has gates with a bottleneck, the convention is the one that explains most of their widths.
-Else MBConv and RegNet blocks (an ``se`` slot behind the spatial convolution, or a depthwise convolution on an
-expanded width) divide the block's input, to the nearest integer, with the block's own activation
-(EfficientNet, arXiv 1905.11946; RegNet, arXiv 2003.13678); the rest divides the gated width, in multiples of
-8, with ReLU (timm's ``SEModule``).
+If the backbone has gates with a bottleneck, the convention is the one that explains most of their widths.
+Otherwise MBConv and RegNet blocks (an ``se`` slot after the spatial convolution, or a depthwise convolution on an
+expanded width) divide the block's input, to the nearest integer, with the block's activation (EfficientNet,
+arXiv 1905.11946; RegNet, arXiv 2003.13678); all others divide the gated width, in multiples of 8, with ReLU
+(timm's ``SEModule``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Convention:
     rd_divisor: int
     rd_round_limit: float
     act: str | None
-    """Inner activation; None is the block's own."""
+    """Inner activation; None is the block's."""
 
 
 SE_MODULE = Convention(base="channels", rd_divisor=8, rd_round_limit=0.0, act="relu")
@@ -57,7 +57,7 @@ def infer(
     """The convention of a backbone.
 
     Args:
-        gates: its native gates, each with the unit that it is in.
+        gates: its native gates, each with the unit that contains it.
         slots: for every unit the name and the position of its first empty slot.
     """
     measured = [
@@ -109,7 +109,7 @@ def is_mbconv(graph: Graph, unit: Unit) -> bool:
 
 
 def activation(graph: Graph, nodes: Sequence[int]) -> str:
-    """The first activation among these nodes, by se-nas's name; ReLU where there is none that it knows."""
+    """The first known activation among these nodes, by se-nas's name; ReLU if there is none."""
     for index in nodes:
         op = graph.nodes[index].op.removesuffix("_")
         if graph.nodes[index].op in ACTIVATIONS and op in _KNOWN:

@@ -1,9 +1,9 @@
 """SE on an identity shortcut, or before a branch of several modules: the block's forward pass is rewritten by torch.fx.
 
-Neither has a module of its own. The block stays what it is: same object, a subclass of its class, same children
-and weights. Only its ``forward`` is replaced by the traced one with SE between the tensor that the shortcut
-starts from and the addition, or everything else that reads it; children are leaves of the trace, so stochastic
-depth and norms keep their training behaviour.
+No module corresponds to either. The block stays the same object, with the same children and weights, and becomes
+an instance of a subclass of its class. Only its ``forward`` is replaced, by the traced one with SE between the
+tensor at which the shortcut starts and the addition, or all of its other readers. Children are leaves of the
+trace, so stochastic depth and norms keep their training behaviour.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class _Leaves(fx.Tracer):
 
 
 def shortcut_source(block: nn.Module) -> str | None:
-    """What the block's one identity shortcut starts from, if it can be rewritten.
+    """The start of the block's one identity shortcut, if it can be rewritten.
 
     Returns:
-        The name of the child whose output that is, "" for the block's input; None where there is no such shortcut.
+        The name of the child whose output it is, "" for the block's input; None if there is no such shortcut.
     """
     traced = _traced(block)
     if traced is None:
@@ -43,7 +43,7 @@ def shortcut_source(block: nn.Module) -> str | None:
 
 
 def gate_shortcut(block: nn.Module, se: nn.Module, gated: str = "shortcut") -> None:
-    """Put SE on the block's identity shortcut, or with ``gated="branch"`` before all else that reads its start.
+    """Put SE on the block's identity shortcut, or with ``gated="branch"`` before all other readers of its start.
 
     Raises:
         BackboneError: the block's forward pass cannot be rewritten.
@@ -54,7 +54,7 @@ def gate_shortcut(block: nn.Module, se: nn.Module, gated: str = "shortcut") -> N
     graph, addition, source = traced
     block.add_module(GATE_NAME, se.train(block.training))
     readers = [node for node in source.users if (node is addition) == (gated == "shortcut")]
-    # SE reads the tensor while in-place operations of the branch may still change it: it must run first.
+    # In-place operations of the branch may change the tensor, so SE must read it first.
     with graph.inserting_after(source):
         output = graph.call_module(GATE_NAME, (source,))
     for node in readers:

@@ -1,4 +1,4 @@
-"""Questions about a traced graph: what dominates a tensor, what lies between two, what kind an operation is."""
+"""Queries on a traced graph: what dominates a tensor, what lies between two tensors, what kind an operation is."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ ATTENTION = frozenset(
 def is_map(node: Node) -> bool:
     """Whether the tensor is the feature map of a whole image, channels first or last.
 
-    Traces are of one image: where heads of attention or windows take the place of the batch, a gate would see
-    a part of the image or of the channels alone.
+    Traces have a batch of one image: if attention heads or windows take the place of the batch, a gate would see
+    only a part of the image or of the channels.
     """
     return len(node.shape) == 4 and node.shape[0] == 1 and node.axis in (1, 3)
 
@@ -55,7 +55,7 @@ def resolution(node: Node) -> tuple[int, int]:
 
 
 def is_spatial(node: Node) -> bool:
-    """Whether the tensor comes out of a convolution that sees neighbours."""
+    """Whether the tensor is the output of a convolution with a kernel larger than 1x1."""
     return len(node.kernel) == 2 and max(node.kernel) > 1
 
 
@@ -65,7 +65,7 @@ def is_non_linear(node: Node) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Path:
-    """What lies between two tensors: the nodes after the first, up to and with the second."""
+    """What lies between two tensors: the nodes after the first, up to and including the second."""
 
     nodes: tuple[int, ...]
     convolutions: int
@@ -90,7 +90,7 @@ class Graph:
             self._depth[node.index] = self._depth[dominator] + 1
 
     def common_dominator(self, first: int, second: int) -> int:
-        """The last tensor that every path from the input to either of the two goes through."""
+        """The last tensor on every path from the input to either of the two."""
         while first != second:
             if self._depth[first] < self._depth[second]:
                 first, second = second, first
@@ -98,7 +98,7 @@ class Graph:
         return first
 
     def between(self, start: int, end: int) -> Path:
-        """All that is computed from ``start`` on the way to ``end``; ``start`` dominates ``end``."""
+        """Everything computed from ``start`` on the way to ``end``; ``start`` must dominate ``end``."""
         seen: set[int] = set()
         waiting = [end]
         while waiting:

@@ -1,4 +1,4 @@
-"""Gates and empty slots that the backbone itself has, by where they are in the graph."""
+"""The backbone's native gates and empty slots, and where they are in the graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_GATE_NODES = 40
 
 @dataclass(frozen=True, kw_only=True)
 class NativeGate:
-    """A channel gate of the backbone's own: its input and output tensors, kind and hidden width."""
+    """A native channel gate: its input and output tensors, kind and hidden width."""
 
     call: Call
     start: int
@@ -25,7 +25,7 @@ class NativeGate:
 
 
 def find_native_gates(graph: Graph) -> list[NativeGate]:
-    """Every module call that multiplies its input by a factor for each channel, drawn from the whole map."""
+    """Every module call that multiplies its input by one factor per channel, computed from the whole map."""
     known: dict[tuple[object, ...], tuple[str, int | None] | None] = {}
     found: list[NativeGate] = []
     for call in graph.trace.calls:

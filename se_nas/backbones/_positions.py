@@ -1,4 +1,4 @@
-"""Where in a unit each position's tensor is: Hu et al. (arXiv 1709.01507), section 6.5, and timm's own places."""
+"""The tensor of each position in a unit: those of Hu et al. (arXiv 1709.01507), section 6.5, and timm's slots."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Place:
 
 
 def place_at(graph: Graph, unit: Unit, position: str) -> Place | None:
-    """The place of a position in a unit, or None where the unit has none."""
+    """The place of a position in a unit, or None if the unit does not have the position."""
     if position == "standard":
         return _placed(unit, behind(graph, unit.end))
     if position == "conv3x3" and unit.kind in ("residual", "sibling", "repeated"):
         node = spatial_activation(graph, unit)
         if node is None:
             return None
-        # One ReLU for all activations is no host, but the module that reads the tensor may be.
+        # A ReLU shared by several activations cannot host SE, but the module that reads the tensor may.
         readers = set(graph.trace.children[node])
         return _placed(unit, behind(graph, node, within=unit.block) or before(graph, node, readers, set()))
     if unit.residual is None:
@@ -54,10 +54,10 @@ def _placed(unit: Unit, host: Host | None) -> Place | None:
 
 
 def spatial_activation(graph: Graph, unit: Unit) -> int | None:
-    """The tensor behind the branch's last spatial convolution, its norm and activation, before the branch ends.
+    """The tensor after the branch's last spatial convolution, its norm and activation, before the branch ends.
 
-    Convolutions side by side whose outputs are concatenated (MixNet, Res2Net, FasterNet) count as one. Those with
-    an activation come first, then those without one (ConvNeXt).
+    Parallel convolutions whose outputs are concatenated (MixNet, Res2Net, FasterNet) count as one. Convolutions with
+    an activation are preferred to those without (ConvNeXt).
     """
     inside = set(unit.branch.nodes)
     ends: list[int] = []
@@ -74,7 +74,7 @@ def spatial_activation(graph: Graph, unit: Unit) -> int | None:
             continue
         last = end_of_chain(graph, index)
         end = as_returned(graph, last)
-        # In one of several parallel branches SE would stop their reparameterisation.
+        # SE in one of several parallel branches would prevent their reparameterisation.
         if end in inside and graph.common_dominator(end, unit.end) == end:
             ends.append(end)
             if graph.nodes[last].op in ACTIVATIONS:
@@ -84,7 +84,7 @@ def spatial_activation(graph: Graph, unit: Unit) -> int | None:
 
 
 def _origin(graph: Graph, node: Node) -> int:
-    """The last tensor that all operands of a node go through."""
+    """The last tensor from which all operands of a node are computed."""
     origin = node.parents[0]
     for parent in node.parents[1:]:
         origin = graph.common_dominator(origin, parent)
@@ -113,7 +113,7 @@ def _on_shortcut(graph: Graph, unit: Unit) -> Place | None:
 
 
 def _rewritten(graph: Graph, unit: Unit, anchor: str) -> Place | None:
-    """A place that no module has, in a block whose forward pass can be rewritten there."""
+    """A place without a module, in a block whose forward pass can be rewritten."""
     block, fork = unit.block, unit.start
     calls = graph.trace.module_calls
     if not block.path or calls[block.path] != 1:

@@ -1,4 +1,4 @@
-"""Residual units: additions whose one operand is a branch and the other a shortcut around it."""
+"""Residual units: additions of a branch and a shortcut around it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from se_nas.backbones._tracing import Call
 
 @dataclass(frozen=True, kw_only=True)
 class Residual:
-    """``addition = shortcut + end``, both computed from ``fork``; every field is a node's index."""
+    """``addition = shortcut + end``, both computed from ``fork``; fields that are integers are node indices."""
 
     fork: int
     end: int
@@ -22,7 +22,7 @@ class Residual:
 
 
 def find_residuals(graph: Graph) -> list[Residual]:
-    """Every residual unit on feature maps, in order of execution; nested ones are resolved to one."""
+    """Every residual unit on feature maps, in order of execution; of nested units one is kept."""
     found = [unit for node in graph.nodes if (unit := _residual_at(graph, node.index)) is not None]
     return _without_nested(found)
 
@@ -40,7 +40,7 @@ def _residual_at(graph: Graph, addition: int) -> Residual | None:
     paths = {index: graph.between(fork, index) for index in node.parents}
     for end, shortcut in (node.parents, node.parents[::-1]):
         branch, projection = paths[end], paths[shortcut]
-        # A linear branch is a reparameterised or positional one; two non-linear paths are a merge.
+        # A linear branch is for reparameterisation or positional encoding; two non-linear paths are a merge.
         if branch.non_linear > 0 and branch.convolutions > 0 and projection.non_linear == 0:
             block = graph.trace.enclosing([*branch.nodes, addition])
             return Residual(
@@ -56,7 +56,7 @@ def _residual_at(graph: Graph, addition: int) -> Residual | None:
 
 
 def _without_nested(units: list[Residual]) -> list[Residual]:
-    """One unit where several nest: the block, neither what is inside it nor a skip over several blocks."""
+    """One unit of several nested ones: the block, not what is inside it and not a skip over several blocks."""
     kept: list[Residual] = []
     for unit in units:
         region = set(unit.branch.nodes)

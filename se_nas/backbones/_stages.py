@@ -1,4 +1,4 @@
-"""Numbers of stages and blocks: stages are the resolutions at which the units work, from 0, the finest first."""
+"""Numbers of stages and blocks. Stages are the resolutions at which units work, numbered from 0, finest first."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _DEPTH_STAGES = 4
 def stages_of(graph: Graph, units: Sequence[Unit]) -> list[tuple[int, int]]:
     """(stage, block) for each unit; units of the same block share both numbers.
 
-    A map's reduction against the input is rounded to a power of two, so that odd sizes (299, 35, 17, 8 in
-    Inception) fall where they belong. A net that works at one resolution throughout (ConvMixer) is divided by
-    depth into four stages of equal length.
+    The ratio of input to map resolution is rounded to a power of two, so that odd sizes (299, 35, 17, 8 in
+    Inception) fall into the right stage. A net with a single resolution (ConvMixer) is divided by depth into four
+    stages of equal length.
     """
     height = resolution(graph.nodes[0])[0]
     levels = [round(math.log2(height / max(1, resolution(graph.nodes[unit.output])[0]))) for unit in units]

@@ -1,4 +1,4 @@
-"""All that one look at a model gives: units, places, native gates and slots, and from them the list of sites."""
+"""Everything found in one model: units, places, native gates and slots, and from these the list of sites."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from se_nas.sites import Site
 
 
 class Survey:
-    """What a backbone offers to SE at one input size."""
+    """Where SE can go in a backbone, at one input size."""
 
     def __init__(self, model: nn.Module, input_size: tuple[int, ...], name: str) -> None:
         self.name = name
@@ -41,13 +41,13 @@ class Survey:
 
     @cached_property
     def positions(self) -> list[str]:
-        """Positions that the backbone has."""
+        """The positions that the backbone has."""
         slots = len(self.places("slot"))
         return [*self._named_positions, *available({"slot": slots}, self.units)]
 
     @cached_property
     def _named_positions(self) -> list[str]:
-        """Those of the paper, without slots that are at none of them."""
+        """The paper's positions, without slots that are at none of them."""
         counts = {position: len(self.places(position)) for position in POSITIONS if position != "slot"}
         if all(node in self._tensors("standard") for node in self._nodes("conv3x3")):
             counts["conv3x3"] = 0
@@ -55,10 +55,10 @@ class Survey:
 
     @cached_property
     def usual_position(self) -> str:
-        """Where the backbone's own gates or empty slots are; else standard, and conv3x3 in MBConv nets.
+        """The position of the native gates or empty slots; without these standard, or conv3x3 in MBConv nets.
 
-        Slots that leave a third of the blocks or more without a site do not decide (LCNetV2 has some in its last
-        two stages only).
+        Slots that leave a third of the blocks or more without a site do not count (LCNetV2 has slots only in its
+        last two stages).
         """
         votes: Counter[str] = Counter()
         for unit in self.units:
@@ -75,11 +75,11 @@ class Survey:
         return "standard" if "standard" in self.positions else self.positions[0]
 
     def _num_blocks(self, position: str) -> int:
-        """Blocks with a site at a position, a native gate elsewhere in them included."""
+        """Number of blocks with a site at a position or a native gate elsewhere."""
         return len({(site.stage, site.block) for site in self.sites(position)})
 
     def _owned(self, unit: Unit) -> str | None:
-        """The position of the unit's own gate, or of the first of its empty slots."""
+        """The position of the unit's native gate, or of the first of its empty slots."""
         owned = self._own_nodes(unit)
         if not owned:
             return None
@@ -121,7 +121,7 @@ class Survey:
         return None
 
     def places(self, position: str) -> list[Place]:
-        """The places of a position, one for each tensor, in order of execution."""
+        """The places of a position, one per tensor, in order of execution."""
         found: dict[int, Place] = {}
         for unit in self.units:
             place = self._place(unit, position)
@@ -133,7 +133,7 @@ class Survey:
         return {place.node for place in self.places(position)}
 
     def _tensors(self, position: str) -> set[int]:
-        """The tensors of a position; on both sides of a native gate where it is at one."""
+        """The tensors of a position; if there is a native gate, those on both sides of it."""
         return {node for place in self.places(position) for node in self._same_tensor(place.node)}
 
     def _gate_at(self, node: int) -> NativeGate | None:
@@ -145,7 +145,7 @@ class Survey:
         return None
 
     def sites(self, position: str | None = None) -> list[Site]:
-        """Sites at a position, and the native gates that are elsewhere, in order of execution.
+        """Sites at a position, and native gates elsewhere, in order of execution.
 
         Raises:
             BackboneError: the backbone does not have the position.
@@ -176,8 +176,8 @@ class Survey:
             path, calls = unit.block.path, self.graph.trace.module_calls
             if unit.kind in ("residual", "sibling") and path and calls[path] > 1:
                 raise BackboneError(
-                    f"{self.name} calls the block {path!r} {calls[path]} times in one forward pass, so an SE in it"
-                    " would gate several places at once. Give every place a block of its own."
+                    f"{self.name} calls the block {path!r} {calls[path]} times in one forward pass, so SE in it"
+                    " would gate several places at once. Use a separate block for every place."
                 )
 
     def _site(self, place: Place, position: str) -> Site:
@@ -264,7 +264,7 @@ class Survey:
 
     @cached_property
     def _numbers(self) -> dict[int, tuple[int, int]]:
-        """(stage, block) by the id of the unit, or of the gate that is in none."""
+        """(stage, block) by the id of the unit, or of a gate that is in no unit."""
         lone = {}
         for gate in self.gates:
             if self._unit_of(gate) is None:
@@ -283,7 +283,7 @@ class Survey:
 
 
 def _trace_with_slots(model: nn.Module, input_size: tuple[int, ...]) -> Trace:
-    """A trace in which empty slots that are None show as calls of ``Identity``, if filling them changes nothing."""
+    """A trace in which slots that are None appear as calls of ``Identity``, if filling them changes nothing."""
     plain = trace(model, input_size)
     empty = _native_sites.empty_slots(model, SLOTS)
     if not empty:

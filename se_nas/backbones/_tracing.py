@@ -1,7 +1,7 @@
 """One forward pass on the meta device, recorded as a graph of tensors and module calls.
 
-Nothing is computed: weights are replaced by meta tensors for the time of the pass, so a network of any size
-is traced in a fraction of a second and its own tensors stay untouched.
+Nothing is computed: weights are replaced by meta tensors during the pass, so a network of any size is traced in a
+fraction of a second and its tensors stay untouched.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Node:
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One call of a module: it made the nodes ``first <= index < last``."""
+    """One call of a module, which made the nodes ``first <= index < last``."""
 
     index: int
     path: str
@@ -112,7 +112,7 @@ class _Recorder(TorchDispatchMode):
         self.calls: list[Call] = []
         self.open: list[int] = []
         self.of_tensor: dict[int, int] = {}
-        # Every recorded tensor stays alive, so that an id names one tensor only.
+        # Every recorded tensor is kept alive, so that no id is used twice.
         self.alive: list[Tensor] = []
 
     def add(self, tensor: Tensor, op: str, parents: Sequence[int], **facts: Any) -> Node:
@@ -200,7 +200,7 @@ def trace(model: nn.Module, input_size: tuple[int, ...]) -> Trace:
     """Record one forward pass in eval mode with a batch of one image.
 
     Args:
-        model: any module that takes one image tensor; its weights, buffers and mode are left as they were.
+        model: any module that takes one image tensor; its weights, buffers and mode are left unchanged.
         input_size: (channels, height, width) of the image.
 
     Raises:

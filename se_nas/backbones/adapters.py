@@ -1,7 +1,7 @@
-"""Backbones that are not timm's, by entry points of the group ``se_nas.backbones``.
+"""Backbones from outside timm, through entry points of the group ``se_nas.backbones``.
 
-An entry point named ``cifar`` adds the backbones ``cifar/<model>``. Only the one that is asked for is imported,
-so a broken plug-in fails when it is chosen and not before.
+An entry point named ``cifar`` adds the backbones ``cifar/<model>``. Only the requested plug-in is
+imported, so a broken one fails only when it is chosen.
 """
 
 from __future__ import annotations

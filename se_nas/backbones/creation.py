@@ -1,4 +1,4 @@
-"""Backbones by name, from timm or from an adapter, and the images that they take."""
+"""Creates backbones by name, from timm or an adapter, and finds the image size that they take."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from se_nas.errors import BackboneError, nearest
 
 
 def create(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """A backbone as its maker builds it.
+    """A backbone as timm or its adapter builds it.
 
     Raises:
-        BackboneError: the name is unknown, or the maker refuses a keyword.
+        BackboneError: the name is unknown, or a keyword is refused.
     """
     own = adapter_of(name)
     try:
@@ -31,17 +31,17 @@ def create(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 def create_on_meta(name: str, **kwargs: Any) -> nn.Module:
-    """A backbone without memory for its weights, where its constructor allows that."""
+    """A backbone on the meta device, without memory for its weights, if its constructor allows that."""
     try:
         with torch.device("meta"):
             return create(name, **kwargs)
     except (BackboneError, RuntimeError, NotImplementedError):
-        # Some constructors compute with the values of tensors, which meta tensors do not have.
+        # Some constructors read the values of tensors, which meta tensors do not have.
         return create(name, **kwargs)
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that timm does not have."""
+    """Refuse a name that timm does not know."""
     if not timm.is_model(name):
         raise BackboneError(
             f"backbone {name!r} is unknown to timm {timm.__version__}.{nearest(name, timm.list_models())}"

@@ -1,4 +1,4 @@
-"""Sites of a backbone by name or of a live model; one survey serves all positions."""
+"""Sites of a backbone, by name or of a live model; one survey serves all positions."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def find_sites(
 ) -> list[Site]:
     """Every tensor of a backbone that an SE block can gate at a position, in order of execution.
 
-    Gates that the backbone itself has are in the list at any position.
+    Native gates are in the list at any position.
 
     Args:
-        model_or_name: a timm model name, or any module that takes one image tensor. Names are looked at once.
-        position: standard, pre, post, identity, conv3x3 or slot; None is the backbone's usual one.
-        input_size: (channels, height, width) at which resolutions are given; None is the model's own.
+        model_or_name: a timm model name, or any module that takes one image tensor. The survey of a name is cached.
+        position: standard, pre, post, identity, conv3x3 or slot; None is the backbone's usual position.
+        input_size: (channels, height, width) at which resolutions are given; None is the model's default.
         timm_kwargs: further keywords of ``timm.create_model`` that change the network.
 
     Raises:
@@ -58,7 +58,7 @@ def usual_position(model_or_name: nn.Module | str, **timm_kwargs: Any) -> str:
 
 
 def positions(model_or_name: nn.Module | str, **timm_kwargs: Any) -> list[str]:
-    """The positions that a backbone has; of an adapter's own sites, the one that it uses."""
+    """The positions that a backbone has; if its adapter gives the sites, the position of these."""
     if isinstance(model_or_name, str):
         own = _own_sites(model_or_name, None, timm_kwargs)
         if own:
@@ -69,10 +69,10 @@ def positions(model_or_name: nn.Module | str, **timm_kwargs: Any) -> list[str]:
 def survey(
     model_or_name: nn.Module | str, *, input_size: tuple[int, int, int] | None = None, **timm_kwargs: Any
 ) -> Survey:
-    """All that discovery finds in a model; by name it is kept."""
+    """Everything that discovery finds in a model; cached if the model is given by name."""
     if isinstance(model_or_name, nn.Module):
         if timm_kwargs:
-            raise BackboneError(f"{sorted(timm_kwargs)[0]!r} has no effect on a model that is built already.")
+            raise BackboneError(f"{sorted(timm_kwargs)[0]!r} has no effect on a model that is already built.")
         size = input_size or input_size_of(model_or_name)
         return Survey(model_or_name, _checked(size), type(model_or_name).__name__)
     key = json.dumps([model_or_name, input_size, timm_kwargs], sort_keys=True, default=repr)

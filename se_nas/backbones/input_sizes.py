@@ -13,12 +13,12 @@ _SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448,
 
 
 def smallest_input(backbone: str, side: int, **timm_kwargs: Any) -> int:
-    """The smallest side of square images, ``side`` or above, in pixels, that the backbone can be run with.
+    """The smallest side in pixels, ``side`` or above, of square images that the backbone accepts.
 
-    Tried by forward passes on the meta device, which cost no arithmetic.
+    Found by forward passes on the meta device, which compute nothing.
 
     Raises:
-        BackboneError: it takes none up to 512 pixels.
+        BackboneError: it accepts none up to 512 pixels.
     """
     with torch.device("meta"):
         model = timm.create_model(backbone, pretrained=False, **timm_kwargs).eval()
@@ -34,4 +34,4 @@ def smallest_input(backbone: str, side: int, **timm_kwargs: Any) -> int:
             reason = str(error).partition("\n")[0]
             continue
         return tried
-    raise BackboneError(f"{backbone} can be run with no square input of {side} to 512 pixels: {reason}")
+    raise BackboneError(f"{backbone} accepts no square input of {side} to 512 pixels: {reason}")

@@ -1,7 +1,7 @@
-"""Putting SE into a live model: into the block's own empty slot, or around the module at the site.
+"""Inserts SE into a live model: into the block's empty slot, or around the module at the site.
 
-A wrapper takes the module's place in its parent and hides its own level from state dicts: the names of the
-weights are those of the plain backbone, so its checkpoints load with only the SE keys missing.
+A wrapper replaces the module in its parent and adds no level to the names in state dicts: weights keep the names
+that they have in the plain backbone, so its checkpoints load with only the SE keys missing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _HOST = "gated_host"
 class Gated(nn.Module):
     """A module with SE on its output, or on its input.
 
-    Attributes of the module are reached through it, and state dicts do not show it: the module's entries
-    keep their names, those of SE are under ``<name>.se.`` (``se_gate`` where the module has an ``se`` itself).
+    Attributes of the module can be read through it, and it does not show in state dicts: the module's entries keep
+    their names, and those of SE are under ``<name>.se.`` (``se_gate`` if the module has an ``se`` already).
     """
 
     def __init__(self, host: nn.Module, se: nn.Module, anchor: str = "output") -> None:
@@ -50,7 +50,7 @@ class Gated(nn.Module):
             if _HOST not in modules:
                 raise
             found = getattr(modules[_HOST], name)
-            # timm puts what a module's ``fuse`` returns in the module's place: only the host's place is meant.
+            # timm replaces a module by what its ``fuse`` returns; here only the host must be replaced.
             return self._fuse_host if name == "fuse" else found
 
     def _fuse_host(self) -> Gated:
@@ -93,8 +93,8 @@ def insert(
 
     Args:
         model: the backbone that the sites were found on.
-        sites_with_widths: the sites to change with their hidden widths; 0 removes a native gate.
-        make_block: called with a site and its width for every new block.
+        sites_with_widths: the sites to change, with their hidden widths; 0 removes a native gate.
+        make_block: called with the site and width of every new block.
 
     Raises:
         BackboneError: the model has no module at a site's path.
@@ -118,7 +118,7 @@ def insert(
                 se.to(device=reference.device, dtype=reference.dtype)
             if site.slot:
                 if not _is_empty(module):
-                    raise BackboneError(f"{site.slot!r} holds a {type(module).__name__} already.")
+                    raise BackboneError(f"{site.slot!r} already holds a {type(module).__name__}.")
                 new = se.train(model.training)
             elif site.anchor in REWRITTEN:
                 assert module is not None
@@ -179,7 +179,7 @@ def _locate(model: nn.Module, path: str) -> tuple[nn.Module, str, nn.Module | No
     for part in above:
         child = parent._modules.get(part)
         if child is None:
-            # A wrapper hides its level, so paths of the plain backbone still lead through it.
+            # Paths of the plain backbone do not know of wrappers, so step through them.
             host = parent._modules.get(_HOST)
             child = host._modules.get(part) if host is not None else None
         if child is None:

@@ -1,1 +1,1 @@
-"""Gates as modules: the inserted block, the ones that timm builds, and a kernel for GPUs."""
+"""Gates as modules: the inserted block, the gates that timm builds, masks over both, and a kernel for GPUs."""

@@ -1,9 +1,9 @@
-"""Gates that timm itself builds: what kind they are, taking them out, and giving them another hidden width.
+"""Gates that timm builds: recognise their kind, remove them, and change their hidden width.
 
-A gate is recognised by what it does, not by its class: its output is its input times one factor for each
-channel, and that factor depends on the whole map but not on where its pixels are. Squeeze-and-excitation is
-the kind with two linear layers, C → h → C; effective SE (arXiv 1911.06667) has one, C → C; ECA
-(arXiv 1910.03151) convolves over the channels.
+A gate is recognised by what it does, not by its class: its output is its input times one factor per channel,
+and the factor depends on the whole map but not on the arrangement of its pixels. Squeeze-and-excitation has two
+linear layers, C → h → C; effective SE (arXiv 1911.06667) has one, C → C; ECA (arXiv 1910.03151) convolves over
+the channels.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from se_nas.errors import BackboneError
 
 _LINEAR = (nn.Conv2d, nn.Linear)
-# No gate in timm has more; anything larger need not be copied to be tried out.
+# No gate in timm has more, so nothing larger needs to be copied and tried out.
 _MAX_LAYERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Bottleneck:
-    """Where the two linear layers of an SE module are, and the norms of hidden width between them."""
+    """Paths of the two linear layers of an SE module, and of the norms of hidden width between them."""
 
     reduce: str
     expand: str
@@ -33,15 +33,15 @@ class _Bottleneck:
 def describe_native(module: nn.Module) -> tuple[str, int | None]:
     """Kind and hidden width of a gate: ("se", h), or ("ese", None), ("eca", None), ... without a bottleneck.
 
-    A gate of any other structure has its class's name, in lower case, as its kind.
+    The kind of any other gate is its class name in lower case.
 
     Raises:
-        BackboneError: the module is no channel gate.
+        BackboneError: the module is not a channel gate.
     """
     if not is_channel_gate(module):
         raise BackboneError(
-            f"{type(module).__name__} is no channel gate: its output is not its input times a factor for each"
-            " channel that depends on the whole map."
+            f"{type(module).__name__} is not a channel gate: its output is not its input times one factor"
+            " per channel that depends on the whole map."
         )
     bottleneck = _bottleneck(module)
     if bottleneck:
@@ -55,17 +55,17 @@ def describe_native(module: nn.Module) -> tuple[str, int | None]:
 
 
 def is_channel_gate(module: nn.Module) -> bool:
-    """Whether the module multiplies every channel of its input by a factor that it draws from the whole map.
+    """Whether the module multiplies every channel of its input by a factor computed from the whole map.
 
-    Tried out on a copy with random weights, so it holds for meta tensors and for trained weights that happen
-    to saturate a gate. Takes (N, C, H, W) and (N, H, W, C) modules.
+    Tried out on a copy with random weights, so the answer is right for meta tensors and for trained weights that
+    saturate the gate. Works for (N, C, H, W) and (N, H, W, C) modules.
     """
     channels = _channels(module)
     if channels is None or len(_weighted(module)) > _MAX_LAYERS:
         return False
     probe = _randomised(module)
     generator = torch.Generator().manual_seed(0)
-    # Away from zero, so that output over input is the gate; of both signs, so that a ReLU inside is not dead.
+    # Away from zero, so that output / input is the gate; of both signs, so that a ReLU inside is not dead.
     level = torch.randn(8, channels, 1, 1, generator=generator)
     level = level + level.sign()
     x = level * (0.5 + torch.rand(8, channels, 4, 4, generator=generator))
@@ -84,19 +84,20 @@ def is_channel_gate(module: nn.Module) -> bool:
 
 
 def removed(module: nn.Module) -> nn.Module:
-    """What stands in the place of a gate that is taken out: a module that returns its input."""
+    """What replaces a removed gate: a module that returns its input."""
     return nn.Identity().train(module.training)
 
 
 def resized(module: nn.Module, rd_channels: int) -> nn.Module:
     """A copy of an SE module with another hidden width; class, gate, activation and norms stay.
 
-    Fewer hidden units: the most important ones, in their old order. The importance of a unit is the norm of
-    its weights in, times the factor of a norm after it, times the norm of its weights out. More: all of them,
-    and new ones with fresh weights in and zero weights out, so that the function stays what it was.
+    A smaller width keeps the most important units, in their old order. The importance of a unit is the norm of its
+    incoming weights, times the factor of the norm layer after it, times the norm of its outgoing weights. A larger
+    width keeps all units and adds new ones with fresh incoming and zero outgoing weights, so the function stays
+    the same.
 
     Raises:
-        BackboneError: the module has no bottleneck, or ``rd_channels`` is no integer of at least 1.
+        BackboneError: the module has no bottleneck, or ``rd_channels`` is not an integer of at least 1.
     """
     if isinstance(rd_channels, bool) or not isinstance(rd_channels, int) or rd_channels < 1:
         raise BackboneError(f"rd_channels is {rd_channels!r}; it must be an integer of at least 1.")
@@ -117,7 +118,7 @@ def resized(module: nn.Module, rd_channels: int) -> nn.Module:
 
 
 def bottleneck_layers(module: nn.Module) -> tuple[nn.Module, nn.Module, list[nn.Module]] | None:
-    """The layers C → h and h → C and the norms between, if these are all that holds weights; else None."""
+    """The layers C → h and h → C and the norms between them; None if anything else in the module has weights."""
     places = _bottleneck(module)
     if places is None:
         return None
@@ -197,7 +198,7 @@ def _most_important(reduce: nn.Module, expand: nn.Module, norms: list[nn.Module]
             importance = importance * norm.weight.detach().double().abs()
         if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d) and norm.running_var is not None:
             importance = importance / (norm.running_var.double() + norm.eps).sqrt()
-    # Meta tensors have no order; any units will do, their weights are loaded later.
+    # Meta tensors have no values to rank; any units will do, since their weights are loaded later.
     if importance.is_meta:
         return torch.arange(min(count, len(importance)))
     best = torch.sort(importance, descending=True, stable=True).indices[:count]
@@ -269,12 +270,12 @@ def _name(layer: nn.Module, side: str) -> str:
 
 
 def _weighted(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Submodules that hold parameters or buffers of their own, in order of registration."""
+    """Submodules that directly hold parameters or buffers, in order of registration."""
     return [(name, child) for name, child in module.named_modules() if _holds_tensors(child)]
 
 
 def _bottleneck(module: nn.Module) -> _Bottleneck | None:
-    """The places of C → h and h → C, if these and norms of width h are all that has weights."""
+    """Paths of the layers C → h and h → C; None if anything but these and norms of width h has weights."""
     layers = _weighted(module)
     linear = [(name, layer) for name, layer in layers if isinstance(layer, _LINEAR)]
     others = [(name, layer) for name, layer in layers if not isinstance(layer, _LINEAR)]
@@ -305,9 +306,9 @@ def _is_norm_of(layer: nn.Module, width: int) -> bool:
 
 
 def _channels(module: nn.Module) -> int | None:
-    """Width of the map that the module takes, read off its first linear layer; None without one.
+    """Channels of the map that the module takes, from its first linear layer; None without one.
 
-    ECA's convolutions run over any number of channels.
+    ECA's convolutions take any number of channels.
     """
     layers = [layer for _, layer in _weighted(module)]
     for layer in layers:
@@ -334,9 +335,9 @@ def _randomised(module: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _gate(module: nn.Module, x: Tensor) -> Tensor | None:
-    """Output over input, or None where the module cannot take the input or changes its shape."""
+    """Output / input, or None if the module cannot take the input or changes its shape."""
     try:
         y = module(x.clone())
-    except Exception:  # whatever a module of any class raises, it has not gated the map
+    except Exception:  # a module that raises, whatever it raises, has not gated the map
         return None
     return y / x if isinstance(y, Tensor) and y.shape == x.shape else None

@@ -1,11 +1,11 @@
 """The squeeze-and-excitation block: Hu et al., "Squeeze-and-Excitation Networks" (arXiv 1709.01507).
 
 Squeeze z = mean of x over the map; excitation s = gate(W2 · act(W1 · z + b1) + b2); scale x̃ = s · x.
-Layers and order of operations are those of timm's ``SEModule`` and torchvision's ``SqueezeExcitation``: equal
-weights give equal bits, and state dicts have the same names and shapes (``fc1``, ``fc2``).
+Layers and order of operations match timm's ``SEModule`` and torchvision's ``SqueezeExcitation``: equal weights
+give bit-identical outputs, and state dicts have the same names and shapes (``fc1``, ``fc2``).
 
-The identity start multiplies the gate by a constant, ``gate_scale``, which travels with the weights: a state
-dict has the entry only where the scale is not 1, and one without it sets the scale back to 1.
+The identity start multiplies the gate by a constant, ``gate_scale``, which is saved with the weights: a state
+dict has the entry only if the scale is not 1, and loading one without it resets the scale to 1.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SCALE = "gate_scale"
 """Name of the scale's entry in a block's state dict."""
 INITS = ("default", "identity")
 
-# gate -> (gate scale, bias of the last layer) at which scale * gate(bias) is exactly 1 and the gradient is
-# healthy. The bias for tanh is the float32 next above artanh(1/2), whose tanh rounds to 1/2 in float32,
-# bfloat16 and float16; a device whose tanh is one unit off in the last place starts one unit off 1.
+# gate -> (gate scale, bias of the last layer) such that scale * gate(bias) is exactly 1 and the gradient is
+# healthy. The bias for tanh is the smallest float32 above artanh(1/2); its tanh rounds to 1/2 in float32,
+# bfloat16 and float16. On a device whose tanh is off by one unit in the last place, the start is off by one too.
 _IDENTITY = {
     "sigmoid": (2.0, 0.0),
     "hard_sigmoid": (2.0, 0.0),
@@ -36,7 +36,7 @@ _IDENTITY = {
 
 
 class SqueezeExcite(nn.Module):
-    """Gates the channels of a feature map by what the whole map holds.
+    """Gates the channels of a feature map, depending on the whole map.
 
     Maps (N, C, H, W) to the same shape, or (N, H, W, C) with ``channel_dim=-1``. Keeps the memory format.
 
@@ -44,9 +44,9 @@ class SqueezeExcite(nn.Module):
         channels: C.
         rd_channels: hidden width h, C / γ rounded; at least 1.
         act: inner activation, one of ``se_nas.architecture.ACTIVATIONS``.
-        gate: one of ``se_nas.architecture.GATES``; the paper's is the sigmoid.
+        gate: one of ``se_nas.architecture.GATES``; the paper uses the sigmoid.
         bias: whether both layers have biases (timm and the released SENet weights: yes).
-        init: "default" is torch's own for convolutions, as in timm. "identity" makes the block return its
+        init: "default" is torch's default for convolutions, as in timm. "identity" makes the block return its
             input unchanged, to the bit, in float32, bfloat16 and float16, while the last layer gets its full
             gradient from the first step and the first layer from the second: 2·sigmoid and 2·hard_sigmoid
             with a zero last layer; ReLU and 2·tanh with last weights 0 and last biases 1 and artanh(1/2).
@@ -56,8 +56,8 @@ class SqueezeExcite(nn.Module):
         gate_scale: constant factor of the gate; 1.0, or 2.0 for the identity start (not for ReLU).
 
     Raises:
-        ConfigError: an argument is outside of what is listed here, or an identity start with ``bias=False``
-            and a gate that needs the bias (ReLU, tanh).
+        ConfigError: an argument is not one of those listed here, or an identity start is combined with
+            ``bias=False`` and a gate that needs the bias (ReLU, tanh).
     """
 
     gate_scale: float

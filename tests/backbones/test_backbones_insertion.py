@@ -112,7 +112,7 @@ def test_insert_into_a_live_model() -> None:
     insert(model, [(sites[1], 8)], lambda site, width: SqueezeExcite(site.channels, width))
     assert num_gates(model) == 1
     assert model.layer2[0].se.fc1.weight.dtype == torch.float64
-    with pytest.raises(BackboneError, match=r"'layer2.0.se' holds a SqueezeExcite already"):
+    with pytest.raises(BackboneError, match=r"'layer2.0.se' already holds a SqueezeExcite"):
         insert(model, [(sites[1], 8)], lambda site, width: SqueezeExcite(site.channels, width))
 
 

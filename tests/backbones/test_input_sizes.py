@@ -17,5 +17,5 @@ def test_fixed_input_is_found():
 
 
 def test_none_that_it_takes():
-    with pytest.raises(BackboneError, match="vit_tiny_patch16_224 can be run with no square input of 300"):
+    with pytest.raises(BackboneError, match="vit_tiny_patch16_224 accepts no square input of 300"):
         smallest_input("vit_tiny_patch16_224", 300)

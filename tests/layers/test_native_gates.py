@@ -81,9 +81,9 @@ def test_a_saturated_gate_is_still_a_gate() -> None:
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)),
     ],
 )
-def test_what_is_no_channel_gate(module: nn.Module) -> None:
+def test_what_is_not_a_channel_gate(module: nn.Module) -> None:
     assert not is_channel_gate(module)
-    with pytest.raises(BackboneError, match=f"{type(module).__name__} is no channel gate"):
+    with pytest.raises(BackboneError, match=f"{type(module).__name__} is not a channel gate"):
         describe_native(module)
 
 
@@ -209,7 +209,7 @@ def test_resizing_keeps_device_precision_mode_and_frozen_weights() -> None:
 
 
 @pytest.mark.parametrize("width", [0, -1, 2.0, True])
-def test_a_width_that_is_none_is_refused(width: object) -> None:
+def test_an_invalid_width_is_refused(width: object) -> None:
     with pytest.raises(BackboneError, match=r"rd_channels is .*; it must be an integer of at least 1"):
         resized(SEModule(8), width)  # type: ignore[arg-type]
 
