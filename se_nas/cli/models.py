@@ -50,32 +50,44 @@ def profile(
     backbone: Annotated[str, typer.Argument(help="A timm model name.", show_default=False)],
     space: Annotated[str, typer.Option(help="Search space over which costs range.")] = "per_block",
     input_size: Annotated[int, typer.Option()] = 224,
-    latency_batch: Annotated[int, typer.Option(min=1)] = 1,
+    latency_batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--latency-batch",
+            "--batch",
+            min=1,
+            help="Batch size at which latency is measured (default: 1); repeat it for several.",
+        ),
+    ] = None,
     num_classes: Annotated[int, typer.Option(min=1, help="Classes of the head.")] = 1000,
     device: Annotated[str, typer.Option()] = "auto",
     latency_backend: Annotated[str, typer.Option()] = "torch",
     latency_precision: Annotated[str, typer.Option()] = "fp32",
     latency_channels_last: Annotated[bool, typer.Option("--latency-channels-last")] = False,
-    latency_mode: Annotated[str, typer.Option()] = "eager",
+    latency_mode: Annotated[str, typer.Option()] = "auto",
     latency_threads: Annotated[int | None, typer.Option(min=1)] = None,
     latency_optimize: Annotated[bool, typer.Option("--latency-optimize")] = False,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Measure even if there is a table of earlier measurements.")
     ] = False,
-    max_seconds: Annotated[float, typer.Option(help="Time limit of the measurement in seconds.")] = 300.0,
+    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds of all measurements.")] = 300.0,
     json: Json = False,
 ) -> None:
     """Measure what SE costs on this device, site by site, and the range of each cost over a space.
 
-    Example:  se-nas profile resnet18 --input-size 64
+    On a GPU, measure at batch size 1 and at a large one: a small batch shows what each operation costs, a large
+    one what computing costs.
+
+    Example:  se-nas profile resnet18 --input-size 64 --batch 1 --batch 64
     """
+    from dataclasses import replace
+
     from se_nas.cli import tables
     from se_nas.cost import LatencySettings
     from se_nas.cost import profile as measure
 
     settings = LatencySettings(
         input_size=(3, input_size, input_size),
-        batch_size=latency_batch,
         num_classes=num_classes,
         device=device,
         precision=latency_precision,
@@ -85,12 +97,23 @@ def profile(
         optimize=latency_optimize,
         backend=latency_backend,
     )
-    result = measure(
-        backbone,
-        space=space,
-        settings=settings,
-        max_seconds=max_seconds,
-        refresh=refresh,
-        progress=lambda text: typer.echo(text, err=True),
-    )
-    tables.print_json(result.to_dict()) if json else tables.print_profile(result)
+    sizes = latency_batch or [1]
+    results = []
+    for size in sizes:
+        typer.echo(f"batch size {size}", err=True)
+        results.append(
+            measure(
+                backbone,
+                space=space,
+                settings=replace(settings, batch_size=size),
+                max_seconds=max_seconds / len(sizes),
+                refresh=refresh,
+                progress=lambda text: typer.echo(text, err=True),
+            )
+        )
+    if json:
+        found = [result.to_dict() for result in results]
+        tables.print_json(found if len(found) > 1 else found[0])
+        return
+    for result in results:
+        tables.print_profile(result)

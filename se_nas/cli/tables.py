@@ -76,7 +76,7 @@ def print_profile(profile: Profile) -> None:
     for title, rows in profile.tables():
         print_rows(rows, title)
         typer.echo("")
-    typer.echo(profile.summary())
+    typer.echo(profile.summary() + "\n")
 
 
 def print_comparison(comparison: Comparison) -> None:

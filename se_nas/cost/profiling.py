@@ -52,6 +52,7 @@ class Profile:
         ranges: cost → its range over the space; latency_ms only from tables that passed their check.
         tables_by_position: position → latency table.
         site_costs: position → what SE adds at each site.
+        mode_note: why latency mode "auto" did not take the best mode for the device, or None.
     """
 
     backbone: str
@@ -63,6 +64,7 @@ class Profile:
     ranges: Mapping[str, Range]
     tables_by_position: Mapping[str, LatencyTable]
     site_costs: Mapping[str, tuple[SiteCost, ...]]
+    mode_note: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -103,11 +105,14 @@ class Profile:
             lines.append(
                 "A table that fails is not used: measure on an idle device, or give it more seconds."
             )
+        threads = f"{found['threads']} CPU thread{'s' if found['threads'] != 1 else ''}"
         lines.append(
             f"{self.backbone} takes {self.baseline_ms:.3f} ms on {found['device_name']} ({found['device']},"
-            f" {found['threads']} threads, batch {found['batch_size']}, {found['precision']}, {found['mode']},"
+            f" {threads}, batch {found['batch_size']}, {found['precision']}, mode {found['mode']},"
             f" {found['backend']} backend, torch {found['versions']['torch']})."
         )
+        if self.mode_note is not None:
+            lines.append(f"The {self.mode_note}")
         if any(not reach.exact for reach in self.ranges.values()):
             lines.append("The space is sampled; its ends are the best found from there.")
         return "\n".join(lines)
@@ -120,6 +125,7 @@ class Profile:
             "input_size": list(self.input_size),
             "plain": asdict(self.plain),
             "baseline_ms": self.baseline_ms,
+            "mode_note": self.mode_note,
             "ranges": {cost: reach.to_dict() for cost, reach in self.ranges.items()},
             "tables": {
                 position: table.to_dict()
@@ -194,6 +200,7 @@ def profile(
         site_costs={
             position: _site_costs(plains[position].sites, table) for position, table in tables.items()
         },
+        mode_note=meter.mode_note,
     )
 
 

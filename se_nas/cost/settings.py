@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-MODES = ("eager", "compile", "cudagraph")
+AUTO = "auto"
+MODES = ("eager", "compile", "graph")
+"""How an inference can run; ``AUTO`` stands for one of them until the device and the network are known."""
+_OLD_MODES = {"cudagraph": "graph"}
 VOLATILE = ("clock_mhz", "load")
 """Conditions that are recorded but do not decide whether two timings are comparable."""
 _LOCK_SECONDS = 1800
@@ -36,7 +39,9 @@ class LatencySettings:
         num_classes: classes of the head.
         precision: fp32, bf16 or fp16; weights and images are cast, there is no autocast.
         channels_last: memory format of weights and images.
-        mode: eager; compile (``torch.compile``); cudagraph (one captured CUDA graph).
+        mode: eager; compile (``torch.compile``); graph (the whole inference as one CUDA graph, so that launching
+            kernels from Python takes no time); auto (graph on CUDA with the torch backend if the network can be
+            captured, else eager). "cudagraph" is the former name of graph.
         threads: CPU threads of one inference; None is what torch uses now.
         optimize: rewrite both networks by ``optimize_for_inference`` first.
         backend: torch, onnxruntime, or the name of an entry point of the group ``se_nas.costs``.
@@ -51,13 +56,14 @@ class LatencySettings:
     num_classes: int = 1000
     precision: str = "fp32"
     channels_last: bool = False
-    mode: str = "eager"
+    mode: str = AUTO
     threads: int | None = None
     optimize: bool = False
     backend: str = "torch"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("precision", PRECISIONS), ("mode", MODES)):
+        object.__setattr__(self, "mode", _OLD_MODES.get(self.mode, self.mode))
+        for name, allowed in (("precision", PRECISIONS), ("mode", (AUTO, *MODES))):
             value = getattr(self, name)
             if value not in allowed:
                 raise ConfigError(
@@ -67,10 +73,22 @@ class LatencySettings:
         for name, value in sizes.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}; it must be an integer of at least 1.")
-        if self.mode == "cudagraph" and not self.device.startswith(("cuda", "auto")):
+        if self.mode == "graph" and not self.device.startswith(("cuda", "auto")):
             raise ConfigError(
-                f"mode 'cudagraph' needs a CUDA device, not {self.device!r}; allowed: eager, compile."
+                f"mode is 'graph', which needs a CUDA device and not {self.device!r}; allowed: auto, eager, compile."
             )
+
+    def resolved(self, device: torch.device) -> tuple[LatencySettings, ...]:
+        """These settings on the device that was found; with mode auto, one for every mode to try, best first.
+
+        Raises:
+            ConfigError: the mode needs another device.
+        """
+        modes: tuple[str, ...] = (self.mode,)
+        if self.mode == AUTO:
+            capturable = device.type == "cuda" and self.backend == "torch"
+            modes = ("graph", "eager") if capturable else ("eager",)
+        return tuple(replace(self, device=str(device), mode=mode) for mode in modes)
 
 
 def conditions(
@@ -112,18 +130,25 @@ def conditions(
 
 def conditions_key(conditions: Mapping[str, Any]) -> str:
     """16 hex digits, equal for timings that may stand on one axis and different for others."""
-    fixed = {name: value for name, value in conditions.items() if name not in VOLATILE}
+    fixed = {name: value for name, value in _current(conditions).items() if name not in VOLATILE}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """What keeps two timings off one axis, a line each; empty where they may be compared."""
+    first, second = _current(first), _current(second)
     names = [name for name in (*first, *(set(second) - set(first))) if name not in VOLATILE]
     return [
         f"{name}: {first.get(name)!r} against {second.get(name)!r}"
         for name in names
         if first.get(name) != second.get(name)
     ]
+
+
+def _current(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """Conditions, perhaps of an earlier version, in today's words."""
+    mode = conditions.get("mode")
+    return {**conditions, "mode": _OLD_MODES.get(str(mode), mode)} if mode is not None else dict(conditions)
 
 
 def cache_folder() -> Path:

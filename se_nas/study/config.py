@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -135,8 +136,13 @@ class SearchConfig(_LimitedTask):
     latency_channels_last: bool = Field(
         False, description="Measure latency in the channels-last memory format."
     )
-    latency_mode: Literal["eager", "compile", "cudagraph"] = Field(
-        "eager", description="How the network that is timed runs: eager, compile or cudagraph."
+    latency_mode: Annotated[
+        Literal["auto", "eager", "compile", "graph"],
+        BeforeValidator(lambda mode: "graph" if mode == "cudagraph" else mode),
+    ] = Field(
+        "auto",
+        description="How the network that is timed runs: eager, compile, graph (one CUDA graph), or auto, which is"
+        " graph on CUDA if possible, else eager.",
     )
     latency_threads: int | None = Field(
         None, ge=1, description="CPU threads of one timed inference; by default torch's number."

@@ -35,7 +35,8 @@ class CostConformance:
     Attributes:
         backend: its name: a built-in one, or an entry point of ``se_nas.costs``.
         settings: conditions that it can measure under; the input must be at least 32 pixels.
-        modes: the values of ``LatencySettings.mode`` that are tried; compiling takes seconds.
+        modes: the values of ``LatencySettings.mode`` that are tried; compiling takes seconds. "auto" is not one:
+            a backend is always given the mode that it stands for.
     """
 
     backend: ClassVar[str] = ""
@@ -122,7 +123,8 @@ class CostConformance:
 
     @property
     def _settings(self) -> LatencySettings:
-        return replace(self.settings, backend=self.backend)
+        device = resolve_device(self.settings.device)
+        return replace(self.settings, backend=self.backend).resolved(device)[0]
 
     @property
     def _on_gpu(self) -> bool:

@@ -93,6 +93,59 @@ def test_both_networks_move_before_every_quartet(monkeypatch: pytest.MonkeyPatch
     assert quartets == (first + second) * 7 + first
 
 
+def test_the_first_mode_that_works_is_taken_and_recorded(
+    fake: list[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU with a network that cannot be captured."""
+    plain_prepare = backends._BUILT_IN["fake"]
+    tried: list[str] = []
+
+    def prepare(model: nn.Module, images: torch.Tensor, settings: LatencySettings) -> Prepared:
+        tried.append(settings.mode)
+        if settings.mode in refused:
+            raise ConfigError("no capture here.")
+        return plain_prepare(model, images, settings)
+
+    def resolved(settings: LatencySettings, device: torch.device) -> list[LatencySettings]:
+        return [replace(settings, device="cuda", mode=mode) for mode in ("graph", "eager")]
+
+    monkeypatch.setitem(backends._BUILT_IN, "fake", prepare)
+    monkeypatch.setattr(LatencySettings, "resolved", resolved)
+    refused = {"graph"}
+    meter = LatencyMeter(SE, LatencySettings(input_size=SIZE, backend="fake"))
+    assert meter.mode_note == "latency mode is 'eager', because no capture here."
+    assert meter.measure(SE).conditions["mode"] == meter.settings.mode == "eager"
+    assert tried == ["graph", "eager", "eager"]
+    refused = set()
+    meter = LatencyMeter(SE, LatencySettings(input_size=SIZE, backend="fake"))
+    assert (meter.mode_note, meter.settings.mode, meter.conditions["mode"]) == (None, "graph", "graph")
+    refused = {"graph", "eager"}
+    with pytest.raises(ConfigError, match="no capture here"):
+        LatencyMeter(SE, LatencySettings(input_size=SIZE, backend="fake"))
+
+
+def test_auto_is_eager_on_a_cpu(fake: list[nn.Module]) -> None:
+    meter = LatencyMeter(SE, LatencySettings(input_size=SIZE, backend="fake"))
+    assert (meter.settings.mode, meter.conditions["mode"], meter.mode_note) == ("eager", "eager", None)
+
+
+@pytest.mark.gpu
+def test_auto_is_a_graph_on_cuda_unless_the_network_cannot_be_captured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = LatencySettings(input_size=SIZE, device="cuda")
+    assert LatencyMeter(SE, settings).conditions["mode"] == "graph"
+
+    def waiting(self: nn.ReLU, x: torch.Tensor) -> torch.Tensor:
+        torch.cuda.synchronize()
+        return x.relu_()
+
+    monkeypatch.setattr(nn.ReLU, "forward", waiting)
+    meter = LatencyMeter(SE, settings)
+    assert meter.conditions["mode"] == "eager"
+    assert "latency mode 'graph' does not work here" in str(meter.mode_note)
+
+
 def test_a_meter_serves_other_positions_but_no_other_backbone(fake: list[nn.Module]) -> None:
     meter = LatencyMeter(SE, LatencySettings(input_size=SIZE, backend="fake"))
     other = Architecture.uniform("resnet18", reduction=16, position="pre")

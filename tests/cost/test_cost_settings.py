@@ -26,7 +26,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("precision", "fp8", "fp32, bf16, fp16"),
         ("mode", "eagre", "Did you mean 'eager'"),
-        ("mode", "cudagraph", "needs a CUDA device"),
+        ("mode", "graph", "needs a CUDA device and not 'cpu'; allowed: auto, eager, compile"),
+        ("mode", "cudagraph", "mode is 'graph'"),
         ("batch_size", 0, "at least 1"),
         ("batch_size", True, "at least 1"),
         ("threads", -1, "at least 1"),
@@ -35,6 +36,37 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_settings_are_refused(field: str, value: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LatencySettings(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("settings_", "device", "modes"),
+    [
+        (LatencySettings(), "cpu", ["eager"]),
+        (LatencySettings(device="auto"), "mps", ["eager"]),
+        (LatencySettings(device="auto"), "cuda:1", ["graph", "eager"]),
+        (LatencySettings(device="cuda", backend="onnxruntime"), "cuda:0", ["eager"]),
+        (LatencySettings(device="cuda", mode="eager"), "cuda:0", ["eager"]),
+        (LatencySettings(device="cuda", mode="cudagraph"), "cuda:0", ["graph"]),
+        (LatencySettings(mode="compile"), "cpu", ["compile"]),
+    ],
+)
+def test_modes_are_tried_in_order(settings_: LatencySettings, device: str, modes: list[str]) -> None:
+    found = settings_.resolved(torch.device(device))
+    assert [(choice.mode, choice.device) for choice in found] == [(mode, device) for mode in modes]
+
+
+def test_a_graph_needs_cuda_where_auto_finds_none() -> None:
+    with pytest.raises(ConfigError, match="needs a CUDA device and not 'cpu'"):
+        LatencySettings(device="auto", mode="graph").resolved(CPU)
+
+
+def test_conditions_of_earlier_runs_keep_their_meaning() -> None:
+    """Run folders of 0.1.0 call a graph cudagraph."""
+    now = conditions(LatencySettings(device="cuda", mode="graph"), CPU, {})
+    then = now | {"mode": "cudagraph"}
+    assert differences(then, now) == differences(now, then) == []
+    assert conditions_key(then) == conditions_key(now)
+    assert differences(then, now | {"mode": "eager"}) == ["mode: 'graph' against 'eager'"]
 
 
 def test_key_ignores_what_only_describes_the_moment() -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from se_nas import Architecture, SearchSpace
+from se_nas.cli import app
 from se_nas.cost import CostModel, Latency, LatencySettings, LatencyTable, latency_table, profile, profiling
 from se_nas.cost.latency.additive import fit
 from se_nas.cost.latency.table import random_sampler, table_key
@@ -38,8 +40,9 @@ class FakeMeter:
         sees_gates: bool = False,
     ) -> None:
         self.plain, self.settings, self.noise, self.any_gate = arch, settings, noise, any_gate
-        self.sees_gates = sees_gates
-        self.conditions = {"device": "cpu", "device_name": "made up", "threads": 1, "batch_size": 1} | {
+        self.sees_gates, self.mode_note = sees_gates, None
+        self.conditions = {"device": "cpu", "device_name": "made up", "threads": 1} | {
+            "batch_size": settings.batch_size,
             "precision": "fp32", "mode": "eager", "backend": "torch", "versions": {"torch": "2"}, "noise": noise,
         }  # fmt: skip
         self.measured: list[Architecture] = []
@@ -238,3 +241,40 @@ def test_profile(monkeypatch: pytest.MonkeyPatch, noise: float) -> None:
         reach = result.ranges["latency_ms"]
         assert reach.minimum == pytest.approx(20.0)
         assert reach.maximum > reach.median > reach.minimum
+
+
+def test_a_mode_that_could_not_be_taken_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def meter(arch: Architecture, settings: LatencySettings) -> FakeMeter:
+        made = FakeMeter(arch, settings)
+        made.mode_note = "latency mode is 'eager', because no capture here."
+        return made
+
+    monkeypatch.setattr(profiling, "LatencyMeter", meter)
+    result = profile("resnet18", space="per_block", settings=SETTINGS)
+    assert "The latency mode is 'eager', because no capture here." in result.summary()
+    assert ", mode eager, torch backend," in result.summary()
+    assert result.to_dict()["mode_note"] == "latency mode is 'eager', because no capture here."
+
+
+def test_the_command_measures_every_batch_size_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[LatencySettings] = []
+
+    def meter(arch: Architecture, settings: LatencySettings) -> FakeMeter:
+        asked.append(settings)
+        return FakeMeter(arch, settings)
+
+    monkeypatch.setattr(profiling, "LatencyMeter", meter)
+    command = ["profile", "resnet18", "--input-size", "64", "--device", "cpu"]
+    shown = CliRunner().invoke(app, [*command, "--batch", "1", "--batch", "64"])
+    assert shown.exit_code == 0, shown.output
+    assert [settings.batch_size for settings in asked] == [1, 64]
+    assert [line for line in shown.stdout.splitlines() if "batch 1," in line or "batch 64," in line] == [
+        f"resnet18 takes 20.000 ms on made up (cpu, 1 CPU thread, batch {size}, fp32, mode eager, torch backend,"
+        " torch 2)."
+        for size in (1, 64)
+    ]
+    several = CliRunner().invoke(app, [*command, "--batch", "1", "--batch", "64", "--json"])
+    found = [row["tables"]["standard"]["conditions"]["batch_size"] for row in json.loads(several.stdout)]
+    assert found == [1, 64]
+    one = CliRunner().invoke(app, [*command, "--json"])
+    assert json.loads(one.stdout)["tables"]["standard"]["conditions"]["batch_size"] == 1

@@ -65,7 +65,7 @@ def test_unknown_key_names_the_nearest():
         ({"keep": "some"}, "keep is 'some'.*front"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"latency_precision": "int8"}, "latency_precision is 'int8'.*'fp32', 'bf16' or 'fp16'"),
-        ({"latency_mode": "jit"}, "latency_mode is 'jit'.*'eager', 'compile' or 'cudagraph'"),
+        ({"latency_mode": "jit"}, "latency_mode is 'jit'.*'auto', 'eager', 'compile' or 'graph'"),
         ({"latency_threads": 0}, "latency_threads is 0"),
         ({"latency_width": 0}, "latency_width is 0.*greater than 0"),
         ({"latency_width": 2}, "latency_width is 2.*less than or equal to 1"),

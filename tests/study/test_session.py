@@ -383,7 +383,7 @@ def test_latency_conditions_are_stored_and_kept(small):
     ("changes", "message"),
     [
         ({"latency_backend": "onnxrutime"}, "backend is 'onnxrutime'.*Did you mean 'onnxruntime'"),
-        ({"latency_mode": "cudagraph"}, "'cudagraph' needs a CUDA device"),
+        ({"latency_mode": "graph"}, "mode is 'graph', which needs a CUDA device"),
         (
             {"latency_backend": "onnxruntime", "latency_mode": "compile"},
             "mode is 'compile'; backend 'onnxruntime' allows 'eager' alone",

@@ -1,8 +1,8 @@
 """What a backend is: it makes a network ready to be timed.
 
 A backend is a function ``prepare(model, images, settings) -> Prepared``. It gets the network in eval mode and
-images of shape (N, channels, height, width), both in float32 on the CPU, and the settings, and gives back a
-function that runs one inference and returns when it has ended. docs/costs.md adds one as an example.
+images of shape (N, channels, height, width), both in float32 on the CPU, and the settings, whose mode is never
+"auto", and returns a function that runs one inference and returns when it has ended. docs/costs.md has an example.
 """
 
 from __future__ import annotations

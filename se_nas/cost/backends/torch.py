@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from se_nas.compilation import CompilationError, compilation_errors, compile_separately
 from se_nas.cost.backends.base import Prepared
+from se_nas.cost.counting import is_out_of_memory
 from se_nas.cost.memory import peak_of_tensors
 from se_nas.cost.settings import LatencySettings
 from se_nas.device import resolve_device
@@ -23,26 +24,21 @@ _CAPTURE_WARM_UP = 3
 def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prepared:
     """A synchronised inference of ``model`` on ``images`` under ``settings``.
 
-    A network that is to be compiled is so when this returns. The peak memory is the device allocator's on
-    CUDA. On the CPU it is that of the tensors alive during an eager inference, scratch space of the kernels
-    not included.
+    Compiling and capturing are done when this returns. The peak memory is the allocator's on CUDA (in mode graph
+    that of an eager inference). On a CPU it is that of the tensors alive during an eager inference, without the
+    scratch space of kernels.
 
     Raises:
-        ConfigError: the network cannot be compiled here.
+        ConfigError: the network cannot be compiled or captured here.
     """
     device = resolve_device(settings.device)
     layout = torch.channels_last if settings.channels_last else torch.preserve_format
     dtype = _DTYPES[settings.precision]
     model = model.to(device, dtype).to(memory_format=layout)
     images = images.to(device=device, dtype=dtype, memory_format=layout)
-    on_cpu = device.type == "cpu"
-    peak = peak_of_tensors(model, images) if on_cpu else None
-
     forward: Callable[[Tensor], Any] = model
     if settings.mode == "compile":
         forward = compile_separately(lambda images: model(images))
-    elif settings.mode == "cudagraph":
-        forward = _captured(model, images)
 
     def run() -> None:
         with torch.inference_mode():
@@ -58,13 +54,11 @@ def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prep
                 run()
         except CompilationError as error:
             raise ConfigError(f"latency mode 'compile' does not work here: {error}; choose eager.") from error
-    if device.type == "cuda":
+    # Replaying a graph allocates nothing, so this comes before the capture.
+    peak = _peak_memory(run, model, images, device)
+    if settings.mode == "graph":
+        forward = _captured(model, images, device)
         run()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), images))
-        peak = torch.cuda.max_memory_allocated(device) - before + held
     # A captured graph knows addresses, a compiled network may.
     move = _mover((*model.parameters(), *model.buffers(), images)) if settings.mode == "eager" else None
     return Prepared(run=run, peak_memory=peak, move=move)
@@ -83,14 +77,41 @@ def _mover(tensors: Sequence[Tensor]) -> Callable[[], None]:
     return move
 
 
-def _captured(model: nn.Module, images: Tensor) -> Callable[[Tensor], None]:
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.inference_mode(), torch.cuda.stream(stream):
-        for _ in range(_CAPTURE_WARM_UP):
-            model(images)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.inference_mode(), torch.cuda.graph(graph):
-        model(images)
-    return lambda _: graph.replay()
+def _peak_memory(
+    run: Callable[[], object], model: nn.Module, images: Tensor, device: torch.device
+) -> int | None:
+    if device.type == "cpu":
+        return peak_of_tensors(model, images)
+    if device.type != "cuda":
+        return None
+    run()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), images))
+    return torch.cuda.max_memory_allocated(device) - before + held
+
+
+def _captured(model: nn.Module, images: Tensor, device: torch.device) -> Callable[[Tensor], None]:
+    try:
+        with torch.cuda.device(device), torch.inference_mode():
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(_CAPTURE_WARM_UP):
+                    model(images)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may use the device meanwhile, such as one that copies images.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                model(images)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"latency mode 'graph' does not work here: {reason}; choose eager.") from error
+
+    def replay(_: Tensor) -> None:
+        graph.replay()
+
+    return replay

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from se_nas.architecture import Architecture
 from se_nas.cost.backends import Backend, Prepared, resolve_backend
 from se_nas.cost.latency.paired import measure_pairs, warm_up
-from se_nas.cost.settings import LatencySettings, conditions, device_lock
+from se_nas.cost.settings import AUTO, LatencySettings, conditions, device_lock
 from se_nas.errors import ConfigError, InfeasibleError
 from se_nas.sites import ABSENT, native_width
 
@@ -67,8 +67,9 @@ class LatencyMeter:
         settings: the conditions.
 
     Attributes:
-        settings: the conditions asked for.
-        conditions: the conditions as found, JSON-ready (``settings.conditions``).
+        settings: the conditions, with the device and the mode that were found.
+        conditions: everything that the timings depend on, JSON-ready (``settings.conditions``).
+        mode_note: why mode "auto" did not take the best mode for this device, or None.
 
     Raises:
         BackboneError: the backbone cannot take images of this size.
@@ -82,11 +83,11 @@ class LatencyMeter:
 
         settings = settings or LatencySettings()
         self._device = resolve_device(settings.device)
-        self.settings = replace(settings, device=str(self._device))
         self._backend: Backend = resolve_backend(settings.backend)
         self.plain = replace(arch, widths=tuple(native_width(site) for site in arch.sites))
+        self.mode_note: str | None = None
+        self._baseline = self._first_that_runs(settings.resolved(self._device))
         with self._threads():
-            self._baseline = self._prepare(self.plain)
             self.conditions = conditions(self.settings, self._device, self._baseline.versions)
             with device_lock(self._device):
                 baseline_ms = warm_up(_timer(self._baseline.run, 1), max_seconds=60.0)
@@ -209,6 +210,17 @@ class LatencyMeter:
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{name} is {value!r}; it must be a number above 0.")
 
+    def _first_that_runs(self, choices: Sequence[LatencySettings]) -> Prepared:
+        """The unmodified backbone under the first of these settings that works; they become the meter's."""
+        *others, last = choices
+        for self.settings in others:
+            try:
+                return self._prepare(self.plain)
+            except ConfigError as error:
+                self.mode_note = f"latency mode is {last.mode!r}, because {error}"
+        self.settings = last
+        return self._prepare(self.plain)
+
     def _prepare(
         self, arch: Architecture, visit: Callable[[nn.Module], object] = lambda model: None
     ) -> Prepared:
@@ -253,7 +265,7 @@ def measure_latency(
     num_classes: int = 1000,
     precision: str = "fp32",
     channels_last: bool = False,
-    mode: str = "eager",
+    mode: str = AUTO,
     threads: int | None = None,
     optimize: bool = False,
     backend: str = "torch",
