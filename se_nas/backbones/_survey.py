@@ -34,6 +34,7 @@ class Survey:
             )
         self._gate_of_start = {gate.start: gate for gate in self.gates}
         self._gate_of_end = {gate.end: gate for gate in self.gates}
+        self._sites: dict[str, list[Site]] = {}
         self._slots: dict[int, list[Call]] = {}
         for call in self.graph.trace.calls:
             if isinstance(call.module, nn.Identity) and call.path.rpartition(".")[2] in SLOTS and call.inputs:
@@ -155,6 +156,12 @@ class Survey:
             raise BackboneError(
                 f"{self.name} has no position {position!r}; positions it has: {', '.join(self.positions)}."
             )
+        # Every architecture that is made by name asks.
+        if position not in self._sites:
+            self._sites[position] = self._sites_at(position)
+        return list(self._sites[position])
+
+    def _sites_at(self, position: str) -> list[Site]:
         ordered: list[tuple[int, Site]] = []
         used: set[str] = set()
         for place in self.places(position):

@@ -105,13 +105,15 @@ class CostModel:
         num_classes: int = NUM_CLASSES,
     ) -> CostModel:
         """The cost model of all architectures that share backbone, position, sites and bias with ``arch``."""
-        # The sites are compared instead of hashed: equal tuples are mostly the same objects, and hashing
-        # them would cost more than the sum itself.
+        # The sites are compared instead of hashed: equal tuples mostly hold the same objects, and hashing them
+        # would take longer than the sum itself.
         key = (arch.backbone, arch.timm_kwargs, arch.position, arch.bias, input_size, num_classes)
-        model = _models.get(key)
-        if model is None or (model.sites is not arch.sites and model.sites != arch.sites):
-            model = _models[key] = _build(arch, *_checked(input_size, num_classes))
-        return model
+        models = _models.setdefault(key, [])
+        for model in models:
+            if model.sites is arch.sites or model.sites == arch.sites:
+                return model
+        models.append(_build(arch, *_checked(input_size, num_classes)))
+        return models[-1]
 
     def cost(self, widths: Sequence[int]) -> Cost:
         """Cost of one architecture given by its widths, one for each site."""
@@ -197,7 +199,7 @@ def checked_widths(widths: np.ndarray, num_sites: int) -> np.ndarray:
 
 
 _Vector = tuple[int, int, int, int]
-_models: dict[tuple[Any, ...], CostModel] = {}
+_models: dict[tuple[Any, ...], list[CostModel]] = {}
 
 
 def _build(arch: Architecture, input_size: tuple[int, int, int], num_classes: int) -> CostModel:

@@ -134,6 +134,14 @@ def test_discovery_runs_once_a_backbone_and_not_once_a_candidate(monkeypatch: py
     assert counts == [2, 2, 2]
 
 
+def test_sites_of_a_name_are_the_same_objects_in_a_list_of_the_callers_own() -> None:
+    first = find_sites("test_resnet")
+    again = find_sites("test_resnet")
+    assert all(site is other for site, other in zip(first, again, strict=True))
+    again.clear()
+    assert find_sites("test_resnet") == first
+
+
 def test_resolutions_follow_the_input_size() -> None:
     assert find_sites("resnet10t", input_size=(3, 64, 64))[0].resolution == (16, 16)
     assert find_sites("resnet10t", in_chans=1)[0].channels == find_sites("resnet10t")[0].channels

@@ -10,8 +10,8 @@ import timm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from se_nas import Architecture, build_model, measure_cost
-from se_nas.cost import COST_NAMES, CostModel
+from se_nas import Architecture, build_model, find_sites, measure_cost
+from se_nas.cost import COST_NAMES, CostModel, closed_form
 from se_nas.cost.counting import count
 from se_nas.errors import BackboneError, ConfigError
 
@@ -164,6 +164,19 @@ def test_the_cache_tells_sites_and_conditions_apart() -> None:
     assert len(CostModel.for_architecture(plain, (3, 32, 32)).sites) == 8
     ten = measure_cost(plain, input_size=(3, 32, 32), num_classes=10)
     assert measure_cost(plain, input_size=(3, 32, 32)).num_params - ten.num_params == 990 * 513
+
+
+def test_architectures_whose_sites_differ_are_counted_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sites that were found at another input size differ in their resolution alone."""
+    arch = Architecture.uniform("test_resnet", reduction=4)
+    found = find_sites("test_resnet", input_size=(3, 64, 64))
+    other = replace(arch, sites=tuple(found))
+    assert other.sites != arch.sites
+    expected = measure_cost(arch)
+    assert measure_cost(other) == expected
+    monkeypatch.setattr(closed_form, "_build", None)
+    for candidate in (arch, other, arch):
+        assert measure_cost(candidate) == expected
 
 
 @pytest.mark.parametrize(
