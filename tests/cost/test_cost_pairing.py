@@ -83,6 +83,40 @@ def test_the_time_limit_ends_it_and_is_said() -> None:
     assert pairs.interval[1] - pairs.interval[0] > 0.01
 
 
+@pytest.mark.parametrize(
+    ("spread", "least_seconds", "goes_on"),
+    [(0.01, 4.0, True), (0.01, 0.5, False), (0.3, 4.0, False)],
+)
+def test_a_short_limit_gives_way_where_the_interval_is_in_reach(
+    spread: float, least_seconds: float, goes_on: bool
+) -> None:
+    """By hand: 2 · 2.24 · 1.253 · √2 · 0.01 / √n = 0.01 at n = 63 pairs, which take 1.3 s; at 30 %, 19 minutes."""
+    pairs = measure(
+        FakeDevice(),
+        noisy(10, spread, 0),
+        noisy(10, spread, 1),
+        max_seconds=0.2,
+        least_seconds=least_seconds,
+    )
+    assert pairs.narrow_enough == goes_on
+    assert (pairs.seconds > 0.3) == goes_on
+    assert pairs.seconds <= least_seconds + 0.1
+
+
+def test_the_time_that_would_do_is_known_beforehand() -> None:
+    """By hand: 2 · 2.24 · 1.253 · √2 · 0.05 / √n = 0.01 at n = 1576 pairs, which take 32 s."""
+    for max_seconds in (0.2, 1.0, 8.0):
+        found = [
+            measure(
+                FakeDevice(), noisy(10, 0.05, seed), noisy(10, 0.05, seed + 100), max_seconds=max_seconds
+            ).seconds_needed
+            for seed in range(8)
+        ]
+        assert np.median(found) == pytest.approx(32, rel=0.3)
+    few = measure(FakeDevice(), forever(10.0), forever(10.0), max_seconds=0.001)
+    assert few.seconds_needed == pytest.approx(30 * 0.02, rel=1e-6)
+
+
 def test_eight_pairs_are_measured_even_if_time_is_up() -> None:
     pairs = measure(FakeDevice(), forever(10.0), forever(10.0), max_seconds=0.001)
     assert len(pairs.baseline) == 8

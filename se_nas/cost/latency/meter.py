@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture
 from se_nas.cost.backends import Backend, Prepared, resolve_backend
-from se_nas.cost.latency.paired import measure_pairs, warm_up
+from se_nas.cost.latency.paired import Pairs, measure_pairs, warm_up
 from se_nas.cost.settings import AUTO, LatencySettings, conditions, device_lock
 from se_nas.errors import ConfigError, InfeasibleError
 from se_nas.sites import ABSENT, native_width
@@ -100,6 +100,7 @@ class LatencyMeter:
         width: float = 0.01,
         max_seconds: float = 60.0,
         min_pairs: int = 30,
+        least_seconds: float = 0.0,
     ) -> Latency:
         """Measure ``arch`` against the unmodified backbone. The backbone itself has a ratio of exactly 1.
 
@@ -108,6 +109,8 @@ class LatencyMeter:
             width: wanted width of the interval of the ratio; 0.01 is one percent of the backbone's latency.
             max_seconds: time limit of the measurement, of which up to a quarter goes to warming up.
             min_pairs: pairs of timings before the interval is looked at.
+            least_seconds: the time limit instead of a shorter ``max_seconds``, if the interval is expected to be
+                as narrow as wanted by then.
 
         Raises:
             ConfigError: another backbone, or a number out of range.
@@ -115,9 +118,9 @@ class LatencyMeter:
         """
         self._check(arch, width, max_seconds, min_pairs)
         if arch.is_plain:
-            measured = self._pairs(self._baseline, width, max_seconds, min_pairs)
+            measured = self._pairs(self._baseline, width, max_seconds, min_pairs, least_seconds)
             return replace(measured, ratio=1.0, interval=(1.0, 1.0), median_ms=measured.baseline_ms)
-        return self._pairs(self._prepare(arch), width, max_seconds, min_pairs)
+        return self._pairs(self._prepare(arch), width, max_seconds, min_pairs, least_seconds)
 
     def measure_against_itself(
         self, *, width: float = 0.01, max_seconds: float = 60.0, min_pairs: int = 30
@@ -162,7 +165,14 @@ class LatencyMeter:
             with device_lock(self._device):
                 return gate_shares(candidate.run, gates, max_seconds=max_seconds)
 
-    def _pairs(self, candidate: Prepared, width: float, max_seconds: float, min_pairs: int) -> Latency:
+    def _pairs(
+        self,
+        candidate: Prepared,
+        width: float,
+        max_seconds: float,
+        min_pairs: int,
+        least_seconds: float = 0.0,
+    ) -> Latency:
         with self._threads(), device_lock(self._device), _infeasible_if_out_of_memory():
             start = time.monotonic()
             one, other = (_timer(side.run, self._iterations) for side in (self._baseline, candidate))
@@ -174,18 +184,12 @@ class LatencyMeter:
                 width=width,
                 max_seconds=max_seconds - (time.monotonic() - start),
                 min_pairs=min_pairs,
+                least_seconds=least_seconds,
                 before_quartet=_mover(self._baseline, candidate),
             )
             found = conditions(self.settings, self._device, self._baseline.versions)
         median_ms, baseline_ms = _median(pairs.candidate), _median(pairs.baseline)
-        note = None
-        if not pairs.narrow_enough:
-            low, high = pairs.interval
-            load = "" if found["load"] is None else f"; load average {found['load']:g} for each core"
-            note = (
-                f"the interval is {high - low:.2%} wide after {pairs.seconds:.0f} s, not {width:.2%}:"
-                f" the device is busy or the time limit short{load}."
-            )
+        note = None if pairs.narrow_enough else _too_wide(pairs, width, found["load"])
         return Latency(
             median_ms=median_ms,
             ratio=pairs.ratio,
@@ -295,6 +299,23 @@ def measure_latency(
     )
     meter = LatencyMeter(arch, settings)
     return meter.measure(arch, width=width, max_seconds=max_seconds, min_pairs=min_pairs)
+
+
+def _too_wide(pairs: Pairs, width: float, load: float | None) -> str:
+    low, high = pairs.interval
+    busy = (
+        ""
+        if load is None or load < 1
+        else f" The processors are busy: {load:g} processes wait for each core."
+    )
+    return (
+        f"after {_duration(pairs.seconds)} the interval of the ratio is {high - low:.2%} wide instead of {width:.2%};"
+        f" about {_duration(pairs.seconds_needed)} per network would do.{busy}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
 
 
 def _timer(run: Callable[[], object], iterations: int) -> Callable[[], float]:

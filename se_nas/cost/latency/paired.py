@@ -43,7 +43,9 @@ class Pairs:
         ratio: candidate against baseline, from the medians over pairs of either order.
         interval: the 95 % interval of ``ratio``.
         seconds: how long it took.
-        narrow_enough: whether the interval got as narrow as asked, before the time was up.
+        narrow_enough: whether the interval got as narrow as asked before the time was up.
+        seconds_needed: about how long a measurement takes until the interval is as narrow as asked: widths fall
+            with the square root of the time, and the fewest pairs allowed take their time.
     """
 
     baseline: np.ndarray
@@ -52,6 +54,7 @@ class Pairs:
     interval: tuple[float, float]
     seconds: float
     narrow_enough: bool
+    seconds_needed: float
 
 
 def measure_pairs(
@@ -61,6 +64,7 @@ def measure_pairs(
     width: float,
     max_seconds: float,
     min_pairs: int,
+    least_seconds: float = 0.0,
     before_quartet: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Pairs:
@@ -72,11 +76,14 @@ def measure_pairs(
         width: wanted width of the interval, above 0; 0.01 is one percent of the ratio's unit.
         max_seconds: time limit; eight pairs are measured in any case.
         min_pairs: pairs before the first look.
+        least_seconds: the time limit instead of a shorter ``max_seconds``, if the interval is expected to be as
+            narrow as asked by then.
         before_quartet: draws anew what timings of the same two functions have in common, such as their places
             in memory, so that the interval covers it.
         clock: seconds that pass.
     """
     start = clock()
+    limit = max_seconds
     a_times: list[float] = []
     b_times: list[float] = []
     looks = look_schedule(min_pairs)
@@ -87,21 +94,28 @@ def measure_pairs(
         a_times += (a_first, a_second)
         b_times += (b_first, b_second)
         pairs = len(a_times)
-        out_of_time = clock() - start >= max_seconds and pairs >= _FEWEST_PAIRS
+        out_of_time = clock() - start >= limit and pairs >= _FEWEST_PAIRS
         if pairs < next_look and not out_of_time:
             continue
         ratio, interval = ratio_and_interval(np.array(a_times), np.array(b_times))
-        narrow = pairs >= min_pairs and interval[1] - interval[0] <= width
+        reached = interval[1] - interval[0]
+        narrow = pairs >= min_pairs and reached <= width
+        seconds = clock() - start
+        needed = seconds * max(_share_needed(a_times, b_times, reached / width), min_pairs / pairs)
+        if out_of_time and not narrow and limit < least_seconds and needed <= least_seconds:
+            limit, out_of_time = least_seconds, False
         if narrow or out_of_time:
             return Pairs(
                 baseline=np.array(a_times),
                 candidate=np.array(b_times),
                 ratio=ratio,
                 interval=interval,
-                seconds=clock() - start,
+                seconds=seconds,
                 narrow_enough=narrow,
+                seconds_needed=needed,
             )
-        next_look = next(looks)
+        while next_look <= pairs:
+            next_look = next(looks)
 
 
 def look_schedule(min_pairs: int) -> Iterator[int]:
@@ -129,8 +143,22 @@ def ratio_and_interval(
     index = ((starts[:, :, None] + np.arange(length)) % count).reshape(_RESAMPLES, -1)[:, :count]
     spread = float(np.median(quartets[index], axis=1).mean(axis=1).std(ddof=1))
     middle = float(np.median(quartets, axis=0).mean())
-    reach = spread * float(stats.t.ppf((1 + _NOMINAL) / 2, max(1.0, count / length - 1)))
+    reach = spread * _student(count / length)
     return math.exp(middle), (math.exp(middle - reach), math.exp(middle + reach))
+
+
+def _student(blocks: float) -> float:
+    return float(stats.t.ppf((1 + _NOMINAL) / 2, max(1.0, blocks - 1)))
+
+
+def _share_needed(baseline: list[float], candidate: list[float], excess: float) -> float:
+    """How many times the pairs so far make an interval narrow that is ``excess`` times too wide.
+
+    With more pairs, Student's quantile shrinks, too.
+    """
+    quartets = np.log(np.array(candidate) / np.array(baseline)).reshape(-1, 2).mean(axis=1)
+    shrinking = _student(len(quartets) / block_length(quartets)) / _student(math.inf)
+    return (excess / shrinking) ** 2
 
 
 def block_length(series: np.ndarray) -> int:
