@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture
-from se_nas.cost.backends import Backend, Prepared, resolve_backend
+from se_nas.cost.backends import Prepared
 from se_nas.cost.latency.paired import Pairs, measure_pairs, warm_up
+from se_nas.cost.preparation import cpu_threads, infeasible_if_out_of_memory, prepare_inference
 from se_nas.cost.settings import AUTO, LatencySettings, conditions, device_lock
-from se_nas.errors import ConfigError, InfeasibleError
+from se_nas.errors import ConfigError
 from se_nas.sites import ABSENT, native_width
 
 if TYPE_CHECKING:
@@ -83,11 +83,10 @@ class LatencyMeter:
 
         settings = settings or LatencySettings()
         self._device = resolve_device(settings.device)
-        self._backend: Backend = resolve_backend(settings.backend)
         self.plain = replace(arch, widths=tuple(native_width(site) for site in arch.sites))
         self.mode_note: str | None = None
         self._baseline = self._first_that_runs(settings.resolved(self._device))
-        with self._threads():
+        with cpu_threads(self.settings.threads):
             self.conditions = conditions(self.settings, self._device, self._baseline.versions)
             with device_lock(self._device):
                 baseline_ms = warm_up(_timer(self._baseline.run, 1), max_seconds=60.0)
@@ -120,14 +119,16 @@ class LatencyMeter:
         if arch.is_plain:
             measured = self._pairs(self._baseline, width, max_seconds, min_pairs, least_seconds)
             return replace(measured, ratio=1.0, interval=(1.0, 1.0), median_ms=measured.baseline_ms)
-        return self._pairs(self._prepare(arch), width, max_seconds, min_pairs, least_seconds)
+        return self._pairs(
+            prepare_inference(arch, self.settings), width, max_seconds, min_pairs, least_seconds
+        )
 
     def measure_against_itself(
         self, *, width: float = 0.01, max_seconds: float = 60.0, min_pairs: int = 30
     ) -> Latency:
         """An A/A measurement: the unmodified backbone, built twice. The interval should hold 1."""
         self._check(self.plain, width, max_seconds, min_pairs)
-        return self._pairs(self._prepare(self.plain), width, max_seconds, min_pairs)
+        return self._pairs(prepare_inference(self.plain, self.settings), width, max_seconds, min_pairs)
 
     @property
     def sees_gates(self) -> bool:
@@ -160,8 +161,8 @@ class LatencyMeter:
             chosen = zip(arch.sites, arch.widths, strict=True)
             gates.extend(gate_at(model, site) if width != ABSENT else None for site, width in chosen)
 
-        with self._threads(), _infeasible_if_out_of_memory():
-            candidate = self._prepare(arch, find_gates)
+        with cpu_threads(self.settings.threads), infeasible_if_out_of_memory():
+            candidate = prepare_inference(arch, self.settings, find_gates)
             with device_lock(self._device):
                 return gate_shares(candidate.run, gates, max_seconds=max_seconds)
 
@@ -173,7 +174,7 @@ class LatencyMeter:
         min_pairs: int,
         least_seconds: float = 0.0,
     ) -> Latency:
-        with self._threads(), device_lock(self._device), _infeasible_if_out_of_memory():
+        with cpu_threads(self.settings.threads), device_lock(self._device), infeasible_if_out_of_memory():
             start = time.monotonic()
             one, other = (_timer(side.run, self._iterations) for side in (self._baseline, candidate))
             for timed in (one, other):
@@ -219,45 +220,11 @@ class LatencyMeter:
         *others, last = choices
         for self.settings in others:
             try:
-                return self._prepare(self.plain)
+                return prepare_inference(self.plain, self.settings)
             except ConfigError as error:
                 self.mode_note = f"latency mode is {last.mode!r}, because {error}"
         self.settings = last
-        return self._prepare(self.plain)
-
-    def _prepare(
-        self, arch: Architecture, visit: Callable[[nn.Module], object] = lambda model: None
-    ) -> Prepared:
-        import torch
-
-        from se_nas.cost.counting import check_input_size
-        from se_nas.cost.memory import check_batch_fits
-        from se_nas.model import build_model
-
-        # Measuring must not move the random numbers of a training that goes on in the same process.
-        with self._threads(), torch.random.fork_rng(devices=[]), _infeasible_if_out_of_memory():
-            model = build_model(arch, num_classes=self.settings.num_classes).eval()
-            image = torch.randn(1, *self.settings.input_size)
-            with torch.inference_mode():
-                check_input_size(model, image)
-            if self.settings.optimize:
-                model = _optimized(model)
-            visit(model)
-            if self._device.type == "cpu":
-                check_batch_fits(model, image, self.settings.batch_size)
-            images = torch.randn(self.settings.batch_size, *self.settings.input_size)
-            return self._backend(model, images, self.settings)
-
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        import torch
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.settings.threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        return prepare_inference(self.plain, self.settings)
 
 
 def measure_latency(
@@ -351,23 +318,3 @@ def _median(times: Any) -> float:
     import numpy as np
 
     return float(np.median(times))
-
-
-def _optimized(model: nn.Module) -> nn.Module:
-    from se_nas.inference import optimize_for_inference
-
-    optimized: nn.Module = optimize_for_inference(model)
-    return optimized
-
-
-@contextmanager
-def _infeasible_if_out_of_memory() -> Iterator[None]:
-    from se_nas.cost.counting import is_out_of_memory
-
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = (str(error).strip().splitlines() or ["out of memory"])[0]
-        raise InfeasibleError(f"the network does not fit into the device's memory: {reason}") from error
