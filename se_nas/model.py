@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from se_nas.architecture import Architecture
 from se_nas.backbones import insert
 from se_nas.backbones.creation import create
-from se_nas.errors import CheckpointError, ConfigError
+from se_nas.checkpoints import load_checkpoint
+from se_nas.errors import ConfigError
 from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.sites import Site
 
@@ -34,8 +33,8 @@ def build_model(
         init: how inserted blocks start: "default" as in timm and the paper, or "identity", with which the network
             first computes what the backbone computes.
         num_classes: width of the classifier.
-        checkpoint: weights of the plain backbone (safetensors, or a file that ``torch.load(weights_only=True)``
-            reads). Every key must fit, except that a classifier of another size keeps its fresh weights.
+        checkpoint: file with the weights of the plain backbone, as a trainer wrote it (docs/checkpoints.md).
+            Every key must fit, but for a classifier of another size, which keeps its fresh weights.
         timm_kwargs: further keywords of ``timm.create_model`` (drop_path_rate, in_chans, ...).
 
     Returns:
@@ -95,66 +94,3 @@ def gate_settings(arch: Architecture, site: Site, init: str) -> dict[str, Any]:
         "init": init,
         "channel_dim": site.channel_dim,
     }
-
-
-def load_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Load a plain backbone's weights, strictly except for a classifier of another size.
-
-    Raises:
-        CheckpointError: the file cannot be read, or keys are missing, unknown or of another shape.
-    """
-    load_weights(model, read_weights(path), str(path))
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load weights, strictly except for a classifier of another size, which keeps its fresh weights.
-
-    Raises:
-        CheckpointError: keys are missing, unknown or of another shape; the message calls the weights ``source``.
-    """
-    expected = model.state_dict()
-    head = _classifier_keys(model)
-    odd = [
-        f"{key} has shape {tuple(weights[key].shape)}, the model {tuple(expected[key].shape)}"
-        for key in expected
-        if key in weights and weights[key].shape != expected[key].shape and key not in head
-    ]
-    odd += [f"{key} is missing" for key in expected if key not in weights and key not in head]
-    odd += [f"{key} is unknown to the model" for key in weights if key not in expected and key not in head]
-    if odd:
-        more = f", and {len(odd) - 5} more" if len(odd) > 5 else ""
-        raise CheckpointError(f"{source} does not fit {type(model).__name__}: {'; '.join(odd[:5])}{more}.")
-    fits = {k: v for k, v in weights.items() if k in expected and v.shape == expected[k].shape}
-    # A head that is loaded in part (the weight but not the bias) would be a mix of old and new.
-    if not head <= fits.keys():
-        fits = {key: value for key, value in fits.items() if key not in head}
-    model.load_state_dict({**expected, **fits})
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors, by name, in a safetensors file or a file that ``torch.save`` wrote."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {str(path)!r} does not exist.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            loaded: Any = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{path} holds no readable weights: {error}") from error
-    for name in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
-            loaded = loaded[name]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise CheckpointError(f"{path} holds no state dict (a mapping of names to tensors).")
-    return {name.removeprefix("module."): value for name, value in loaded.items()}
-
-
-def _classifier_keys(model: nn.Module) -> set[str]:
-    config = getattr(model, "pretrained_cfg", None) or {}
-    names = config.get("classifier") or ()
-    names = (names,) if isinstance(names, str) else tuple(names)
-    return {key for key in model.state_dict() if key.startswith(tuple(f"{name}." for name in names))}

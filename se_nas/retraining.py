@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from se_nas.architecture import Architecture
+from se_nas.checkpoints import load_weights
 from se_nas.cost import measure_cost
 from se_nas.data import ImageData
 from se_nas.device import resolve_device
 from se_nas.errors import ConfigError, RunError
 from se_nas.exporting.package import Exported, check_request, export_model
 from se_nas.exporting.selection import architecture_of, kept_weights
-from se_nas.model import load_weights
 from se_nas.objectives import COSTS
 from se_nas.report import Candidate, ParetoReport
 from se_nas.report.picks import Pick
