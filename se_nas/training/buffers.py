@@ -46,6 +46,9 @@ class Buffers(Mapping[str, torch.Tensor]):
             targets = targets | self._views(block)
         for name, value in values.items():
             targets[name].copy_(value)
+            if value.is_cuda:
+                # Made on a loader's stream, which must not use its memory again before the copy is done.
+                value.record_stream(torch.cuda.current_stream(value.device))
         if self._block.is_cuda:
             # The allocator of pinned memory keeps the block until the copy is done.
             self._block.copy_(block, non_blocking=True)

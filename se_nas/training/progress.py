@@ -1,4 +1,4 @@
-"""What a training has reached: identity and results, in checkpoints and in the outcome."""
+"""How far a training has come, for its checkpoints and its result."""
 
 from __future__ import annotations
 
@@ -18,21 +18,83 @@ class Reached:
     extra: dict[str, Any]
     curve: list[dict[str, Any]]
 
-    @staticmethod
-    def to_state(reached: Reached | None) -> dict[str, Any]:
-        """Entries of a checkpoint, without the curve."""
-        if reached is None:
-            return {"metrics": None, "extra": None}
-        metrics = {**reached.metrics.to_dict(), "per_class": list(reached.metrics.per_class)}
-        return {"metrics": metrics, "extra": reached.extra}
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a training is.
+
+    Attributes:
+        epoch, step: the next step, both from 0.
+        loss_sum: sum of the losses of the epoch's steps so far.
+        restarts: 1 after a restart with a lower learning rate.
+        reached: None before the first epoch has ended.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    restarts: int = 0
+    reached: Reached | None = None
+
+    def to_state(self, context: Context) -> dict[str, Any]:
+        """Entries of a checkpoint."""
+        metrics = None if self.reached is None else self.reached.metrics
+        return {
+            "identity": identity(context),
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "restarts": self.restarts,
+            "micro_batch": context.runtime.micro_batch,
+            "curve": list(context.curve),
+            "seconds": context.seconds,
+            "metrics": metrics and {**metrics.to_dict(), "per_class": list(metrics.per_class)},
+            "extra": self.reached and self.reached.extra,
+        }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Reached | None:
-        """Inverse of ``to_state``, for a checkpoint with a curve."""
-        if state["metrics"] is None:
-            return None
-        values = {**state["metrics"], "per_class": tuple(state["metrics"]["per_class"])}
-        return cls(metrics=Metrics(**values), extra=state["extra"], curve=list(state["curve"]))
+    def from_state(cls, state: dict[str, Any], context: Context, batch_size: int) -> Progress:
+        """Go on from a checkpoint: the context too takes over what it knew."""
+        if state["micro_batch"] is not None:
+            known = context.runtime.micro_batch or batch_size
+            context.runtime.micro_batch = min(state["micro_batch"], known)
+        context.curve[:] = state["curve"]
+        # States of earlier versions do not have them.
+        context.go_on_from(state.get("seconds", 0.0))
+        reached = None
+        if state["metrics"] is not None:
+            metrics = Metrics(**{**state["metrics"], "per_class": tuple(state["metrics"]["per_class"])})
+            reached = Reached(metrics=metrics, extra=state["extra"], curve=list(context.curve))
+        return cls(
+            epoch=int(state["epoch"]),
+            step=int(state["step"]),
+            loss_sum=state["loss_sum"],
+            restarts=state["restarts"],
+            reached=reached,
+        )
+
+    def result(
+        self, state: str, context: Context, batch_size: int, skipped: tuple[str, ...], weights: Path | None
+    ) -> TrainResult:
+        """The result of a training that ends here, in ``state``."""
+        reached = self.reached
+        values: dict[str, Any] = {"accuracy": None}
+        if reached is not None:
+            names = ("accuracy", "top5", "loss", "ece", "per_class", "correct")
+            values = {name: getattr(reached.metrics, name) for name in names}
+            values |= {"train_loss": reached.extra["train_loss"], "curve": tuple(reached.curve)}
+        return TrainResult(
+            state=state,
+            epochs=0 if reached is None else len(reached.curve),
+            epochs_planned=context.recipe.epochs,
+            seconds=context.seconds,
+            batch_size=batch_size,
+            micro_batch=min(context.runtime.micro_batch or batch_size, batch_size),
+            restarts=self.restarts,
+            skipped=skipped,
+            weights=weights,
+            **values,
+        )
 
 
 def identity(context: Context) -> dict[str, Any]:
@@ -46,42 +108,3 @@ def identity(context: Context) -> dict[str, Any]:
         "seed": context.seed,
         "precision": context.runtime.precision,
     }
-
-
-def outcome(
-    state: str,
-    context: Context,
-    reached: Reached | None,
-    *,
-    batch_size: int,
-    restarts: int,
-    skipped: tuple[str, ...],
-    weights: Path | None,
-) -> TrainResult:
-    """The result of a training that ends in ``state`` with what it has reached."""
-    micro_batch = min(context.runtime.micro_batch or batch_size, batch_size)
-    common: dict[str, Any] = {
-        "state": state,
-        "epochs_planned": context.recipe.epochs,
-        "seconds": context.seconds,
-        "batch_size": batch_size,
-        "micro_batch": micro_batch,
-        "restarts": restarts,
-        "skipped": skipped,
-        "weights": weights,
-    }
-    if reached is None:
-        return TrainResult(accuracy=None, **common)
-    metrics = reached.metrics
-    return TrainResult(
-        accuracy=metrics.accuracy,
-        top5=metrics.top5,
-        loss=metrics.loss,
-        ece=metrics.ece,
-        per_class=metrics.per_class,
-        correct=metrics.correct,
-        train_loss=reached.extra["train_loss"],
-        curve=tuple(reached.curve),
-        epochs=len(reached.curve),
-        **common,
-    )

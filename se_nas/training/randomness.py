@@ -79,6 +79,12 @@ class Generators:
         if self._default is not None:
             self._default.graphsafe_set_state(self._found_cuda)
 
+    def renew(self) -> None:
+        """Leave the state object behind to which a failed capture may have done harm, inside ``with``."""
+        if self._default is not None:
+            self._cuda = self._cuda.clone_state()
+            self._default.graphsafe_set_state(self._cuda)
+
     def states(self) -> dict[str, torch.Tensor]:
         """The states inside ``with``, for a checkpoint."""
         states = {"cpu": torch.get_rng_state()}

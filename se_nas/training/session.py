@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +26,7 @@ from se_nas.training.faults import DivergedError, OutOfMemoryError, check_loss, 
 from se_nas.training.loader import LoaderBatches
 from se_nas.training.metrics import Metrics
 from se_nas.training.optim import classifier
-from se_nas.training.progress import Reached, identity, outcome
+from se_nas.training.progress import Progress, Reached, identity
 from se_nas.training.randomness import DROPOUT, derived_seed
 from se_nas.training.step import Step
 
@@ -51,7 +50,6 @@ class Training:
     Attributes:
         step: the step that it uses, None before the first ``advance``. After the last, another training may be
             given it.
-        restarts: times that it was started again because its loss exploded.
     """
 
     def __init__(
@@ -92,9 +90,8 @@ class Training:
         self._writer = StateWriter(
             None if folder is None else checkpoint_path(folder, context.name, context.seed, STATE)
         )
-        self.restarts = self._epoch = self._start = self._unseen = 0
-        self._loss_sum = 0.0
-        self._reached: Reached | None = None
+        self._progress = Progress()
+        self._unseen = 0
         self._result: TrainResult | None = None
         self._course = self._run()
 
@@ -118,6 +115,11 @@ class Training:
         if self.step is not None:
             self.step.join()
         return False
+
+    @property
+    def restarts(self) -> int:
+        """Times that it was started again, at a lower rate, because its loss exploded."""
+        return self._progress.restarts
 
     def result(self) -> TrainResult:
         """The outcome, once ``advance`` has returned False."""
@@ -152,36 +154,39 @@ class Training:
                 self._go_on_eagerly(error)
             except DivergedError:
                 self._writer.discard()
-                if self.restarts:
+                if self._progress.restarts:
                     self._finish("diverged")
                     return
-                self.restarts = 1
+                self._progress.restarts = 1
             self._start_over()
 
     def _fit(self) -> Generator[None, None, None]:
-        for epoch in range(self._epoch, self.recipe.epochs):
-            yield from self._train_epoch(epoch)
+        progress = self._progress
+        while progress.epoch < self.recipe.epochs:
+            yield from self._train_epoch(progress)
             with compilation_errors(), memory_limit():
                 metrics = self._steps.validate()
             # Before the norms have settled, this loss may be huge where nothing is wrong.
             check_loss(metrics.loss, None)
-            self._report(epoch, metrics)
+            progress.epoch, progress.step = progress.epoch + 1, 0
+            self._report(progress, metrics)
             yield
 
-    def _train_epoch(self, epoch: int) -> Generator[None, None, None]:
-        """The epoch from step ``_start``; those before were done before an interruption."""
-        start, self._start = self._start, 0
-        if start == 0:
+    def _train_epoch(self, progress: Progress) -> Generator[None, None, None]:
+        """The rest of the epoch."""
+        epoch = progress.epoch
+        if progress.step == 0:
             torch.manual_seed(derived_seed(DROPOUT, self.context.seed, epoch))
-            self._loss_sum = 0.0
+            progress.loss_sum = 0.0
         self._steps.set_mode(frozen=epoch < self.recipe.freeze_epochs)
-        for index, inputs in enumerate(self._batches.inputs(epoch, start), start):
+        for inputs in self._batches.inputs(epoch, progress.step):
             if self.context.should_stop():
                 self._look()
-                self._save(epoch, index)
+                self._save()
                 raise Interrupted
             self._steps.load(inputs)
             self._steps.run()
+            progress.step += 1
             self._unseen += 1
             if self._unseen == CHECK_EVERY:
                 self._look()
@@ -194,7 +199,7 @@ class Training:
             total, count = self._steps.loss_sum.item(), self._unseen
             self._steps.loss_sum.zero_()
             self._unseen = 0
-            self._loss_sum += total
+            self._progress.loss_sum += total
             check_loss(total / count, self.context.data.num_classes)
 
     @property
@@ -206,75 +211,54 @@ class Training:
         """Begin, or go on from the state of this training if there is one."""
         self._writer.wait()
         state = None if self._writer.path is None else load_state(self._writer.path)
+        restarts, self._unseen = self._progress.restarts, 0
         # A state from before a restart is not gone on from.
-        if state is not None and (
-            state["identity"] != identity(self.context) or state["restarts"] < self.restarts
-        ):
-            state = None
-        if state is not None:
-            self.restarts = state["restarts"]
-        if self._given is None or self.restarts:
-            factor = RESTART_LR if self.restarts else 1.0
-            self.step = Step(self.model, self.context, self._batches, factor)
-        else:
-            self.step = self._given
-            with self.step.active(after_others=True):
-                self.step.begin(self._first)
-        self._given = None
-        self._epoch = self._start = self._unseen = 0
-        self._loss_sum = 0.0
-        if state is not None:
-            with self.step.active(after_others=True):
-                self._resume(self.step, state)
-
-    def _resume(self, step: Step, state: dict[str, Any]) -> None:
-        self._epoch, self._start = int(state["epoch"]), int(state["step"])
+        if state is None or state["identity"] != identity(self.context) or state["restarts"] < restarts:
+            self._progress = Progress(restarts=restarts, reached=self._progress.reached)
+            self._make_step()
+            return
+        restarts = state["restarts"]
+        self._progress = Progress(restarts=restarts)
+        self._make_step()
         try:
-            step.load_state_dict(state, self._epoch * self._batches.steps + self._start)
+            with self._steps.active(after_others=True):
+                updates = int(state["epoch"]) * self._batches.steps + int(state["step"])
+                self._steps.load_state_dict(state, updates)
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"{str(self._writer.path)!r} is the state of another network: {str(error).splitlines()[0]}"
             ) from error
-        self._loss_sum = state["loss_sum"]
-        if state["micro_batch"] is not None:
-            self.runtime.micro_batch = min(state["micro_batch"], self.runtime.micro_batch or self._batch_size)
-        self.context.curve[:] = state["curve"]
-        # States of earlier versions do not have them.
-        self.context.go_on_from(state.get("seconds", 0.0))
-        self._reached = Reached.from_state(state)
+        self._progress = Progress.from_state(state, self.context, self._batch_size)
 
-    def _save(self, epoch: int, step: int) -> None:
-        if self._writer.path is None:
-            return
-        self._writer.write(
-            {
-                "identity": identity(self.context),
-                "epoch": epoch,
-                "step": step,
-                **self._steps.state_dict(),
-                "loss_sum": self._loss_sum,
-                "restarts": self.restarts,
-                "micro_batch": self.runtime.micro_batch,
-                "curve": list(self.context.curve),
-                "seconds": self.context.seconds,
-                **Reached.to_state(self._reached),
-            }
-        )
+    def _make_step(self) -> None:
+        """A step at its start: that of an earlier training if there is one, at the rate it was made for."""
+        given, self._given = self._given, None
+        if given is None or self._progress.restarts:
+            factor = RESTART_LR if self._progress.restarts else 1.0
+            self.step = Step(self.model, self.context, self._batches, factor)
+        else:
+            self.step = given
+            with given.active(after_others=True):
+                given.begin(self._first)
 
-    def _report(self, epoch: int, metrics: Metrics) -> None:
+    def _save(self) -> None:
+        if self._writer.path is not None:
+            self._writer.write({**self._progress.to_state(self.context), **self._steps.state_dict()})
+
+    def _report(self, progress: Progress, metrics: Metrics) -> None:
         extra = {
             "loss": metrics.loss,
             "top5": metrics.top5,
             "ece": metrics.ece,
-            "train_loss": self._loss_sum / self._batches.steps,
+            "train_loss": progress.loss_sum / self._batches.steps,
             "lr": self._steps.lr,
         }
         try:
-            self.context.report(epoch + 1, metrics.accuracy, **extra)
+            self.context.report(progress.epoch, metrics.accuracy, **extra)
         finally:
-            self._reached = Reached(metrics=metrics, extra=extra, curve=list(self.context.curve))
-            if epoch + 1 < self.recipe.epochs:
-                self._save(epoch + 1, 0)
+            progress.reached = Reached(metrics=metrics, extra=extra, curve=list(self.context.curve))
+            if progress.epoch < self.recipe.epochs:
+                self._save()
 
     def _start_over(self) -> None:
         self.model.zero_grad()
@@ -300,7 +284,7 @@ class Training:
         uncompile_blocks(self.model)
 
     def _finish(self, state: str) -> None:
-        context, reached = self.context, self._reached
+        context, reached = self.context, self._progress.reached
         weights = None
         if state in ("complete", "stopped"):
             if self._steps.evaluated is not self.model:
@@ -311,14 +295,8 @@ class Training:
                 about = {"name": context.name, "seed": context.seed, "epochs": epochs, "state": state}
                 save_weights(weights, self._weights(), about | (reached.metrics.to_dict() if reached else {}))
                 self._writer.discard()
-        self._result = outcome(
-            state,
-            context,
-            reached,
-            batch_size=self._batch_size,
-            restarts=self.restarts,
-            skipped=self._batches.skipped(),
-            weights=weights,
+        self._result = self._progress.result(
+            state, context, self._batch_size, self._batches.skipped(), weights
         )
         for logger in context.loggers:
             logger.on_end(context.name, self._result)

@@ -8,7 +8,7 @@ and replayed for all others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from se_nas.compilation import compilation_errors
-from se_nas.training.average import Average
 from se_nas.training.batches import Batches
 from se_nas.training.buffers import Buffers
 from se_nas.training.capture import CaptureError, capture
@@ -24,9 +23,9 @@ from se_nas.training.context import Context
 from se_nas.training.draws import Inputs
 from se_nas.training.evaluation import Evaluation
 from se_nas.training.faults import memory_limit
-from se_nas.training.optim import Schedule, can_be_captured, make_loss, make_optimizer, parameter_parts
-from se_nas.training.optimizer_state import FixedState
+from se_nas.training.optim import Schedule, make_loss, parameter_parts
 from se_nas.training.randomness import Generators
+from se_nas.training.train_state import TrainState
 
 
 class Step:
@@ -56,28 +55,18 @@ class Step:
         self._device, self._batches = device, batches
         self.generators = Generators(runtime.device)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._lr_factor = lr_factor
         self.updates = 0
         # Sums of a few 32-bit losses are exact in 64 bits, which MPS lacks.
         self.loss_sum = torch.zeros(
             (), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64
         )
         self._loss_fn = make_loss(recipe, batches.augment.mixes)
-        # Whether a graph can hold the optimiser too, with rates that it reads from the device.
-        whole = runtime.graphs and can_be_captured(recipe, runtime.precision)
         self._inputs: Buffers | None = None
         self._graphs: dict[bool, Callable[[], None]] = {}
         self._frozen = False
         with self.active(after_others=True):
-            self.optimizer = make_optimizer(model, recipe, lr_factor, capturable=whole)
-            self._schedule = Schedule(self.optimizer, recipe, batches.steps, lr_factor)
-            self._fixed = FixedState(self.optimizer) if whole else None
-            self._scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "fp16")
-            # It makes its tensors at the first use, which a capture must not be.
-            self._scaler.scale(torch.zeros((), device=device))
-            self._first_scaler = self._scaler.state_dict()
-            decay = recipe.ema_decay
-            self._average = None if decay is None else Average(model, decay)
+            self._state = TrainState(model, recipe, runtime, lr_factor)
+        self._schedule = Schedule(self._state.optimizer, recipe, batches.steps, lr_factor)
         self.validate = Evaluation(self.evaluated, context.data, batches.augment, runtime, repeated=True)
 
     @contextmanager
@@ -103,7 +92,7 @@ class Step:
 
     @property
     def evaluated(self) -> nn.Module:
-        return self.model if self._average is None else self._average.model
+        return self._state.evaluated
 
     @property
     def lr(self) -> float:
@@ -112,14 +101,7 @@ class Step:
 
     def begin(self, weights: dict[str, torch.Tensor]) -> None:
         """Start again from a state of the network. Nothing is built or captured anew."""
-        self.model.load_state_dict(weights)
-        if self._fixed is None:
-            self.optimizer = make_optimizer(self.model, self.recipe, self._lr_factor)
-        else:
-            self._fixed.reset()
-        self._scaler.load_state_dict(self._first_scaler)
-        if self._average is not None:
-            self._average.begin()
+        self._state.begin(weights)
         self.updates = 0
         self.loss_sum.zero_()
 
@@ -137,17 +119,18 @@ class Step:
 
     def load(self, inputs: Inputs) -> None:
         """Copy what the next step reads: ``inputs`` of the batches, and the values of the schedules."""
-        values, rates = dict(inputs), self._schedule.rates(self.updates)
-        if self._fixed is not None:
+        state, rates = self._state, self._schedule.rates(self.updates)
+        values = dict(inputs)
+        if state.fixed:
             values["rates"] = torch.tensor(rates, dtype=torch.float32)
-        if self._average is not None:
-            values["share"] = torch.tensor(self._average.share(self.updates), dtype=torch.float32)
+        if state.average is not None:
+            values["share"] = torch.tensor(state.average.share(self.updates), dtype=torch.float32)
         if self._inputs is None:
             self._inputs = Buffers(values, self._device)
-            if self._fixed is not None:
-                self._set_rates(self._inputs["rates"].unbind())
-        if self._fixed is None:
-            self._set_rates(rates)
+            if state.fixed:
+                state.set_rates(self._inputs["rates"].unbind())
+        if not state.fixed:
+            state.set_rates(rates)
         self._inputs.load(values)
 
     def run(self) -> None:
@@ -162,16 +145,8 @@ class Step:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of it, from which ``load_state_dict`` goes on."""
-        optimizer = self.optimizer.state_dict()
         rates = self._schedule.rates(self.updates)
-        groups = zip(optimizer["param_groups"], rates, strict=True)
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": optimizer | {"param_groups": [group | {"lr": rate} for group, rate in groups]},
-            "scaler": self._scaler.state_dict(),
-            "ema": None if self._average is None else self._average.model.state_dict(),
-            "generators": self.generators.states(),
-        }
+        return {**self._state.state_dict(rates), "generators": self.generators.states()}
 
     def load_state_dict(self, state: dict[str, Any], updates: int) -> None:
         """Go on after so many updates.
@@ -179,14 +154,7 @@ class Step:
         Raises:
             RuntimeError, ValueError, KeyError: it is the state of another network or optimiser.
         """
-        self.model.load_state_dict(state["model"])
-        if self._fixed is None:
-            self.optimizer.load_state_dict(_with_settings_of(self.optimizer, state["optimizer"]))
-        else:
-            self._fixed.load(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        if self._average is not None:
-            self._average.model.load_state_dict(state["ema"])
+        self._state.load_state_dict(state)
         self.generators.restore(state["generators"])
         self.updates = updates
         self.loss_sum.zero_()
@@ -199,22 +167,24 @@ class Step:
             try:
                 self._graphs[self._frozen] = self._capture()
             except CaptureError as error:
+                self.generators.renew()
                 self.runtime.graphs, self.runtime.graphs_error = False, str(error)
                 return None
         return self._graphs[self._frozen]
 
     def _capture(self) -> Callable[[], None]:
         """A graph of the whole step, or of its passes alone if the optimiser cannot be captured."""
+        changed, forget = [*self._state.tensors(), self.loss_sum], self._state.optimizer.zero_grad
         reason = ""
-        if self._fixed is not None:
+        if self._state.fixed:
             try:
-                return capture(self._all, self._changed(), self._device)
+                return capture(self._all, changed, self._device, forget)
             except CaptureError as error:
-                self.optimizer.zero_grad()
+                self.generators.renew()
                 reason = f": {error}"
-        replay = capture(self._passes, self._changed(), self._device, forget=self.optimizer.zero_grad)
+        replay = capture(self._passes, changed, self._device, forget)
         gradients = [(weight, weight.grad) for weight in self.model.parameters()]
-        self.optimizer.zero_grad()
+        forget()
         self.runtime.graphs_note = (
             f"the optimiser {self.recipe.optimizer!r} runs outside of CUDA graphs{reason}"
         )
@@ -225,26 +195,8 @@ class Step:
             for weight, gradient in gradients:
                 weight.grad = gradient
             self._update()
-            self.optimizer.zero_grad()
 
         return run
-
-    def _changed(self) -> Iterator[torch.Tensor]:
-        yield from self.model.parameters()
-        yield from self.model.buffers()
-        yield self.loss_sum
-        if self._fixed is not None:
-            yield from self._fixed.tensors()
-        if self._average is not None:
-            yield from self._average.model.state_dict().values()
-        if self._scaler.is_enabled():
-            assert self._scaler._scale is not None
-            assert self._scaler._growth_tracker is not None
-            yield from (self._scaler._scale, self._scaler._growth_tracker)
-
-    def _set_rates(self, rates: Sequence[float | torch.Tensor]) -> None:
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
 
     def _pieces(self) -> int:
         """Passes of one step: several if a whole batch did not fit in memory."""
@@ -254,7 +206,6 @@ class Step:
     def _all(self) -> None:
         self._passes()
         self._update()
-        self.optimizer.zero_grad()
 
     def _passes(self) -> None:
         assert self._inputs is not None
@@ -266,26 +217,10 @@ class Step:
             # A graph must cast its weights itself, not find them in a cache.
             with self.runtime.autocast(cache_enabled=not self.runtime.graphs):
                 loss = self._loss_fn(self.model(part).float(), wanted) * (len(part) / len(images))
-            self._scaler.scale(loss).backward()
+            self._state.scaler.scale(loss).backward()
             total += loss.detach()
         self.loss_sum += total
 
     def _update(self) -> None:
-        if self.recipe.clip_grad is not None:
-            self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        if self._average is not None:
-            assert self._inputs is not None
-            self._average.update(self._inputs["share"])
-
-
-def _with_settings_of(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A saved state with the optimiser's ways of computing, which depend on the machine and not on the training."""
-    ways = ("capturable", "fused", "foreach")
-    groups = [
-        saved | {way: group[way] for way in ways if way in group}
-        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
-    ]
-    return state | {"param_groups": groups}
+        assert self._inputs is not None
+        self._state.update(self._inputs.get("share"))

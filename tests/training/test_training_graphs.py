@@ -46,13 +46,14 @@ class Recorder:
 
 @pytest.fixture
 def recorder(monkeypatch):
-    made, changed = Recorder(), Step._changed
+    made, original = Recorder(), capture.capture
 
-    def remembered(step):
-        made.changed = list(changed(step))
-        return iter(made.changed)
+    def remembered(work, changes, *others):
+        made.changed = list(changes)
+        return original(work, made.changed, *others)
 
-    monkeypatch.setattr(Step, "_changed", remembered)
+    for place in ("step", "evaluation"):
+        monkeypatch.setattr(f"se_nas.training.{place}.capture", remembered)
     monkeypatch.setattr(capture, "record", made)
     return made
 
