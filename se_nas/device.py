@@ -29,6 +29,27 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device(wanted)
 
 
+def resolve_devices(names: str) -> list[torch.device]:
+    """The devices of a list such as ``"cuda:0,cuda:1"``, of ``"cuda:all"``, or the one that ``resolve_device`` gives.
+
+    Raises:
+        DeviceError: one does not exist here, is named twice, or they are of different kinds.
+    """
+    if names == "cuda:all":
+        found = [name for name in reversed(available_devices()) if name.startswith("cuda")]
+        if not found:
+            raise DeviceError("device is 'cuda:all', but this machine has no CUDA device.")
+        return [torch.device(name) for name in found]
+    devices = [resolve_device(name.strip()) for name in names.split(",")]
+    if len(devices) > 1 and any(device.type != "cuda" for device in devices):
+        raise DeviceError(
+            f"device is {names!r}; several devices must all be CUDA devices, such as cuda:0,cuda:1."
+        )
+    if len(set(devices)) < len(devices):
+        raise DeviceError(f"device is {names!r}, which names a device twice.")
+    return devices
+
+
 def available_devices() -> list[str]:
     """Devices of this machine, the preferred one last."""
     names = ["cpu"]

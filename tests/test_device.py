@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from se_nas.device import available_devices, device_name, resolve_device
+from se_nas.device import available_devices, device_name, resolve_device, resolve_devices
 from se_nas.errors import DeviceError
 
 
@@ -28,3 +28,38 @@ def test_devices_that_do_not_exist(name):
 def test_name_of_the_processor():
     assert device_name("cpu")
     assert "cpu" in available_devices()
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def test_several_devices(two_gpus):
+    both = [torch.device("cuda:0"), torch.device("cuda:1")]
+    assert resolve_devices("cuda:all") == both
+    assert resolve_devices("cuda:0, cuda:1") == both
+    assert resolve_devices("cuda:1") == [torch.device("cuda:1")]
+    assert resolve_devices("auto") == [torch.device("cuda:0")]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("cuda:0,cuda:7", "'cuda:7' does not exist on this machine; it has: cpu, cuda:1, cuda:0"),
+        ("cuda:0,cpu", "must all be CUDA devices"),
+        ("cuda,cuda:0", "names a device twice"),
+        ("cuda:0,", "device is ''"),
+    ],
+)
+def test_lists_of_devices_that_cannot_be(two_gpus, names, words):
+    with pytest.raises(DeviceError, match=words):
+        resolve_devices(names)
+
+
+def test_all_devices_of_a_machine_without_any(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        resolve_devices("cuda:all")

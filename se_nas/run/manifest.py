@@ -107,7 +107,7 @@ class Manifest:
         device: what the run ran on.
         measured: for every measured cost that is an objective or limited, by its name.
         recipe: of the candidates' trainings, as ``Recipe.from_dict`` reads it.
-        runtime, compile: decisions about the machine, as the training stores them.
+        runtime, compile, packing: decisions about the machine, as training and study store them; None if unknown.
         epoch_seconds: what one epoch was timed at; None if it was not timed.
         budget: limits and what was spent.
         seed: of the search.
@@ -134,6 +134,7 @@ class Manifest:
     measured: Mapping[str, Measured] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
     compile: Mapping[str, Any] | None = None
+    packing: Mapping[str, Any] | None = None
     epoch_seconds: NonNegativeFloat | None = None
     budget: Budget = field(default_factory=Budget)
     seed: int | None = None

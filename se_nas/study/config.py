@@ -23,6 +23,7 @@ from se_nas.errors import ConfigError, nearest
 from se_nas.objectives import COSTS, OBJECTIVES, Objective
 
 DEFAULT_BUDGET = "8m"
+DEFAULT_RECIPE = "tiny"
 NO_STOPPING = "off"
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LIMIT = "max_"
@@ -102,7 +103,7 @@ class SearchConfig(_LimitedTask):
         description=f"Time for everything, such as 90s, 3m or 2h; {DEFAULT_BUDGET} unless trials are given.",
     )
     recipe: str | dict[str, Any] = Field(
-        "tiny",
+        DEFAULT_RECIPE,
         description="Training preset: tiny, finetune or imagenet-a3; a file may give a mapping of settings.",
     )
     trainer: str = Field(
@@ -156,9 +157,17 @@ class SearchConfig(_LimitedTask):
     checkpoint: str | None = Field(None, description="Start from the weights in this file.")
     init: Literal["identity", "default"] = Field("identity", description="How inserted blocks start.")
     seed: int = Field(0, ge=0, description="Seed of initialisation, data order and sampler.")
-    device: str = Field("auto", description="auto (cuda, then mps, then cpu), cpu, cuda, cuda:1 or mps.")
-    per_gpu: int = Field(
-        1, ge=1, le=64, description="Candidates trained at a time on the device, each in a process."
+    device: str = Field(
+        "auto",
+        description="auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps, several as in cuda:0,cuda:1, or"
+        " cuda:all.",
+    )
+    per_gpu: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Candidates trained at a time on each device; by default as many as pay on a GPU, which is"
+        " measured, and one elsewhere.",
     )
     keep: Literal["front", "all", "none"] = Field(
         "front", description="Candidates whose weights stay on disk: front, all or none."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from se_nas.architecture import Architecture
 from se_nas.cost import LatencySettings, Limit, resolve_backend
 from se_nas.cost.axes import CostAxis, Measuring, prepare_axes
 from se_nas.data import ImageData
-from se_nas.device import device_name, resolve_device
+from se_nas.device import device_name, resolve_devices
 from se_nas.errors import CheckpointError
 from se_nas.objectives import COSTS
 from se_nas.run import Manifest, RunFolder
@@ -23,12 +23,14 @@ from se_nas.study.config import SearchConfig
 from se_nas.study.constraints import Constraints
 from se_nas.study.executors.task import Setup
 from se_nas.study.images import as_weights_want, load_images
+from se_nas.study.packing import Packing, capacities, unpacked
 from se_nas.study.progress import Progress
 from se_nas.study.sampler_choice import check_sampler
-from se_nas.study.schedule import recipe_of, schedule
+from se_nas.study.schedule import Schedule, for_device, recipe_of, schedule
 from se_nas.study.stopping import idle_note
 from se_nas.study.warm_start import check_source
 from se_nas.training import CompileChoice, Recipe, Runtime, load_logger, load_trainer
+from se_nas.training.masked import Capacity
 from se_nas.wording import counted
 
 LOGS = "logs"
@@ -51,6 +53,7 @@ class Plan:
         constraints: hard limits on costs.
         epoch_seconds: measured time of one epoch of the most expensive baseline; None if the epochs were given.
         compilation: whether blocks are compiled, with what was measured.
+        packing: how many candidates train at a time, and where.
         notes: decisions and warnings that the user should see.
     """
 
@@ -66,6 +69,7 @@ class Plan:
     constraints: Constraints
     epoch_seconds: float | None
     compilation: CompileChoice
+    packing: Packing
     notes: tuple[str, ...]
 
     def setup(self, folder: RunFolder) -> Setup:
@@ -79,6 +83,10 @@ class Plan:
             checkpoints=folder.checkpoints,
             logs=folder.path / LOGS,
         )
+
+    def capacities(self) -> list[Capacity]:
+        """What the masked networks of a packed run can be."""
+        return capacities(self.space, list(self.baselines.values())) if self.packing.masked else []
 
     def describe(self) -> list[tuple[str, str]]:
         """What is about to be done, as pairs of a label and a text."""
@@ -108,6 +116,7 @@ class Plan:
             ("objectives", ", ".join(config.objectives)),
             ("training", self._training()),
             ("compile", self.compilation.reason),
+            *([("packing", self.packing.reason)] if self.packing.packed else []),
             ("budget", self._budget()),
             ("sampler", config.sampler),
             ("folder", str(self.path)),
@@ -122,8 +131,8 @@ class Plan:
             f"{counted(recipe.epochs, 'epoch')} per candidate, batches of {recipe.batch_size},"
             f" {recipe.optimizer}, lr {recipe.lr:g}"
         )
-        if self.config.per_gpu > 1:
-            text += f", {self.config.per_gpu} candidates at a time"
+        if self.packing.at_a_time > 1:
+            text += f", {self.packing.at_a_time} candidates at a time"
         if self.epoch_seconds is not None:
             text += f" (an epoch takes {self.epoch_seconds:.1f} s here; sized so that {self._target()} candidates fit)"
         return text
@@ -158,7 +167,7 @@ def resolve(
         SeNasError: whatever the user has to mend, by its kind.
     """
     progress = progress or Progress()
-    device = resolve_device(config.device)
+    devices = [str(device) for device in resolve_devices(config.device)]
     path = Path(config.runs) / (config.name or _default_name(config))
     if frozen is None:
         RunFolder(path).check_free()
@@ -172,24 +181,19 @@ def resolve(
     found = baselines(space)
     data = load_images(config)
     limits = [Limit.parse(text, name) for name, text in config.limits().items()]
-    timed = _latency_settings(config, data, str(device))
+    timed = _latency_settings(config, data, devices[0])
     resolve_backend(timed.backend)
-    recipe = recipe_of(config)
     if frozen is not None:
-        recipe = Recipe.from_dict(frozen.recipe)
-        runtime, epoch_seconds = Runtime.from_dict(frozen.runtime), frozen.epoch_seconds
-        compilation = CompileChoice(
-            **(frozen.compile or {"compile": runtime.compile, "reason": "as the run began"})
-        )
         data = data.with_statistics(frozen.data.mean, frozen.data.std)
+        scheduled = _frozen_schedule(config, frozen, devices)
     else:
+        recipe = for_device(recipe_of(config), config, devices[0], len(data.train))
         most_gated = max(found.values(), key=lambda architecture: architecture.num_gated)
         model = build_candidate(most_gated, config, recipe, num_classes=data.num_classes, seed=config.seed)
         data = as_weights_want(data, config, model)
-        runtime = Runtime.decide(model, recipe, str(device))
-        recipe, runtime, epoch_seconds, compilation = schedule(
-            config, recipe, runtime, model, data, space, progress.message
-        )
+        runtime = Runtime.decide(model, recipe, devices[0])
+        scheduled = schedule(config, recipe, runtime, model, data, space, found, devices, progress.message)
+    recipe = scheduled.recipe
     measured = {name for name in (*config.objectives, *config.limits()) if name in COSTS}
     notes = idle_note(config.early_stopping, recipe.epochs)
     if all(COSTS[name].exact for name in measured):
@@ -219,14 +223,29 @@ def resolve(
         space=space,
         data=data,
         recipe=recipe,
-        runtime=runtime,
+        runtime=scheduled.runtime,
         baselines=found,
         plain=plain,
         axes=axes,
         constraints=constraints,
-        epoch_seconds=epoch_seconds,
-        compilation=compilation,
+        epoch_seconds=scheduled.epoch_seconds,
+        compilation=scheduled.compilation,
+        packing=scheduled.packing,
         notes=(*notes, *constraints.check()),
+    )
+
+
+def _frozen_schedule(config: SearchConfig, frozen: Manifest, devices: Sequence[str]) -> Schedule:
+    """The decisions of a run that goes on."""
+    runtime = Runtime.from_dict(frozen.runtime)
+    compilation = frozen.compile or {"compile": runtime.compile, "reason": "as the run began"}
+    packing = None if frozen.packing is None else Packing.from_dict(frozen.packing)
+    return Schedule(
+        recipe=Recipe.from_dict(frozen.recipe),
+        runtime=runtime,
+        epoch_seconds=frozen.epoch_seconds,
+        compilation=CompileChoice(**compilation),
+        packing=packing or unpacked(config, devices, "as the run began"),
     )
 
 

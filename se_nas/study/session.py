@@ -175,7 +175,7 @@ def _run_phases(
 
 @contextmanager
 def _executor(plan: Plan, folder: RunFolder, progress: Progress) -> Iterator[Executor]:
-    executor = make_executor(plan.setup(folder), progress.message)
+    executor = make_executor(plan.setup(folder), plan.packing, plan.capacities(), progress.message)
     try:
         yield executor
     except BaseException:
@@ -231,6 +231,7 @@ def _manifest(plan: Plan) -> Manifest:
         "recipe": plan.recipe.to_dict(),
         "runtime": plan.runtime.to_dict(),
         "compile": plan.compilation.to_dict(),
+        "packing": plan.packing.to_dict(),
         "epoch_seconds": plan.epoch_seconds,
         "budget": {"seconds": config.budget_seconds, "trials": config.trials, "spent": 0.0},
         "seed": config.seed,

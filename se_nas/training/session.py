@@ -85,7 +85,7 @@ class Training:
         self._batches = make_batches(context) if batches is None else batches
         self._weights, self._alone = weights or model.state_dict, alone
         self._first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        self._batch_size = effective_batch(self.recipe, context.data.train)
+        self.batch_size = effective_batch(self.recipe, context.data.train)
         folder = context.checkpoint_dir
         self._writer = StateWriter(
             None if folder is None else checkpoint_path(folder, context.name, context.seed, STATE)
@@ -228,7 +228,7 @@ class Training:
             raise CheckpointError(
                 f"{str(self._writer.path)!r} is the state of another network: {str(error).splitlines()[0]}"
             ) from error
-        self._progress = Progress.from_state(state, self.context, self._batch_size)
+        self._progress = Progress.from_state(state, self.context, self.batch_size)
 
     def _make_step(self) -> None:
         """A step at its start: that of an earlier training if there is one, at the rate it was made for."""
@@ -267,7 +267,7 @@ class Training:
 
     def _halve(self, error: OutOfMemoryError) -> None:
         """Remember half the images of one pass; the optimiser's step keeps its size by accumulation."""
-        micro = min(self.runtime.micro_batch or self._batch_size, self._batch_size)
+        micro = min(self.runtime.micro_batch or self.batch_size, self.batch_size)
         if micro == 1:
             raise InfeasibleError(
                 f"{self.context.name} does not fit in the memory of {self.context.device}, not even one"
@@ -296,7 +296,7 @@ class Training:
                 save_weights(weights, self._weights(), about | (reached.metrics.to_dict() if reached else {}))
                 self._writer.discard()
         self._result = self._progress.result(
-            state, context, self._batch_size, self._batches.skipped(), weights
+            state, context, self.batch_size, self._batches.skipped(), weights
         )
         for logger in context.loggers:
             logger.on_end(context.name, self._result)

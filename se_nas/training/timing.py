@@ -19,11 +19,15 @@ from se_nas.training.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """Seconds: of one training step, of validation, of an epoch of ``steps`` steps with its validation."""
+    """Seconds: of one training step, of validation, of an epoch of ``steps`` steps with its validation.
+
+    ``preparation`` is what came before the first step that was timed: optimiser, compiling, capture.
+    """
 
     step: float
     validation: float
     steps: int
+    preparation: float = 0.0
 
     @property
     def epoch(self) -> float:
@@ -34,19 +38,23 @@ def measure_step_time(model: nn.Module, context: Context, *, steps: int = 4, war
     """Median of ``steps`` real training steps after ``warmup``, and one validation. The model is not
     changed.
     """
-    runtime = context.runtime
+    runtime, began = context.runtime, time.perf_counter()
     model = runtime.place(copy.deepcopy(model))
     if runtime.compile:
         compile_blocks(model)
     batches = make_batches(context)
     step = Step(model, context, batches)
     with step.active():
+        prepared = time.perf_counter() - began
         seconds = _steps(step, batches, context.device, warmup + steps)
         before = time.perf_counter()
         step.validate()
         validation = time.perf_counter() - before
     step.join()
-    return StepTime(step=statistics.median(seconds[warmup:]), validation=validation, steps=batches.steps)
+    median = statistics.median(seconds[warmup:])
+    # The first steps take longer: kernels are chosen, and graphs captured.
+    late = sum(max(0.0, each - median) for each in seconds[:warmup])
+    return StepTime(step=median, validation=validation, steps=batches.steps, preparation=prepared + late)
 
 
 def _steps(step: Step, batches: Batches, device: str, count: int) -> list[float]:

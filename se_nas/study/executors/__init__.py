@@ -1,22 +1,42 @@
-"""Where candidates are trained: in this process, or in several on one machine."""
+"""Where candidates are trained: in this process, one by one or side by side, or in several on one machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from se_nas.study.executors.base import Executor, Listener
 from se_nas.study.executors.inline import Inline
+from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.process_pool import ProcessPool
 from se_nas.study.executors.task import Setup, Task, failure
+from se_nas.study.packing import Packing
+from se_nas.training.masked import Capacity
 
-__all__ = ["Executor", "Inline", "Listener", "ProcessPool", "Setup", "Task", "failure", "make_executor"]
+__all__ = [
+    "Executor",
+    "Inline",
+    "Listener",
+    "Packed",
+    "ProcessPool",
+    "Setup",
+    "Task",
+    "failure",
+    "make_executor",
+]
 
 
-def make_executor(setup: Setup, say: Callable[[str], object]) -> Executor:
-    """The executor that a configuration asks for.
+def make_executor(
+    setup: Setup, packing: Packing, rooms: Sequence[Capacity], say: Callable[[str], object]
+) -> Executor:
+    """The executor that a run was planned with.
 
     Args:
         setup: what all trainings share.
+        packing: how many candidates train at a time, and where.
+        rooms: what masked networks can be.
         say: is given what a person should know, such as that a worker died.
     """
-    return Inline(setup) if setup.config.per_gpu == 1 else ProcessPool(setup, setup.config.per_gpu, say)
+    if packing.packed:
+        runtimes = [setup.runtime, *(setup.runtime.on(device) for device in packing.devices[1:])]
+        return Packed(setup, rooms if packing.masked else (), packing.at_a_time, say, runtimes)
+    return Inline(setup) if packing.places == 1 else ProcessPool(setup, packing.places, say)

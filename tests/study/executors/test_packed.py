@@ -9,9 +9,11 @@ from small_cases import SEARCH
 import se_nas
 from se_nas.architecture import Architecture
 from se_nas.run import RunFolder
+from se_nas.study import schedule
 from se_nas.study.executors import Task
 from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.task import CORRECT, CandidateTrainer
+from se_nas.study.packing import Packing
 from se_nas.study.plan import resolve
 from se_nas.training import faults
 from se_nas.training.masked import Capacity
@@ -224,3 +226,29 @@ def test_finalists_see_the_test_images_and_weights_of_the_average_are_kept(plan,
     task = Task(number=0, architecture=architecture, seed=1, phase="final")
     listener = run(executor, [task])
     assert 0 <= listener.ended[0]["test_accuracy"] <= 100
+
+
+@pytest.mark.slow
+def test_a_search_in_a_pack_reads_what_one_at_a_time_reads(tmp_path, monkeypatch):
+    """The whole search, final seeds included, as it runs on a GPU but uncaptured."""
+
+    def searched(places):
+        def decide(config, *args):
+            return Packing(places=places, devices=("cpu",), packed=True, masked=True, reason="by the test")
+
+        monkeypatch.setattr(schedule, "decide_packing", decide)
+        given = {"objectives": "accuracy,params", "sampler": "random", "runs": str(tmp_path)}
+        config = se_nas.SearchConfig(**{**SEARCH, **given}, trials=5, final_seeds=2, name=f"places-{places}")
+        return [row.to_json() for row in RunFolder.open(se_nas.search(config).path).rows()]
+
+    alone, together = searched(1), searched(3)
+    names = ("key", "seed", "phase", "state", "accuracy", "loss", "num_params", "test_accuracy")
+    search = [[row[name] for name in names] for row in alone if row["phase"] == "search"]
+    assert search == [[row[name] for name in names] for row in together if row["phase"] == "search"]
+    assert all(row["state"] == "complete" for row in together)
+    finals = {(row["key"], row["seed"]): row["accuracy"] for row in alone if row["phase"] == "final"}
+    others = {(row["key"], row["seed"]): row["accuracy"] for row in together if row["phase"] == "final"}
+    assert len(others) >= 4
+    assert {key: others[key] for key in finals.keys() & others.keys()} == {
+        key: finals[key] for key in finals.keys() & others.keys()
+    }

@@ -1,0 +1,133 @@
+"""How many candidates train at a time, decided for a simulated GPU."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from small_cases import SEARCH
+
+from se_nas.errors import ConfigError
+from se_nas.space import SearchSpace
+from se_nas.study import packing as module
+from se_nas.study.baselines import baselines
+from se_nas.study.config import SearchConfig
+from se_nas.study.executors import Inline, Packed, ProcessPool, make_executor
+from se_nas.study.packing import Packing, capacities, decide_packing
+from se_nas.study.plan import resolve
+from se_nas.study.schedule import for_device, recipe_of
+from se_nas.training import Context, Recipe, Runtime, StepTime
+
+
+@pytest.fixture(scope="module")
+def space():
+    return SearchSpace.load("per_block", backbone="test_resnet")
+
+
+@pytest.fixture
+def decide(space, monkeypatch):
+    """Decides for test_resnet with 64 images, batches of 32, 10 epochs, as if on CUDA devices."""
+
+    def make(devices=("cuda:0",), rates=None, built=0.01, graphs=True, recipe=None, **changes):
+        asked = []
+
+        def measured(make_place, architecture, context, *, sizes):
+            asked.append(tuple(sizes))
+            return {size: rate for size, rate in (rates or {1: 6400.0}).items() if size in sizes}
+
+        monkeypatch.setattr(module, "measure_rates", measured)
+        config = SearchConfig(**{**SEARCH, "objectives": "accuracy,params", **changes})
+        data = SimpleNamespace(train=range(64), num_classes=10)
+        recipe = recipe or Recipe(epochs=10, batch_size=32)
+        context = Context(data=data, recipe=recipe, runtime=Runtime(device="cpu", graphs=graphs))
+        time = StepTime(step=built, validation=0.0, steps=2, preparation=1.0)
+        found = decide_packing(
+            config, space, baselines(space), None, context, devices, lambda text: None, lambda *_: time
+        )
+        return found, asked
+
+    return make
+
+
+def test_as_many_as_pay_on_every_device(decide):
+    found, asked = decide(devices=("cuda:0", "cuda:1"), rates={1: 6400.0, 2: 12000.0, 4: 12100.0})
+    assert (found.places, found.at_a_time, found.packed, found.masked) == (2, 4, True, True)
+    assert asked == [(1, 2, 4, 8, 16)]
+    assert "1: 6,400, 2: 12,000, 4: 12,100" in found.reason
+    assert Packing.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_the_number_that_the_user_asks_for(decide):
+    found, asked = decide(per_gpu=6)
+    assert (found.places, asked) == (6, [(1,)])
+
+
+def test_large_images_build_each_network_anew(decide):
+    """20 steps: 32 images at 6,400 a second take 5 ms, 0.1 s in all; 4.9 ms each and 1 s of capture built."""
+    found, _ = decide(built=0.0049)
+    assert found.masked
+    # Hours of training: 200,000 steps take 1000 s masked and 981 s built.
+    found, _ = decide(built=0.0049, recipe=Recipe(epochs=100_000, batch_size=32))
+    assert not found.masked
+    assert "each built anew: a training takes 1000.0 s of steps with masked gates, 981.0 s" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trainer": "golden_trainer:train"}, "only the built-in training loop"),
+        ({"devices": ("cpu",)}, "packed on a GPU"),
+        ({"graphs": False}, "not CUDA graphs"),
+    ],
+)
+def test_what_cannot_be_packed_says_why(decide, changes, words):
+    found, asked = decide(per_gpu=3, **changes)
+    assert not found.packed
+    assert (found.places, asked) == (3, [])
+    assert words in found.reason
+
+
+def test_an_optimiser_that_padding_would_change_trains_built_networks(decide):
+    found, asked = decide(recipe=Recipe(epochs=10, batch_size=32, optimizer="muon"))
+    assert (found.packed, found.masked, asked) == (True, False, [])
+
+
+def test_a_network_for_every_position_and_all_baselines():
+    space = SearchSpace.load("per_stage", backbone="test_resnet", position=["standard", "post"])
+    found = baselines(space)
+    rooms = capacities(space, list(found.values()))
+    assert len(rooms) == 2
+    assert all(rooms[0].holds(architecture) for architecture in found.values())
+    for architecture in space.enumerate():
+        assert sum(room.holds(architecture) for room in rooms) >= 1
+
+
+def test_a_cpu_trains_one_at_a_time_and_the_executor_follows(tmp_path):
+    def planned(**changes):
+        given = {**SEARCH, "objectives": "accuracy,params", "runs": str(tmp_path), **changes}
+        return resolve(SearchConfig(**given))
+
+    plan = planned()
+    assert (plan.packing.places, plan.packing.packed) == (1, False)
+    setup = plan.setup(SimpleNamespace(path=tmp_path, checkpoints=tmp_path))
+    assert isinstance(make_executor(setup, plan.packing, [], print), Inline)
+    assert isinstance(make_executor(setup, planned(per_gpu=2).packing, [], print), ProcessPool)
+    packed = Packing(places=2, devices=("cpu",), packed=True, masked=True, reason="")
+    made = make_executor(setup, packed, capacities(plan.space, list(plan.baselines.values())), print)
+    assert isinstance(made, Packed)
+    assert made.capacity == 2
+
+
+def test_the_batch_of_a_gpu_is_larger_where_the_images_last():
+    config = SearchConfig(backbone="resnet18")
+    recipe = recipe_of(config)
+    assert for_device(recipe, config, "cuda:0", 9000).batch_size == 128
+    assert for_device(recipe, config, "cuda:0", 1000) == recipe
+    assert for_device(recipe, config, "cpu", 9000) == recipe
+    asked = SearchConfig(backbone="resnet18", batch_size=64)
+    assert for_device(recipe_of(asked), asked, "cuda:0", 9000).batch_size == 64
+
+
+@pytest.mark.parametrize("value", [0, -1, 65])
+def test_numbers_of_candidates_that_are_not_allowed(value):
+    with pytest.raises(ConfigError, match=f"per_gpu is {value}"):
+        SearchConfig(backbone="resnet18", per_gpu=value)
