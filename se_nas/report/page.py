@@ -276,8 +276,10 @@ def _setup(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _conditions(manifest: Manifest) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name, measured in manifest.measured.items():
-        cost = COSTS[name]
+    for name, cost in COSTS.items():
+        measured = manifest.measured.get(name)
+        if measured is None:
+            continue
         baseline = f"{measured.baseline / cost.scale:.{cost.digits}f} {cost.unit}"
         title = f"{cost.title[:1].upper()}{cost.title[1:]} conditions"
         yield title, {**measured.conditions, "plain backbone": baseline}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ def parse(kind: type[T], data: Any, where: str) -> T:
     try:
         return _adapter(kind).validate_python(data)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise RunError(f"{where} is damaged: {_reason(error)}.") from error
+        raise RunError(f"{where} is damaged: {_reason(error, data)}.") from error
 
 
 @cache
@@ -35,20 +36,29 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
 
 
-def _reason(error: ValidationError) -> str:
+def _reason(error: ValidationError, data: Any) -> str:
     errors = error.errors(include_url=False)
     # A dataclass with keyword-only fields reports a missing one as a missing argument.
-    missing = [_name(one["loc"]) for one in errors if one["type"].startswith("missing")]
+    missing = [_name(one["loc"], data) for one in errors if one["type"].startswith("missing")]
     if missing:
         return f"it lacks {', '.join(missing)}"
     first = errors[0]
     message = first["msg"][:1].lower() + first["msg"][1:]
-    name = _name(first["loc"])
-    return f"{f'{name} is' if name else 'it is'} {_short(first['input'])}, but {message}"
+    return f"{_name(first['loc'], data) or 'it'} is {_short(first['input'])}, but {message}"
 
 
-def _name(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
+def _name(location: tuple[int | str, ...], data: Any) -> str:
+    """Dotted name of a field; what pydantic appends to tell the members of a union apart is left out."""
+    parts = []
+    for part in location:
+        if isinstance(data, Mapping):
+            data = data.get(part)
+        elif isinstance(data, list | tuple) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        else:
+            break
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def _short(value: Any) -> str:

@@ -68,7 +68,10 @@ def test_predicted_is_not_measured():
         ([{**LEAST, "number": -1}], "row 0 of trials.json is damaged: number is -1, but"),
         ([{**LEAST, "accuracy": "high"}], "row 0 of trials.json is damaged: accuracy is 'high', but"),
         ([{**LEAST, "loss": float("nan")}], "row 0 of trials.json is damaged: loss is nan, but"),
-        ([{**LEAST, "num_params": "many"}], "row 0 of trials.json is damaged: costs.params.value"),
+        (
+            [{**LEAST, "num_params": "many"}],
+            "row 0 of trials.json is damaged: costs.params.value is 'many', but",
+        ),
         (
             [{**FULL, "latency_interval": [1.0]}],
             "row 0 of trials.json is damaged: it lacks costs.latency.interval.1.",
