@@ -69,7 +69,7 @@ def test_exports_a_network_with_its_accuracy_and_recipe(run, retrained):
     assert "epochs=3" in card
     assert "Retrained from scratch, one seed (4)." in card
     best = run.front[-1]
-    assert f"In the run that found it, {best.accuracy:.2f} % after 1 epochs" in card
+    assert f"In the run that found it, {best.accuracy:.2f} % after 1 epoch" in card
 
 
 def test_accuracy_is_that_of_the_exported_network(run, retrained):
