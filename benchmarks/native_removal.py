@@ -26,7 +26,8 @@ from pretrained import accuracy, digits, fashion, fine_tune, machine
 from timm.data import create_dataset
 from torch import Tensor, nn
 
-from se_nas.layers.native_gates import bottleneck_layers, describe_native, is_channel_gate, removed, resized
+from se_nas.layers.gate_resizing import removed, resized
+from se_nas.layers.native_gates import bottleneck_layers, describe_native, is_channel_gate
 
 BACKBONE = "mobilenetv3_small_075"
 

@@ -99,7 +99,7 @@ def insert(
     Raises:
         BackboneError: the model has no module at a site's path.
     """
-    from se_nas.layers.native_gates import removed, resized
+    from se_nas.layers.gate_resizing import removed, resized
 
     for site, width in list(sites_with_widths):
         parent, name, module = _locate(model, site.slot or site.path)

@@ -1,12 +1,12 @@
-"""Gates with room for several hidden widths: a mask chooses how many units there are, 0 for no gate at all.
+"""Gates of constant shape whose hidden width is set by a mask; width 0 means no gate.
 
-A masked gate computes what a gate of the chosen width computes, although its tensors keep their largest shape.
-Units beyond the width have zero weights, and the mask stops both what they say and their gradient, so they
-stay zero. An absent gate returns its input to the bit, and its weights get gradients of exactly zero.
+A masked gate computes what a gate of the chosen width computes, but its tensors have the shapes of the largest
+width. Units beyond the width have zero weights; the mask blocks their output and their gradient, so they stay
+zero. An absent gate returns its input bit for bit, and its weights get gradients of exactly zero.
 
-The masks are buffers that no state dict holds: ``idle`` (True for units beyond the width) and ``absent``. They
-are written in place, and nothing else changes between widths, so a CUDA graph or compiled code that has been
-made once serves every width.
+The masks are buffers that are not part of state dicts: ``idle`` (True for units beyond the width) and ``absent``.
+They are written in place, and nothing else differs between widths, so one CUDA graph, or one compilation, serves
+all widths.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from se_nas.errors import BackboneError
-from se_nas.layers.native_gates import bottleneck_layers, factor_layer, takes_padding
+from se_nas.layers.gate_resizing import takes_padding
+from se_nas.layers.native_gates import bottleneck_layers, factor_layer
 from se_nas.layers.squeeze_excite import SqueezeExcite
 
 IDLE, ABSENT_FLAG = "idle", "absent"
 
 
 class MaskedSqueezeExcite(SqueezeExcite):
-    """A block with room for ``rd_channels`` hidden units; takes the arguments of ``SqueezeExcite``.
+    """An SE block with up to ``rd_channels`` hidden units. Takes the arguments of ``SqueezeExcite``.
 
     Attributes:
-        idle: mask of the hidden units that do not exist, shape (rd_channels, 1, 1).
-        absent: whether there is no gate, shape ().
+        idle: True for hidden units beyond the width, shape (rd_channels, 1, 1).
+        absent: True if there is no gate, shape ().
         scale: factor of the gate, shape (): ``gate_scale`` times ``gain``.
-        gain: constant with which the block around a present gate multiplies what the gate returns.
+        gain: constant by which the surrounding block would multiply the output of a gate that is present.
     """
 
     idle: Tensor
@@ -45,12 +46,12 @@ class MaskedSqueezeExcite(SqueezeExcite):
         self.register_buffer("scale", torch.tensor(gain * self.gate_scale), persistent=False)
 
     def set_scale(self, gate_scale: float) -> None:
-        """Change ``gate_scale`` where a captured graph sees it."""
+        """Change ``gate_scale``, in place, so that a captured graph sees it."""
         self.gate_scale = gate_scale
         self.scale.fill_(self.gain * gate_scale)
 
     def _gate(self, squeezed: Tensor) -> Tensor:
-        # The activation works in place on what fc1 returns; filling must not, or its gradient would be lost.
+        # Not in place: the activation needs its own output for its gradient.
         hidden = self.act(self.fc1(squeezed)).masked_fill(self.idle, 0.0)
         return (self.scale * self.gate(self.fc2(hidden))).masked_fill(self.absent, 1.0)
 
@@ -60,11 +61,11 @@ class MaskedSqueezeExcite(SqueezeExcite):
 
 
 def mask_native(gate: nn.Module, gain: float = 1.0) -> None:
-    """Add masks to a gate that timm built, in place; the names of its weights stay.
+    """Add masks to a gate that timm built, in place; its weights keep their names.
 
     Args:
-        gate: at its largest hidden width, or without a bottleneck: then it can only be absent.
-        gain: constant with which the block around it would multiply what a present gate returns.
+        gate: at its largest hidden width. Without a bottleneck it can only be present or absent.
+        gain: constant by which the surrounding block would multiply the output of a gate that is present.
 
     Raises:
         BackboneError: hidden units with zero weights would change what the gate computes.
@@ -73,14 +74,14 @@ def mask_native(gate: nn.Module, gain: float = 1.0) -> None:
     if layers is not None:
         if not takes_padding(gate):
             raise BackboneError(
-                f"{type(gate).__name__} cannot be masked: hidden units with zero weights change what it"
-                " computes (a norm across the hidden units does that)."
+                f"{type(gate).__name__} cannot be masked: adding hidden units with zero weights changes its"
+                " output (a norm across the hidden units does that)."
             )
         expand = layers[1]
         width = _width(expand)
         _add_mask(expand, IDLE, (width,) if isinstance(expand, nn.Linear) else (width, 1, 1))
         expand.register_forward_pre_hook(_without_idle_units)
-    # Filling the factors is cheaper than choosing between two maps, but not every gate has a module for them.
+    # Filling the factors is cheaper than choosing between two maps, but needs a module that returns them.
     name = factor_layer(gate)
     place = gate if name is None else gate.get_submodule(name)
     _add_mask(place, ABSENT_FLAG, ())
@@ -89,9 +90,9 @@ def mask_native(gate: nn.Module, gain: float = 1.0) -> None:
 
 
 def set_mask(gate: nn.Module, width: int) -> None:
-    """Set the masks of a gate: ``width`` hidden units, 0 for no gate, any other number without a bottleneck.
+    """Set the masks of a gate to a hidden width; 0 is no gate, ``KEEP`` is a gate without a bottleneck.
 
-    Only fills tensors on their device; nothing waits for the device.
+    Fills tensors on their device, without synchronisation.
     """
     for module in gate.modules():
         idle, absent = module._buffers.get(IDLE), module._buffers.get(ABSENT_FLAG)
@@ -103,9 +104,9 @@ def set_mask(gate: nn.Module, width: int) -> None:
 
 
 def unit_axes(gate: nn.Module) -> dict[str, int]:
-    """The axis that counts hidden units, for every tensor of a gate (by its name in there) that has one.
+    """Tensor name → the axis that runs over hidden units, for the tensors of a gate that have such an axis.
 
-    Ask before ``mask_native`` adds its masks. Empty without a bottleneck.
+    Empty without a bottleneck. Call it before ``mask_native``.
     """
     if isinstance(gate, SqueezeExcite):
         return {"fc1.weight": 0, "fc1.bias": 0, "fc2.weight": 1}
@@ -122,7 +123,7 @@ def unit_axes(gate: nn.Module) -> dict[str, int]:
 
 @torch.no_grad()
 def write_padded(target: Tensor, source: Tensor) -> None:
-    """Copy into the leading corner of a tensor that is at least as large on every axis; the rest becomes zero."""
+    """Copy a tensor into the leading corner of one at least as large on every axis; the rest becomes zero."""
     for axis, size in enumerate(source.shape):
         target.narrow(axis, size, target.shape[axis] - size).zero_()
     target[tuple(slice(size) for size in source.shape)].copy_(source)
@@ -143,7 +144,7 @@ def _tensors(layer: nn.Module) -> list[Tensor]:
     return [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
 
 
-# Hooks get their module, so that they serve its copies (averages of weights) as well.
+# Hooks are given their module, so deep copies of a network (weight averages) use their own masks.
 
 
 def _without_idle_units(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

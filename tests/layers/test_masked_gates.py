@@ -17,6 +17,7 @@ from timm.models.senet import SEModule as LegacySE
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
+from se_nas.layers.gate_resizing import resized, takes_padding
 from se_nas.layers.masked_gates import (
     MaskedSqueezeExcite,
     mask_native,
@@ -24,7 +25,7 @@ from se_nas.layers.masked_gates import (
     unit_axes,
     write_padded,
 )
-from se_nas.layers.native_gates import factor_layer, resized, takes_padding
+from se_nas.layers.native_gates import factor_layer
 from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.sites import ACTIVATIONS, GATES
 

@@ -15,7 +15,8 @@ from torch import nn
 from torchvision.ops import SqueezeExcitation
 
 from se_nas.errors import BackboneError
-from se_nas.layers.native_gates import describe_native, is_channel_gate, removed, resized
+from se_nas.layers.gate_resizing import removed, resized
+from se_nas.layers.native_gates import describe_native, is_channel_gate
 from se_nas.layers.squeeze_excite import SqueezeExcite
 
 # kind and width read off timm's configurations, by hand

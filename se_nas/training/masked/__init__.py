@@ -1,4 +1,4 @@
-"""Masked networks: one network of constant shape that can be every candidate of a space, one after the other."""
+"""Masked networks: one network of constant shape that can become any candidate of a space."""
 
 from se_nas.training.masked.capacity import Capacity, MaskGroup, mask_group
 from se_nas.training.masked.first_weights import FirstWeights

@@ -1,4 +1,4 @@
-"""Which candidates one masked network can be: those that differ in widths alone, up to the largest."""
+"""Which candidates a masked network can become: those that differ only in widths, up to its largest."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from se_nas.space import SearchSpace
 
 
 class MaskGroup(NamedTuple):
-    """What candidates of one masked network have in common.
+    """What all candidates of a masked network have in common.
 
-    The last four fields are None in a network without inserted blocks, which fits any network of its backbone.
+    The last four fields are None for an architecture without inserted blocks, which fits any masked network of its
+    backbone.
     """
 
     backbone: str
@@ -28,7 +29,7 @@ class MaskGroup(NamedTuple):
 
 
 def mask_group(arch: Architecture) -> MaskGroup:
-    """The group of an architecture: equal groups can share a masked network that is wide enough."""
+    """The group of an architecture. Architectures of equal groups can share a masked network."""
     if all(site.native for site, _ in arch.changed()):
         return MaskGroup(arch.backbone, arch.timm_kwargs)
     acts = tuple(arch.act or site.act for site in arch.sites if site.native is None)
@@ -37,11 +38,11 @@ def mask_group(arch: Architecture) -> MaskGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """Room for candidates of one group.
+    """What a masked network has room for: candidates of one group, with a largest width at every site.
 
     Attributes:
-        widest: an architecture with the largest width at every site. A native gate without a bottleneck is kept.
-        choices: for every site of ``widest`` the widths that candidates have there.
+        widest: the architecture with the largest width at every site; native gates without a bottleneck are kept.
+        choices: for every site of ``widest``, the widths that candidates may have there.
     """
 
     widest: Architecture
@@ -49,15 +50,15 @@ class Capacity:
 
     @classmethod
     def of(cls, architectures: Iterable[Architecture]) -> Capacity:
-        """Room for all of these.
+        """Room for these architectures.
 
         Raises:
-            ConfigError: there is none, or two belong to different groups.
+            ConfigError: there are none, or they belong to different groups.
         """
         archs = list(architectures)
         if not archs:
             raise ConfigError("a masked network needs at least one architecture.")
-        # The first with inserted blocks decides about position, gate, activation and bias.
+        # The first with inserted blocks determines position, gate, activation and bias.
         base = next((arch for arch in archs if mask_group(arch).position), archs[0])
         choices: dict[str, set[int]] = {site.path: set() for site in base.sites}
         for arch in archs:
@@ -72,10 +73,10 @@ class Capacity:
     def of_space(
         cls, space: SearchSpace, position: str | None = None, also: Iterable[Architecture] = ()
     ) -> Capacity:
-        """Room for every architecture that a space has at a position, and for further ones (baselines).
+        """Room for every architecture of a space at a position, and for those in ``also`` (baselines).
 
         Raises:
-            ConfigError: one of the further ones belongs to another group.
+            ConfigError: an architecture in ``also`` belongs to another group.
         """
         position = position or next(iter(space.sites_by_position))
         rows = space.site_widths(position)
@@ -86,7 +87,7 @@ class Capacity:
 
     @classmethod
     def _make(cls, base: Architecture, choices: list[set[int]]) -> Capacity:
-        # KEEP is below ABSENT, and there is no other width where it is one.
+        # KEEP is -1; sites that have it have no other width but ABSENT.
         largest = tuple(max(row, key=abs) for row in choices)
         widest = Architecture(
             backbone=base.backbone,
@@ -102,9 +103,10 @@ class Capacity:
 
     @cached_property
     def masked(self) -> tuple[tuple[Site, int], ...]:
-        """The sites that need a masked gate, with its largest width: where candidates differ in their gate.
+        """The sites that need a masked gate, with its largest width.
 
-        A site without a gate in any candidate needs none, and a native gate that all keep stays untouched.
+        Sites at which no candidate has a gate need none, and native gates that every candidate keeps stay as they
+        are.
         """
         rows = zip(self.widest.sites, self.widest.widths, self.choices, strict=True)
         return tuple(
@@ -115,12 +117,12 @@ class Capacity:
 
     @cached_property
     def removed(self) -> tuple[Site, ...]:
-        """The sites of native gates that no candidate has."""
+        """The sites of native gates that every candidate removes."""
         rows = zip(self.widest.sites, self.widest.widths, strict=True)
         return tuple(site for site, width in rows if site.native and width == ABSENT)
 
     def why_not(self, arch: Architecture) -> str | None:
-        """Why an architecture has no room here, in one sentence; None if it has."""
+        """Why the masked network cannot become this architecture, in one sentence; None if it can."""
         reason = _mismatch(arch, self.widest)
         if reason:
             return reason
@@ -137,14 +139,14 @@ class Capacity:
         return None
 
     def holds(self, arch: Architecture) -> bool:
-        """Whether the masked network can be this architecture."""
+        """Whether the masked network can become this architecture."""
         return self.why_not(arch) is None
 
     def widths(self, arch: Architecture) -> Mapping[Site, int]:
-        """The width of every masked gate in an architecture; 0 where it has none.
+        """Site → width, for every masked gate; 0 if the architecture has no gate there.
 
         Raises:
-            ConfigError: the architecture has no room here.
+            ConfigError: the masked network cannot become this architecture.
         """
         reason = self.why_not(arch)
         if reason:
@@ -159,9 +161,11 @@ def _widths(arch: Architecture, sites: tuple[Site, ...]) -> dict[str, int]:
 
 
 def _mismatch(arch: Architecture, base: Architecture) -> str | None:
-    """Why two architectures cannot share a masked network, whatever its widths."""
+    """Why two architectures cannot share a masked network of any size; None if they can."""
     if (arch.backbone, arch.timm_kwargs) != (base.backbone, base.timm_kwargs):
-        return f"a masked network of {base.backbone} cannot be {arch}: another backbone or other keywords."
+        return (
+            f"a masked network of {base.backbone} cannot become {arch}: another backbone or other keywords."
+        )
     mine, other = mask_group(arch), mask_group(base)
     if mine.position and other.position:
         for name, value, wanted in zip(MaskGroup._fields[2:], mine[2:], other[2:], strict=True):

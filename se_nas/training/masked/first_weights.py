@@ -1,4 +1,4 @@
-"""First weights of candidates without building them: the backbone's once for each seed, the gates' drawn anew."""
+"""First weights of candidates without building them: the backbone is made once per seed, only the gates anew."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch import Tensor, nn
 
 from se_nas.architecture import Architecture
 from se_nas.backbones.insertion import gate_at
-from se_nas.layers.native_gates import resized
+from se_nas.layers.gate_resizing import resized
 from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.model import gate_settings
 from se_nas.sites import ABSENT, Site
-from se_nas.training.masked.draws import Draws
+from se_nas.training.masked.replay import Replay
 from se_nas.training.randomness import initial_weights
 
 _SEEDS = 4
-"""Seeds whose backbones are kept; a search uses one at a time."""
+"""Number of seeds whose backbones are cached; a search uses one at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Start:
-    """The plain backbone of a seed, and what torch's generator draws after it was made."""
+    """The plain backbone of a seed, and the random numbers that follow its creation."""
 
     model: nn.Module
-    draws: Draws
+    replay: Replay
     copies: dict[tuple[object, ...], dict[str, Tensor]]
 
 
 class FirstWeights:
-    """What ``build_model`` inside ``initial_weights(seed)`` gives a candidate, to the bit.
+    """The weights that ``build_model`` inside ``initial_weights(seed)`` gives a candidate, bit for bit.
 
-    Gates are inserted after the backbone has been initialised. So a backbone serves all candidates of its seed,
-    and with the generator set back to where it was then, making the gates alone draws what a build would draw.
+    Gates are inserted after the backbone has been initialised. So all candidates of a seed share one backbone, and
+    if the generator is reset to its state after the backbone, making only the gates gives the same draws as a build.
 
     Args:
         make_plain: makes the plain backbone (``build_plain`` with its keywords), pretrained or not.
@@ -47,10 +47,10 @@ class FirstWeights:
         self._starts: OrderedDict[int, _Start] = OrderedDict()
 
     def plain(self, seed: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state dict of the seed's plain backbone; do not change it.
+        """The state dict of the seed's plain backbone, which must not be changed.
 
-        ``like``: state of the network that it is for, whose device, precision and memory format the tensors
-        get, so that copying needs neither a conversion nor the CPU.
+        ``like``: tensors of the network that it is copied to. The result has their device, precision and memory
+        format, and is cached, so that copying involves neither conversion nor the CPU.
         """
         start = self._start(seed)
         kind = {(t.device, t.dtype, t.is_contiguous()) for t in like.values() if t.is_floating_point()}
@@ -62,7 +62,7 @@ class FirstWeights:
         return start.copies[key]
 
     def gates(self, arch: Architecture, seed: int) -> dict[Site, nn.Module]:
-        """The gates that differ from the plain backbone's, with their first weights, on the CPU."""
+        """The inserted and resized gates of an architecture, with their first weights, on the CPU."""
         start = self._start(seed)
 
         def make() -> dict[Site, nn.Module]:
@@ -76,13 +76,13 @@ class FirstWeights:
                     made[site] = SqueezeExcite(site.channels, width, **gate_settings(arch, site, self.init))
             return made
 
-        return start.draws.make(make)
+        return start.replay.make(make)
 
     def _start(self, seed: int) -> _Start:
         if seed not in self._starts:
             with initial_weights(seed):
                 model = self.make_plain()
-                self._starts[seed] = _Start(model=model, draws=Draws(torch.get_rng_state()), copies={})
+                self._starts[seed] = _Start(model=model, replay=Replay(torch.get_rng_state()), copies={})
             while len(self._starts) > _SEEDS:
                 self._starts.popitem(last=False)
         self._starts.move_to_end(seed)
@@ -91,7 +91,7 @@ class FirstWeights:
 
 def _as(tensor: Tensor, like: Tensor | None) -> Tensor:
     if like is None or like.shape != tensor.shape:
-        # A gate that the network holds in a larger size: it is copied in part, and there is little of it.
+        # A gate that is larger in the network and is copied into a part of it. Gates are small.
         return tensor
     same = (like.device, like.dtype, like.stride()) == (tensor.device, tensor.dtype, tensor.stride())
     return tensor if same else torch.empty_like(like).copy_(tensor)

@@ -1,8 +1,8 @@
-"""A masked network: every candidate of a backbone and position in one network of constant shape.
+"""A masked network: one network of constant shape that can become every candidate of a backbone and position.
 
-It has a gate wherever a candidate may have one, with the largest hidden width, and masks over the hidden units.
-Another candidate is a copy of first weights and a few masks, written in place: no build, no compilation, no
-capture. What it computes, its gradients and its buffers are those of the built network.
+It has a gate at every site at which a candidate may have one, with the largest hidden width, and masks over the
+hidden units. To become another candidate it copies first weights and sets masks, in place: nothing is built,
+compiled or captured anew. Its outputs, gradients and buffers are those of the built network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from se_nas.training.masked.first_weights import FirstWeights
 
 @dataclass(frozen=True, kw_only=True)
 class _MaskedSite:
-    """A masked gate: the names of its tensors in state dicts without ``prefix``, and the axes that count units."""
+    """A masked gate: the names of its tensors in state dicts, after ``prefix``, and which axes run over units."""
 
     site: Site
     prefix: str
@@ -43,19 +43,19 @@ class _MaskedSite:
 
 
 class MaskedNetwork:
-    """One network that can be any candidate of its capacity.
+    """A network that can become any candidate that its capacity has room for.
 
-    ``model`` is timm's module with gates of constant shape. Its state dict has the names of the built network's,
-    and those of absent gates, in padded shapes; masks are not in it. Place it on a device, compile it, capture
-    it: all that ``load``, ``load_state`` and ``set_masks`` do is write into its tensors.
+    ``model`` is timm's module with gates of constant shape. Its state dict has the names of a built network with all
+    gates, in padded shapes; masks are not part of it. It may be moved to a device, compiled and captured:
+    ``load``, ``load_state`` and ``set_masks`` only write into its tensors.
 
     Args:
-        capacity: what it must be able to be.
-        first: first weights; networks of one backbone should share them.
+        capacity: what it has room for.
+        first: first weights; all networks of a backbone should share one object.
 
     Attributes:
-        model: the network to train; after construction the plain backbone, where that has no gate.
-        arch: what it is at present, None before the first ``load``.
+        model: the network to train. Until the first ``load`` it has no gates at masked sites.
+        arch: the current architecture, None before the first ``load``.
 
     Raises:
         BackboneError: a native gate cannot be masked.
@@ -64,7 +64,7 @@ class MaskedNetwork:
     def __init__(self, capacity: Capacity, first: FirstWeights) -> None:
         self.capacity, self.first = capacity, first
         self.arch: Architecture | None = None
-        # What is drawn here is overwritten by every load.
+        # Every load overwrites what is drawn here.
         with torch.random.fork_rng(devices=[]):
             self.model = first.make_plain()
             self._sites = tuple(self._insert())
@@ -80,7 +80,7 @@ class MaskedNetwork:
 
         def make_block(site: Site, width: int) -> nn.Module:
             settings = gate_settings(arch, site, self.first.init)
-            # Only with a slot of its own does the block know of a gate, and multiply what it returns.
+            # A block applies its gain only to a gate in its slot.
             gain = take_gain(self.model, site) if site.slot else 1.0
             return MaskedSqueezeExcite(site.channels, width, gain=gain, **settings)
 
@@ -99,10 +99,10 @@ class MaskedNetwork:
             yield _MaskedSite(site=site, prefix=prefix, names=tuple(_holders(gate)), axes=axes)
 
     def load(self, arch: Architecture, seed: int) -> None:
-        """Become a candidate with its first weights: those of ``build_model`` inside ``initial_weights(seed)``.
+        """Become an architecture with its first weights: those of ``build_model`` inside ``initial_weights(seed)``.
 
         Raises:
-            ConfigError: the architecture has no room here.
+            ConfigError: the network has no room for the architecture.
         """
         widths = self.capacity.widths(arch)
         plain = self.first.plain(seed, self._tensors())
@@ -111,11 +111,11 @@ class MaskedNetwork:
         self._become(arch, widths, plain, gates)
 
     def load_state(self, arch: Architecture, state: Mapping[str, Tensor]) -> None:
-        """Become a candidate with the weights of the built network: a state dict such as ``cut`` gives.
+        """Become an architecture with the weights of a built network, a state dict like the one that ``cut`` returns.
 
         Raises:
-            ConfigError: the architecture has no room here.
-            CheckpointError: the state is not one of this architecture.
+            ConfigError: the network has no room for the architecture.
+            CheckpointError: names or shapes do not fit the architecture.
         """
         widths = self.capacity.widths(arch)
         expected = {name: tuple(tensor.shape) for name, tensor in self._views(widths).items()}
@@ -129,24 +129,22 @@ class MaskedNetwork:
         self._become(arch, widths, state, {})
 
     def set_masks(self, arch: Architecture) -> None:
-        """Become a candidate with the weights that the network has: a supernet's step.
+        """Become an architecture and keep all weights, as in a supernet, whose candidates share them.
 
         Raises:
-            ConfigError: the architecture has no room here.
+            ConfigError: the network has no room for the architecture.
         """
         self._mask(self.capacity.widths(arch))
         self.arch = arch
 
     def cut(self) -> dict[str, Tensor]:
-        """The state dict of the built network: ``build_model(net.arch)`` loads it strictly. Copies.
+        """A copy of the weights as the state dict of the built network; ``build_model(net.arch)`` loads it strictly.
 
         Raises:
             ConfigError: nothing has been loaded.
         """
         if self.arch is None:
-            raise ConfigError(
-                "the masked network is not any architecture yet: load one before cutting it out."
-            )
+            raise ConfigError("the masked network has no architecture yet: load one before cutting it out.")
         widths = self.capacity.widths(self.arch)
         state = {name: tensor.clone() for name, tensor in self._views(widths).items()}
         for each, gate in zip(self._sites, self._gates(), strict=True):
@@ -155,7 +153,7 @@ class MaskedNetwork:
         return state
 
     def around(self, model: nn.Module) -> MaskedNetwork:
-        """The same for a deep copy of ``model`` (an average of weights), which has masks of its own."""
+        """The same interface to a deep copy of ``model`` (a weight average), whose masks are separate."""
         other = copy.copy(self)
         other.model, other._holders = model, _holders(model)
         return other
@@ -167,7 +165,7 @@ class MaskedNetwork:
         state: Mapping[str, Tensor],
         gates: Mapping[Site, Mapping[str, Tensor]],
     ) -> None:
-        """Take the weights of ``state``, and of ``gates`` where it has them."""
+        """Copy the weights in ``state``, except for sites in ``gates``, whose weights are there."""
         own = self._tensors()
         _copy([own[name] for name in self._plain_names], [state[name] for name in self._plain_names])
         for each in self._sites:
@@ -180,7 +178,7 @@ class MaskedNetwork:
         self.arch = arch
 
     def _fill(self, each: _MaskedSite, source: Mapping[str, Tensor]) -> None:
-        """Write the weights of a gate of any width; without any it becomes zero."""
+        """Write the weights of a gate of any width; zeros if ``source`` is empty."""
         for name in each.names:
             holder, key = self._holders[each.prefix + name]
             target = holder[key].detach()
@@ -197,11 +195,11 @@ class MaskedNetwork:
         return [gate_at(self.model, each.site) for each in self._sites]
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What the model's state dict holds, but for scales of gates."""
+        """The model's state dict without gate scales."""
         return {name: holder[key].detach() for name, (holder, key) in self._holders.items()}
 
     def _views(self, widths: Mapping[Site, int]) -> dict[str, Tensor]:
-        """What the built network's state dict holds, but for scales of gates, as views."""
+        """The built network's state dict without gate scales, as views."""
         views = self._tensors()
         for each in self._sites:
             for name in each.names:
@@ -213,10 +211,10 @@ class MaskedNetwork:
 
 
 def _holders(model: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
-    """For every name in the state dict the dictionary that holds the tensor, and its key there.
+    """Name in the state dict → the dictionary that holds the tensor, and its key there.
 
-    Moving a model to a device puts other tensors into these dictionaries, and walking over a model takes longer
-    than copying one.
+    The dictionaries stay the same when a model is moved to a device. Finding them once is worth it, since walking
+    through a model takes longer than copying one.
     """
     found: dict[str, tuple[dict[str, Any], str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -228,7 +226,7 @@ def _holders(model: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
-    """One launch for each dtype, where layouts agree."""
+    """Copy with one kernel launch per dtype, if the memory formats are equal."""
     for dtype in {tensor.dtype for tensor in targets}:
         pairs = [(t, s) for t, s in zip(targets, sources, strict=True) if t.dtype == dtype]
         torch._foreach_copy_([t for t, _ in pairs], [s for _, s in pairs], non_blocking=True)

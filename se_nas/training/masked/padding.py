@@ -1,8 +1,8 @@
-"""Whether an optimiser treats a padded weight as it treats the weight without its padding.
+"""Whether an optimiser updates a weight padded with zeros as it updates the weight without padding.
 
-Most do: they work value by value, or with norms, to which zeros add nothing. Those that look at shapes (factored
-moments, orthogonal updates, projections) do not, and a masked network would train otherwise than the built one.
-No list of names says which: the optimiser is tried out on a few weights.
+Most optimisers do: they work value by value, or with norms, to which zeros add nothing. Those that depend on shapes
+(factored moments, orthogonal updates, projections) do not, so a masked network would not train like the built one.
+Instead of a list of names, the optimiser is tried out on a few weights.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from se_nas.training.optim import make_optimizer
 from se_nas.training.recipe import Recipe
 
 _CHANNELS, _WIDTH, _LARGEST = 20, 12, 24
-"""On both sides of 16, from which on timm's AdafactorBigVision factors its moments."""
+"""Widths below and above 16: timm's AdafactorBigVision factors moments from 16 upwards."""
 _STEPS = 14
-"""More than six, after which RAdam's rectification and Lookahead's average begin."""
+"""More than six: RAdam's rectification and Lookahead's averaging begin there."""
 
 
 def keeps_padding(recipe: Recipe) -> bool:
-    """Whether a masked network trained by this recipe's optimiser stays the built network, cut out."""
+    """Whether a masked network trains like the built network with this recipe's optimiser."""
     return why_padding_breaks(recipe) is None
 
 
 @functools.lru_cache(maxsize=32)
 def why_padding_breaks(recipe: Recipe) -> str | None:
-    """Why a masked network cannot be trained by this recipe, in one sentence; None if it can.
+    """Why a masked network does not train like the built one with this recipe, in one sentence; None if it does.
 
     Raises:
         ConfigError: timm knows no such optimiser.
     """
     try:
-        # Compiling an optimiser's step for a few weights would take minutes.
+        # Some optimisers compile their step, which would take minutes.
         with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
             same = _trains_alike(recipe)
     except SeNasError:
         raise
     except (
         Exception
-    ) as error:  # whatever an optimiser raises that wants more than gradients, or another device
+    ) as error:  # optimisers that need a closure, second derivatives or another device raise all kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"optimizer {recipe.optimizer!r} cannot be tried out for a masked network: {reason}"
     if same:
@@ -92,7 +92,7 @@ def _network(width: int) -> nn.ModuleDict:
 
 @torch.no_grad()
 def _pairs(small: nn.Module, padded: nn.ModuleDict) -> list[tuple[Tensor, Tensor]]:
-    """Equal weights in both, padded with zeros in the second, whose absent gate is all zero."""
+    """Give both networks equal weights, padded with zeros in the second; its absent gate becomes zero."""
     twins = dict(padded.named_parameters())
     for parameter in small.parameters():
         parameter.normal_()
@@ -105,9 +105,9 @@ def _pairs(small: nn.Module, padded: nn.ModuleDict) -> list[tuple[Tensor, Tensor
 
 
 def _gradient(weight: Tensor, step: int) -> Tensor:
-    """Random, in every other step almost orthogonal to the weight, as of weights before a norm.
+    """Random; in every other step almost orthogonal to the weight, like gradients of weights before a norm.
 
-    AdamP and SGDP project such gradients if their cosine is below a threshold that depends on the shape.
+    AdamP and SGDP project a gradient if its cosine to the weight is below a threshold that depends on the shape.
     """
     noise = torch.randn_like(weight)
     if step % 2:

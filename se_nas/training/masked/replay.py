@@ -1,8 +1,8 @@
-"""Making modules from one state of torch's generator again and again, faster than by drawing each time.
+"""Makes modules repeatedly from one state of torch's generator, without drawing the random numbers each time.
 
-Torch's generator on the CPU is serial, and most of the time that a gate takes to be made goes into it. But layers
-draw uniform numbers one after the other, so all that is ever made from one state takes the same sequence, in
-pieces of various lengths: it is drawn once, and the pieces are scaled to the range that each layer asks for.
+Torch's CPU generator is serial, and most of the time to make a gate goes into it. But layers draw uniform numbers
+one after the other, so everything made from one state takes pieces of the same sequence. The sequence is drawn once
+and its pieces are scaled to the range that a layer asks for.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 Made = TypeVar("Made")
 
 
-class Draws:
-    """Makes things as from a state of the CPU's generator, to the bit. The generator itself stays as it is.
+class Replay:
+    """Calls functions as if the CPU generator had a given state, with bit-identical results.
 
-    Keeps the numbers that have been needed, 4 bytes each.
+    The generator itself is left alone. Every number that has been needed is kept, at 4 bytes each.
     """
 
     def __init__(self, state: Tensor) -> None:
@@ -29,14 +29,14 @@ class Draws:
         self._numbers = torch.empty(0)
 
     def make(self, maker: Callable[[], Made]) -> Made:
-        """What ``maker`` returns if the generator is in the state when it is called. It may be called twice."""
+        """What ``maker`` returns if called with the generator in this state. It may be called twice."""
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._state)
             if _scaled_as_torch_does():
                 try:
                     with _Uniform(self):
                         made = maker()
-                    # Whatever else it may have drawn has moved the generator on.
+                    # Any other kind of draw would have changed the generator.
                     if torch.equal(torch.get_rng_state(), self._state):
                         return made
                 except _OtherDrawError:
@@ -45,7 +45,7 @@ class Draws:
             return maker()
 
     def numbers(self, start: int, count: int) -> Tensor:
-        """Uniform numbers in [0, 1) of the sequence, shape (count,)."""
+        """Numbers ``start`` to ``start + count`` of the sequence, uniform in [0, 1), shape (count,)."""
         if start + count > len(self._numbers):
             with torch.random.fork_rng(devices=[]):
                 torch.set_rng_state(self._state)
@@ -54,15 +54,15 @@ class Draws:
 
 
 class _OtherDrawError(Exception):
-    """A call of ``uniform_`` that the sequence has no answer to."""
+    """A call of ``uniform_`` that the sequence cannot serve."""
 
 
 class _Uniform(TorchDispatchMode):
-    """Answers ``tensor.uniform_(low, high)`` from a sequence."""
+    """Serves ``tensor.uniform_(low, high)`` from the sequence of a ``Replay``."""
 
-    def __init__(self, draws: Draws) -> None:
+    def __init__(self, replay: Replay) -> None:
         super().__init__()
-        self.draws, self.used = draws, 0
+        self.replay, self.used = replay, 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -76,13 +76,13 @@ class _Uniform(TorchDispatchMode):
         served = tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
         if generator is not None or not served:
             raise _OtherDrawError
-        numbers = self.draws.numbers(self.used, tensor.numel())
+        numbers = self.replay.numbers(self.used, tensor.numel())
         self.used += tensor.numel()
         return _scale(numbers, low, high, out=tensor)
 
 
 def _scale(numbers: Tensor, low: float, high: float, out: Tensor) -> Tensor:
-    # The ends in single precision and one rounding for product and sum, as in torch's kernel.
+    # Bounds in single precision, and product and sum rounded once, as in torch's kernel.
     bottom, top = torch.tensor([low, high]).unbind()
     torch.addcmul(bottom, numbers, top - bottom, out=out.detach().view(-1))
     return out
@@ -90,7 +90,7 @@ def _scale(numbers: Tensor, low: float, high: float, out: Tensor) -> Tensor:
 
 @functools.cache
 def _scaled_as_torch_does() -> bool:
-    """Whether this machine's torch gives the same bits in one draw, scaled in pieces, as in several."""
+    """Whether scaled pieces of one long draw equal separate draws, bit for bit, with this build of torch."""
     sizes, ends = (1, 7, 1003, 4099), (0.0625, 27**-0.5, 2048**-0.5, 0.3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

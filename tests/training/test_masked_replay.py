@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from timm.layers import SEModule
 from torch import nn
 
-from se_nas.layers.native_gates import resized
+from se_nas.layers.gate_resizing import resized
 from se_nas.layers.squeeze_excite import SqueezeExcite
-from se_nas.training.masked.draws import Draws
+from se_nas.training.masked.replay import Replay
 
 torch.manual_seed(11)
 STATE = torch.get_rng_state()
-DRAWS = Draws(STATE)
+REPLAY = Replay(STATE)
 
 
 def from_state(maker):
@@ -28,7 +28,7 @@ def from_state(maker):
 
 def assert_equal(maker, calls: int = 1) -> None:
     counted = Mock(side_effect=maker)
-    made, expected = DRAWS.make(counted), from_state(maker)
+    made, expected = REPLAY.make(counted), from_state(maker)
     assert counted.call_count == calls
     for one, other in zip(made, expected, strict=True):
         for name, tensor in other.state_dict().items():
@@ -65,12 +65,12 @@ def test_what_draws_otherwise_is_drawn(maker) -> None:
 def test_the_generator_stays_as_it_is() -> None:
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    Draws(STATE).make(lambda: [nn.Linear(30, 20), nn.Embedding(2, 2)])
+    Replay(STATE).make(lambda: [nn.Linear(30, 20), nn.Embedding(2, 2)])
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_uniform_numbers_are_not_drawn_twice() -> None:
-    draws = Draws(STATE)
+    draws = Replay(STATE)
     draws.make(lambda: nn.Linear(30, 20))
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(STATE)
