@@ -1,4 +1,4 @@
-"""Training of candidates: the loop, its settings, its files, and the door for users' own trainers."""
+"""Training of candidates: the loop, its settings, its files, and how users plug in their own trainers."""
 
 from se_nas.training.checkpoint import checkpoint_path, disk_used, prune, read_about
 from se_nas.training.compile_choice import CompileChoice, choose_compile

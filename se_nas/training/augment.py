@@ -1,6 +1,6 @@
 """Augmentation of batches on their device, from the draws of ``se_nas.training.draws``.
 
-Tensor operations alone, the same for every batch of a recipe, so that a CUDA graph can hold them.
+Only tensor operations, the same for every batch of a recipe, so that a CUDA graph can hold them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Augment:
         return self.draws.mixup is not None
 
     def geometric(self, pixels: torch.Tensor, inputs: Inputs) -> torch.Tensor:
-        """What workers do for large images, here on a batch in memory: crop and flip. Float, 0 to 255."""
+        """Crop and flip a batch in memory, as workers do with large images. Float, 0 to 255."""
         if "theta" in inputs:
             images, theta = pixels.float(), inputs["theta"]
             grid = F.affine_grid(theta, list(images.shape), align_corners=False)

@@ -36,9 +36,9 @@ class Batches(Protocol):
         ...
 
     def batch(self, inputs: Inputs) -> Batch:
-        """(images, targets) from inputs on the device: tensor operations alone, the same for every batch.
+        """(images, targets) from inputs on the device: only tensor operations, the same for every batch.
 
-        Nothing in it depends on the seed.
+        It does not depend on the seed.
         """
         ...
 
@@ -64,11 +64,10 @@ def eval_batch(data: ImageData, runtime: Runtime) -> int:
 
 
 class MemoryBatches:
-    """Training batches from uint8 pixels, kept on the device. The last, partial batch of an epoch is
-    dropped.
+    """Training batches from uint8 pixels, kept on the device; an incomplete last batch is dropped.
 
-    Inputs are ``chosen`` (B,), the indices of a batch's images, and the draws of ``Augment``. A policy of PIL
-    images runs on the CPU: then the images that it made are inputs too, as ``pixels``.
+    Inputs are ``chosen`` (B,), the indices of a batch's images, and the draws of ``Augment``. A policy
+    (RandAugment and the like) runs on the CPU: the images that it made are then inputs too, as ``pixels``.
     """
 
     def __init__(
@@ -129,7 +128,7 @@ class MemoryBatches:
 
 
 def on_device(images: Images, device: str) -> Batch:
-    """Pixels (uint8) and labels of images in memory, on a device; one copy serves all trainings of a process."""
+    """Pixels (uint8) and labels of images in memory, on a device; all trainings of a process share one copy."""
     assert images.pixels is not None
     copies = _copies.setdefault(images, {})
     if device not in copies:

@@ -1,4 +1,4 @@
-"""Tensors that stay where they are on a device while what they hold changes, step by step."""
+"""Tensors at fixed places on a device whose values are replaced step by step."""
 
 from __future__ import annotations
 

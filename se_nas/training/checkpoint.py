@@ -27,7 +27,7 @@ STATE, WEIGHTS = ".state", ".safetensors"
 
 
 def checkpoint_path(folder: Path, name: str, seed: int, suffix: str = WEIGHTS) -> Path:
-    """Where a candidate's file is."""
+    """The path of a candidate's file."""
     return folder / f"{name}-s{seed}{suffix}"
 
 
@@ -37,7 +37,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """The state, or None where there is none.
+    """The state, or None if there is none.
 
     Raises:
         CheckpointError: the file is damaged, holds something else, or is of a newer schema.
@@ -47,9 +47,9 @@ def load_state(path: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{str(path)!r} is no training state, or is damaged: {error}.") from error
+        raise CheckpointError(f"{str(path)!r} is not a training state, or is damaged: {error}.") from error
     if not isinstance(state, dict) or state.get("schema", 0) > SCHEMA or "schema" not in state:
-        raise CheckpointError(f"{str(path)!r} is no training state of schema {SCHEMA} or before.")
+        raise CheckpointError(f"{str(path)!r} is not a training state of schema {SCHEMA} or earlier.")
     return state
 
 
@@ -74,7 +74,7 @@ class StateWriter:
             self._pending = self._pool.submit(save_state, self.path, _copied(state))
 
     def wait(self) -> None:
-        """Return when what was given is on disk."""
+        """Return once everything that was written is on disk."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -100,10 +100,10 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor], about: Mapping
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What ``save_weights`` was told about the weights.
+    """What ``save_weights`` wrote about the weights.
 
     Raises:
-        CheckpointError: the file is missing or no safetensors file.
+        CheckpointError: the file is missing or is not a safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -18,11 +18,11 @@ from se_nas.training.timing import StepTime, measure_step_time
 
 WORTH_TRYING = {"cuda": 1800.0, "cpu": 6 * 3600.0}
 """Seconds of training from which "auto" tries: the trial takes about a minute on a GPU, and up to five on a CPU
-(docs/training.md), which must stay a few percent where the answer is no."""
+(docs/training.md), which must stay at a few percent if the answer is no."""
 WORTH_CAPTURING = 120.0
 """The same for CUDA graphs, whose trial takes seconds."""
 SLOWEST_STEP = 10.0
-"""Seconds that a step is taken to need at most, to see without measuring that little lies ahead."""
+"""The longest that a step is assumed to take, in seconds: enough to see without measuring that little lies ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,11 @@ class CompileChoice:
 
     Attributes:
         compile: whether their blocks are compiled.
-        graphs: whether their training passes are CUDA graphs.
+        graphs: whether their training steps are CUDA graphs.
         reason: in words.
         eager_step, graphs_step, compiled_step: seconds of one training step as it is, with CUDA graphs, and
-            compiled (with graphs, where they pay); None where it was not measured.
-        compile_seconds: what compiling the first candidate took; None where it was not tried.
+            compiled (with graphs, if they pay); None if it was not measured.
+        compile_seconds: what compiling the first candidate took; None if it was not tried.
     """
 
     compile: bool
@@ -60,17 +60,17 @@ def choose_compile(
 ) -> CompileChoice:
     """Decide what ``context.recipe.compile`` asks for; the model and the context are not changed.
 
-    "off" and "on" are taken as they are, except that what cannot be compiled here is not. "auto" measures a few
-    steps as they are, then compiled, where so much training lies ahead that it can pay. On a GPU both first try
-    CUDA graphs, and keep them where they save more than capturing each candidate takes.
+    "off" and "on" are followed, except that a network that cannot be compiled here is not compiled. "auto" measures
+    a few steps as they are, then compiled, if enough training lies ahead for compiling to pay. On a GPU, "on" and
+    "auto" first try CUDA graphs, and keep them if they save more time than capturing each candidate takes.
 
     Args:
         model: the first candidate.
         context: what it will be trained with.
         candidates: how many trainings of ``context.epochs`` epochs lie ahead.
-        seconds: time that all of them have together, where that is the limit.
-        variants: gives how many times the different blocks of ``model`` all candidates have together; each
-            different block is compiled once. Called only where it matters.
+        seconds: time that all of them have together, if time is what limits them.
+        variants: gives the number of different blocks among all candidates, as a multiple of those in ``model``; each
+            different block is compiled once. Called only if it matters.
     """
     asked = context.recipe.compile
     if asked == "off":
@@ -119,7 +119,7 @@ def choose_compile(
 
 
 def _try_graphs(model: nn.Module, context: Context, found: CompileChoice) -> CompileChoice:
-    """``found`` with CUDA graphs decided; its reason tells of them, to stand behind another."""
+    """``found`` with CUDA graphs decided; its reason is about them alone and is appended to another."""
     runtime = replace(context.runtime, graphs=True, compile=False)
     began = time.perf_counter()
     step = _measure(model, context, runtime).step
@@ -129,6 +129,8 @@ def _try_graphs(model: nn.Module, context: Context, found: CompileChoice) -> Com
     assert found.eager_step is not None
     saved = context.epochs * _steps(context) * (found.eager_step - step)
     words = f"{1000 * step:.1f} ms a step instead of {1000 * found.eager_step:.1f} ms"
+    if runtime.graphs_note:
+        words += f" ({runtime.graphs_note})"
     # A candidate is captured once; the trial with its validation takes longer than that.
     pays = saved > spent
     return replace(
@@ -137,7 +139,7 @@ def _try_graphs(model: nn.Module, context: Context, found: CompileChoice) -> Com
 
 
 def _steps(context: Context) -> int:
-    """Training steps of an epoch."""
+    """Training steps in an epoch."""
     return len(context.data.train) // effective_batch(context.recipe, context.data.train)
 
 

@@ -1,7 +1,7 @@
 """Regional compilation: the repeated blocks of a network are compiled, one by one.
 
-Blocks of one structure share what was compiled, within a network and between candidates that differ in SE
-alone; compiling a whole network would start anew for each candidate.
+Blocks of one structure share what was compiled, within a network and between candidates that differ only in
+SE; compiling a whole network would start anew for each candidate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks that stages are made of, in order: where a class with two layers or more occurs again.
+    """The blocks that stages are made of, in order: of a class with two layers or more that occurs more than once.
 
     A class that holds several such blocks is a stage and is looked into.
     """
@@ -40,7 +40,7 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> nn.Module:
-    """Compile the repeated blocks in place (the whole network where there are none); keys stay.
+    """Compile the repeated blocks in place (the whole network if there are none); keys stay.
 
     Compilation happens at the first call with a shape and mode. ``backend`` is one of ``torch.compile``.
     """

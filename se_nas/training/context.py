@@ -1,4 +1,4 @@
-"""What a training function is given, and what comes back."""
+"""What a training function receives and returns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StopTraining(Exception):  # noqa: N818 - it is a signal, as StopIteration 
 
 
 class Interrupted(Exception):  # noqa: N818
-    """Raised by ``Context.check`` when the run is being stopped (Ctrl-C, budget)."""
+    """Ends a training from within when the run is being stopped (Ctrl-C, budget)."""
 
 
 class Logger(Protocol):
@@ -39,7 +39,7 @@ class Logger(Protocol):
 
 @dataclass(kw_only=True)
 class Context:
-    """Everything besides the model that a training needs. A user's own trainer gets the same.
+    """Everything that a training needs besides the model. A user's trainer gets the same.
 
     Attributes:
         data: the images; ``data.train``, ``data.val``.
@@ -73,8 +73,8 @@ class Context:
 
     @property
     def seconds(self) -> float:
-        """What the training has taken so far, before an interruption too; without what it waited in ``stop`` and
-        ``on_epoch``, where a search judges it and lets it rest.
+        """What the training has taken so far, including the time before an interruption and excluding the time spent
+        in ``stop`` and ``on_epoch``, in which a search judges it and may let it rest.
         """
         return time.monotonic() - self._started
 
@@ -93,7 +93,7 @@ class Context:
     def report(self, epoch: int, accuracy: float, **metrics: Any) -> None:
         """Record the validation accuracy (top-1, percent) after an epoch, counted from 1.
 
-        ``loss`` (on the validation images) is what separates close candidates: give it if you can.
+        ``loss`` (on the validation images) is what separates close candidates: pass it if you can.
 
         Raises:
             StopTraining: the study stops this candidate. A trainer need not catch it: the last report counts.
@@ -113,7 +113,7 @@ class Context:
             raise StopTraining
 
     def should_stop(self) -> bool:
-        """Whether the run is being stopped. Poll it between batches and return what you have."""
+        """Whether the run is being stopped. Poll this between batches and return what you have."""
         with self._waiting():
             return self.stop is not None and self.stop()
 
@@ -133,13 +133,13 @@ class TrainResult:
     Attributes:
         state: "complete", "stopped" (early, by the study), "unfinished" (the run was stopped; resume goes
             on), "diverged" (the loss exploded twice; values are the last good ones).
-        accuracy, top5: on the validation images, percent; None where no epoch ended.
+        accuracy, top5: on the validation images, percent; None if no epoch ended.
         loss: cross-entropy on the validation images (natural logarithm).
         ece: expected calibration error, 15 equal bins (Guo et al. 2017), in [0, 1].
         per_class: accuracy of each class, percent; None for a class without validation images.
-        correct: of each validation image, in their order, whether it was classified right; None where unknown.
+        correct: for each validation image, in order, whether it was classified correctly; None if unknown.
         train_loss: mean training loss of the last epoch, with its smoothing and mixing.
-        curve: one dictionary an epoch: epoch, accuracy, loss, train_loss, lr, seconds.
+        curve: one dictionary per epoch: epoch, accuracy, loss, train_loss, lr, seconds.
         epochs, epochs_planned: trained and planned.
         seconds: ``Context.seconds`` at the end.
         batch_size: images of one optimiser step; ``micro_batch`` those of one pass, smaller after running out

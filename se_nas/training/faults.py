@@ -27,7 +27,7 @@ class OutOfMemoryError(Exception):
 
 
 def check_loss(loss: float, num_classes: int | None) -> None:
-    """Raise ``DivergedError`` where a mean loss is not finite, or exceeds ten times ln K (unless K is None)."""
+    """Raise ``DivergedError`` if a mean loss is not finite, or exceeds ten times ln K (unless K is None)."""
     if not math.isfinite(loss) or (num_classes is not None and loss > EXPLODED * math.log(num_classes)):
         raise DivergedError(f"loss {loss:g}")
 
@@ -36,7 +36,7 @@ def check_loss(loss: float, num_classes: int | None) -> None:
 def memory_limit() -> Iterator[None]:
     """Turn every way in which torch says that memory ran out into ``OutOfMemoryError``.
 
-    So is a batch norm's refusal of one value per channel: it means that passes have become too small.
+    A batch norm's refusal of one value per channel is turned into it too: passes have become too small.
     """
     try:
         yield

@@ -39,9 +39,9 @@ _loaders: weakref.WeakKeyDictionary[ImageData, dict[tuple[Any, ...], _Loader]] =
 
 
 class LoaderBatches:
-    """Training batches from timm's readers. The last, partial batch of an epoch is dropped.
+    """Training batches from timm's readers; an incomplete last batch is dropped.
 
-    Inputs are ``pixels`` (B, 3, H, W), ``labels`` (B,) and the draws of ``Augment.finish``; workers have drawn the
+    Inputs are ``pixels`` (B, 3, H, W), ``labels`` (B,) and the draws of ``Augment.finish``; workers draw the
     rest.
     """
 
@@ -90,7 +90,7 @@ def loader_eval_batches(data: ImageData, split: str, augment: Augment, runtime: 
 
 
 def damaged_names(data: ImageData, split: str) -> tuple[str, ...]:
-    """Names of the images of a split that could not be decoded so far, by any candidate."""
+    """Names of the images of a split that no candidate could decode so far."""
     images: Images = getattr(data, split)
     found: set[str] = set()
     for (name, *_), loader in _loaders.get(data, {}).items():
@@ -101,7 +101,7 @@ def damaged_names(data: ImageData, split: str) -> tuple[str, ...]:
 
 
 class _Decoded(Dataset[tuple[Any, int]]):
-    """Images by key, decoded and transformed with the key's own draws.
+    """Images by key, decoded and transformed with the draws of their key.
 
     A damaged image is marked in shared memory. Training takes the next whole one instead, as timm does, so
     that batches keep their size; validation gives it ``NO_LABEL``.
@@ -136,7 +136,7 @@ class _Decoded(Dataset[tuple[Any, int]]):
 
 
 class _Order(Sampler[list[Key]]):
-    """The batches that the next pass through the loader is to give."""
+    """The batches that the next pass through the loader yields."""
 
     def __init__(self) -> None:
         self.keys: list[list[Key]] = []

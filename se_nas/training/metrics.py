@@ -16,7 +16,7 @@ ECE_BINS = 15
 class Metrics:
     """Percentages for accuracies, natural logarithm for the loss, [0, 1] for ``ece``; see ``TrainResult``.
 
-    ``correct`` says of each image, in their order, whether it was classified right; None where unknown.
+    ``correct`` says for each image, in order, whether it was classified correctly; None if unknown.
     """
 
     accuracy: float
@@ -35,7 +35,7 @@ def score(logits: torch.Tensor, labels: torch.Tensor, num_classes: int) -> Metri
 
     The calibration error is that of Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3:
     fifteen equal bins of confidence (0, 1], the gap between accuracy and confidence in each weighted by its
-    share. Where several logits tie for the top, the lowest class index counts.
+    share. If several logits tie for the top, the lowest class index counts.
     """
     logits = logits.double()
     log_probs = logits.log_softmax(dim=1)

@@ -158,7 +158,7 @@ class Schedule:
 
 
 def make_loss(recipe: Recipe, mixes: bool) -> nn.Module:
-    """Loss on logits (B, K) and indices (B,), or probabilities (B, K) where mixup or cutmix makes them."""
+    """Loss on logits (B, K) and indices (B,), or probabilities (B, K) if mixup or cutmix makes them."""
     if recipe.loss == "bce":
         # Mixup has smoothed the targets already.
         return BinaryCrossEntropy(smoothing=0.0 if mixes else recipe.label_smoothing)

@@ -48,7 +48,9 @@ class FixedState:
         """
         saved = [index for group in state["param_groups"] for index in group["params"]]
         if len(saved) != len(self._parameters):
-            raise ValueError("loaded state dict contains a parameter group that doesn't match the size")
+            raise ValueError(
+                f"the loaded state is of {len(saved)} parameters; the optimiser has {len(self._parameters)}"
+            )
         for index, weight in zip(saved, self._parameters, strict=True):
             entries = self._optimizer.state[weight]
             _fill(entries, state["state"].get(index) or entries.first)
@@ -73,13 +75,13 @@ class _Recorded(dict[str, Any]):
 
 def _fill(entries: dict[str, Any], values: dict[str, Any]) -> None:
     if entries.keys() != values.keys():
-        raise ValueError(f"loaded state has {sorted(values)}, where the optimiser has {sorted(entries)}")
+        raise ValueError(f"the loaded state has {sorted(values)}; the optimiser has {sorted(entries)}")
     for key, value in values.items():
         held = entries[key]
         if isinstance(held, torch.Tensor):
             if held.shape != value.shape:
                 raise ValueError(
-                    f"loaded {key} has shape {tuple(value.shape)} instead of {tuple(held.shape)}"
+                    f"the loaded {key} has shape {tuple(value.shape)} instead of {tuple(held.shape)}"
                 )
             held.copy_(value)
         else:

@@ -1,8 +1,8 @@
 """Randomness that depends on what is drawn for, never on what was drawn before.
 
 Every draw is keyed by (seed, epoch, batch) or (seed, epoch, image). So all candidates of a seed get the same
-images in the same order with the same augmentation, whatever the model draws for itself; and a resumed
-training needs no generator's history.
+images in the same order with the same augmentation, whatever the model itself draws; and a resumed training
+needs no history of a generator.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def seeded(purpose: int, *key: int) -> Iterator[None]:
 class Generators:
     """torch's global generators, with states that belong to one training: dropout draws from them.
 
-    ``with generators:`` puts the states in place, and those found there back at the end. On CUDA the state is an
-    object of its own, to which a graph that is captured meanwhile stays bound.
+    ``with generators:`` puts the states in place, and at the end those that it found there. On CUDA the state is a
+    separate object, and a graph that is captured meanwhile stays bound to it.
     """
 
     def __init__(self, device: str) -> None:
@@ -80,7 +80,7 @@ class Generators:
             self._default.graphsafe_set_state(self._found_cuda)
 
     def renew(self) -> None:
-        """Leave the state object behind to which a failed capture may have done harm, inside ``with``."""
+        """Go on with a copy of the CUDA state, inside ``with``: a failed capture may have left it unusable."""
         if self._default is not None:
             self._cuda = self._cuda.clone_state()
             self._default.graphsafe_set_state(self._cuda)

@@ -30,24 +30,24 @@ class Recipe:
         warmup_lr, min_lr: rates at the start and at the end, as shares of ``lr``.
         se_lr_factor, head_lr_factor, backbone_lr_factor: share of ``lr`` for SE blocks, classifier and the
             rest.
-        freeze_epochs: epochs at the start in which SE blocks and classifier alone are trained.
+        freeze_epochs: epochs at the start in which only SE blocks and classifier are trained.
         label_smoothing: in [0, 1).
         loss: "cross_entropy", or "bce" (binary cross-entropy of each class, as timm's A3).
         mixup, cutmix: alpha of timm's ``Mixup``; 0 is off. ``mixup_prob``, ``mixup_off_epoch`` as in timm's
             script.
         auto_augment: a configuration string of timm ("rand-m6-mstd0.5-inc1"), or None.
         crop: "pad" (random shifts by an eighth of the side), "random_resized" (``crop_scale`` of the area),
-            "none"; "auto" is "pad", or "none" for centred signs (where ``ImageData.mirror`` is False).
-        hflip: probability of a mirrored image; None is 0.5 where the data set allows it, else 0.
+            "none"; "auto" is "pad", or "none" for centred signs (if ``ImageData.mirror`` is False).
+        hflip: probability of a mirrored image; None is 0.5 if the data set allows it, else 0.
         random_erasing: probability, timm's ``RandomErasing`` in mode "pixel".
         drop_path: rate given to ``timm.create_model`` by whoever builds the model.
-        ema_decay: decay of timm's ``ModelEmaV3`` with its warm-up; None is off. Where on, its weights are
+        ema_decay: decay of timm's ``ModelEmaV3`` with its warm-up; None is off. If on, its weights are
             evaluated.
         clip_grad: largest norm of the gradient, or None.
         precision: "auto" decides by device and network (see ``Runtime``).
         channels_last: "auto", "on" or "off".
-        compile: whether blocks are compiled: "on", "off", or "auto", which a search measures once where so
-            much training lies ahead that it can pay (``choose_compile``).
+        compile: whether blocks are compiled: "on", "off", or "auto", which a search measures once, if
+            enough training lies ahead for it to pay (``choose_compile``).
     """
 
     epochs: int = 3
@@ -141,7 +141,7 @@ class Recipe:
         try:
             return cls(**values)
         except TypeError as error:
-            raise ConfigError(f"this is no recipe: {error}.") from error
+            raise ConfigError(f"this is not a recipe: {error}.") from error
 
     def with_(self, **changes: Any) -> Recipe:
         """A copy with other values; a warm-up that no longer fits is shortened with the epochs."""
@@ -153,7 +153,7 @@ class Recipe:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; ``from_dict`` gives an equal recipe back."""
+        """JSON-ready; ``from_dict`` returns an equal recipe."""
         return {**asdict(self), "crop_scale": list(self.crop_scale)}
 
 

@@ -1,5 +1,5 @@
-"""Device, precision, memory format and compilation: decided once for a run, recorded, and reused on
-resume.
+"""Device, precision, memory format and compilation: decided once for a run, recorded, and reused when it is
+resumed.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Runtime:
     @classmethod
     def decide(cls, model: nn.Module, recipe: Recipe, device: str = "cpu") -> Runtime:
         """What the recipe asks for; "auto" is decided by the device and the kind of network, never by a
-        timing, so that the same run decides the same way twice (docs/training.md has the measurements).
+        timing, so that the same run decides the same way every time (docs/training.md has the measurements).
         Compiling and CUDA graphs are the exception, decided by ``choose_compile``; here "auto" is off.
 
-        On a CPU bf16 pays where the processor has bf16 instructions and the network has no depthwise
+        On a CPU bf16 pays if the processor has bf16 instructions and the network has no depthwise
         convolution, and channels-last pays in fp32. A GPU gets channels-last, and bf16 from compute
         capability 8.0, before that fp16. MPS stays in fp32.
 
