@@ -115,9 +115,21 @@ ACTIVATIONS = Objective(
     axis=_CLOSED_FORM,
     exact=True,
 )
+MEMORY = Objective(
+    name="memory",
+    column="memory_mib",
+    direction="minimize",
+    title="peak memory",
+    unit="MiB",
+    limit_units=MappingProxyType({"KiB": 2**-10, "MiB": 1.0, "GiB": 2.0**10}),
+    limit_example="1.05x or 64MiB",
+    axis="se_nas.cost.memory_axis:MemoryAxis",
+    digits=2,
+    definition="Peak memory is that of one inference: weights, images and the feature maps alive at a time.",
+)
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
-    {objective.name: objective for objective in (ACCURACY, LATENCY, MACS, PARAMS, ACTIVATIONS)}
+    {objective.name: objective for objective in (ACCURACY, LATENCY, MACS, PARAMS, ACTIVATIONS, MEMORY)}
 )
 """Every objective by its name, in the order in which tables show them."""
 COSTS: Mapping[str, Objective] = MappingProxyType(

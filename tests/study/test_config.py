@@ -55,7 +55,7 @@ def test_unknown_key_names_the_nearest():
         ),
         (
             {"objectives": "accuracy,speed"},
-            r"'speed' is unknown; allowed: accuracy, latency, macs, .*activations\.$",
+            r"'speed' is unknown; allowed: accuracy, latency, macs, .*memory\.$",
         ),
         (
             {"early_stopping": "curve"},
