@@ -22,12 +22,15 @@ def architecture(*widths):
 class Meter:
     """Measures 10 ms for the backbone, and 1 % more for each gate."""
 
+    mode_note = None
+
     def __init__(self, plain, settings):
         self.conditions = CONDITIONS
         self.measured = []
         self.note = None
 
-    def measure(self, arch, *, width, max_seconds):
+    def measure(self, arch, *, width, max_seconds, least_seconds):
+        assert least_seconds == module.LEAST
         self.measured.append((arch, max_seconds))
         self.width = width
         ratio = 1 + 0.01 * arch.num_gated
@@ -112,6 +115,12 @@ def test_the_interval_is_as_wide_as_asked(prepare):
     axis.meter.width = None
     axis.fields(architecture(8, 0))
     assert axis.meter.width == 0.003
+
+
+def test_a_mode_that_does_not_work_here_is_said(prepare, monkeypatch):
+    assert prepare()[1] == ["timing the unmodified backbone"]
+    monkeypatch.setattr(Meter, "mode_note", "latency mode is 'eager', because no capture here.")
+    assert prepare()[1][0] == "latency mode is 'eager', because no capture here."
 
 
 def test_a_busy_device_is_said_once(prepare):

@@ -22,6 +22,8 @@ FIELDS = (LATENCY.column, *LATENCY.columns)
 MEASURED, PREDICTED = "measured", "predicted"
 LONGEST = 20.0
 """Seconds that one candidate's measurement may take at most."""
+LEAST = 2.0
+"""Seconds that one may take although its share of the run's time is shorter, if the interval gets narrow by then."""
 TABLE_SECONDS = 150.0
 """Time that a table needs. With less, or without a budget of time, candidates are measured one by one, unless
 ``se-nas profile`` has left a table."""
@@ -40,7 +42,7 @@ class LatencyAxis:
         baseline: the common median of the backbone in milliseconds.
         table: predicts, or None.
         position: of the space's gates, for which a table can hold; None if the space has several.
-        max_seconds: time limit of one measurement.
+        max_seconds: time limit of one measurement, ``LEAST`` aside.
         width: wanted width of the 95 % interval of a ratio.
         say: is given a note, once, if an interval does not get as narrow as asked.
         quiet: see ``CostAxis``.
@@ -68,6 +70,8 @@ class LatencyAxis:
         """
         space, seconds, say = measuring.space, measuring.seconds, measuring.say
         meter = LatencyMeter(measuring.plain, measuring.settings)
+        if meter.mode_note is not None:
+            say(meter.mode_note)
         max_seconds = LONGEST if seconds is None else min(LONGEST, seconds / measuring.candidates)
         frozen = measuring.frozen.get(objective.name)
         if frozen is not None:
@@ -80,7 +84,9 @@ class LatencyAxis:
             baseline = float(frozen["baseline"])
         else:
             say("timing the unmodified backbone")
-            plain = meter.measure(measuring.plain, width=measuring.width, max_seconds=max_seconds)
+            plain = meter.measure(
+                measuring.plain, width=measuring.width, max_seconds=max_seconds, least_seconds=LEAST
+            )
             baseline = plain.median_ms
         table = None
         if space.position is not None:
@@ -146,12 +152,14 @@ class LatencyAxis:
 
     def _measure(self, architecture: Architecture) -> dict[str, Any]:
         with self.quiet():
-            latency = self.meter.measure(architecture, width=self.width, max_seconds=self.max_seconds)
+            latency = self.meter.measure(
+                architecture, width=self.width, max_seconds=self.max_seconds, least_seconds=LEAST
+            )
         if latency.note is not None and not self._said:
             self._said = True
             self.say(
-                f"latency of {architecture.describe()}: {latency.note} The same may hold for later"
-                " candidates; their intervals are in the table of trials."
+                f"latency of {architecture.describe()}: {latency.note} Other candidates may have intervals as wide;"
+                " the table of trials has them all."
             )
         values = (latency.ratio * self.baseline, latency.ratio, list(latency.interval), MEASURED)
         return dict(zip(FIELDS, values, strict=True))
