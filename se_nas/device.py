@@ -14,7 +14,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     """The device of that name; ``"auto"`` is cuda, else mps, else cpu.
 
     Raises:
-        DeviceError: torch knows no such device, or this machine has none.
+        DeviceError: torch does not know the device, or this machine does not have it.
     """
     available = available_devices()
     if name == "auto":
@@ -51,7 +51,7 @@ def resolve_devices(names: str) -> list[torch.device]:
 
 
 def available_devices() -> list[str]:
-    """Devices of this machine, the preferred one last."""
+    """Names of this machine's devices, the preferred one last."""
     names = ["cpu"]
     if torch.backends.mps.is_available():
         names.append("mps")
@@ -61,7 +61,7 @@ def available_devices() -> list[str]:
 
 
 def device_name(device: torch.device | str) -> str:
-    """The hardware's own name, such as "NVIDIA H100 80GB HBM3" or the processor's model."""
+    """The name of the hardware, such as "NVIDIA H100 80GB HBM3" or the processor's model."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

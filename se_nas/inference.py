@@ -1,4 +1,4 @@
-"""Rewrites of a trained network that leave its function alone: to the bit, or up to rounding."""
+"""Rewrites of a trained network that keep its function: to the bit, or up to rounding."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Folded:
 
 
 def fold_gate_scale(model: nn.Module, *, input_size: tuple[int, int, int] | None = None) -> Folded:
-    """Turn scaled gates (2·sigmoid) into plain ones, in place, where outputs stay equal to the bit.
+    """Turn scaled gates (2·sigmoid) into plain ones, in place, if outputs stay equal to the bit.
 
-    s·gate(W1·z)·x = gate((W1/s)·(s·z))·(s·x): where x comes from a norm or a convolution with weights and
-    nothing else reads it, these weights are multiplied by s and the first SE layer's are divided by it. ReLU,
-    leaky ReLU and max pooling in between let the factor through. Exact, since s is a power of two.
+    s·gate(W1·z)·x = gate((W1/s)·(s·z))·(s·x): if x comes from a norm or a convolution with weights and nothing
+    else reads it, those weights are multiplied by s and the first SE layer's are divided by it. ReLU, leaky ReLU
+    and max pooling in between let the factor through. This is exact because s is a power of two.
 
     Args:
-        model: a network with ``SqueezeExcite`` blocks; its training mode stays.
-        input_size: (channels, height, width) of its images; None is what timm says of the network.
+        model: a network with ``SqueezeExcite`` blocks; its training mode is kept.
+        input_size: (channels, height, width) of its images; None is what timm says about the network.
     """
     result = Folded()
     scaled = {
@@ -79,9 +79,9 @@ def _move_scale(block: SqueezeExcite, source: nn.Module) -> None:
 
 
 def _affine_before(recorded: Trace, path: str, scale: float) -> nn.Module | str:
-    """The module whose own weights scale the tensor that the block gates, or why there is none."""
+    """The module whose weights scale the tensor that the block gates, or why there is none."""
     if math.frexp(scale)[0] != 0.5:
-        return f"its scale {scale:g} is no power of two"
+        return f"its scale {scale:g} is not a power of two"
     calls = [call for call in recorded.calls if call.path == path]
     if len(calls) != 1:
         return f"it runs {len(calls)} times"
@@ -104,7 +104,7 @@ def _affine_before(recorded: Trace, path: str, scale: float) -> nn.Module | str:
 
 @torch.no_grad()
 def _scales_with_its_weights(module: nn.Module, shape: tuple[int, ...], scale: float) -> bool:
-    """Tried out with random weights: a weight-standardising convolution, for one, does not."""
+    """Tried with random weights: the output of a weight-standardising convolution, for example, does not scale."""
     if any(parameter.dtype == torch.float16 or parameter.is_meta for parameter in module.parameters()):
         return False
     probe = copy.deepcopy(module).cpu().float()
@@ -137,15 +137,15 @@ _FUNCTIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
 class LinearSqueezeExcite(nn.Module):
     """The same function as an SE block, in fewer and cheaper steps.
 
-    A convolution of a 1x1 map costs several times the matrix product that it is, on a CPU above all, and so
-    does calling a layer's module instead of its function. The scaled map can take the place of the map that it
-    is computed from, which spares a second one's memory.
+    A convolution of a 1x1 map takes several times as long as the equal matrix product, above all on a CPU, and
+    calling a layer's module takes longer than calling its function. The scaled map can overwrite the map that it
+    is computed from, which saves the memory of a second one.
 
     Args:
         reduce, act, expand, gate: the layers of the block, in order.
         gate_scale: constant factor of the gate.
-        in_place: scale the input itself; only where nothing else reads it. Not done while autograd records, nor
-            for a single image with the channels last on several CPU threads, unless compiled.
+        in_place: scale the input itself; set it only if nothing else reads the input. Not done while autograd
+            records, nor for a single channels-last image on several CPU threads, unless compiled.
         channels_last: the input is (N, H, W, C) rather than (N, C, H, W).
     """
 
@@ -179,10 +179,10 @@ class LinearSqueezeExcite(nn.Module):
         return x * gate
 
     def _is_split_two_ways(self, x: Tensor) -> bool:
-        """Whether writing into ``x`` takes memory from other cores, which can cost more than a second map.
+        """Whether writing into ``x`` takes memory from other cores, which can take longer than a second map.
 
-        With the channels last, the mean is split among threads by channels and the product by pixels. In batches
-        a second map costs more than that.
+        In channels-last order, threads split the mean by channels and the product by pixels. In batches, a second
+        map takes longer than that.
         """
         if torch.compiler.is_compiling() or not x.is_cpu or len(x) > 1:
             return False
@@ -201,8 +201,8 @@ def optimize_for_inference(
 
     Args:
         model: any network.
-        input_size: (channels, height, width) of its images; None is what timm says of the network.
-        in_place: let a block write into the tensor that it gates, where nothing else reads that tensor.
+        input_size: (channels, height, width) of its images; None is what timm says about the network.
+        in_place: let a block write into the tensor that it gates if nothing else reads that tensor.
     """
     result = copy.deepcopy(model)
     result.eval()
@@ -239,7 +239,7 @@ def _fast_form(block: nn.Module, *, channels_last: bool) -> LinearSqueezeExcite 
             reduce = fuse_conv_bn_eval(reduce, norm)
         elif isinstance(reduce, nn.Linear):
             reduce = fuse_linear_bn_eval(reduce, norm)
-    # Without the layers and what does nothing, an activation and a gate are left, in this order.
+    # Besides the layers and modules that do nothing, an activation and a gate are left, in this order.
     passive = (nn.Identity, nn.Dropout, nn.AdaptiveAvgPool2d)
     others = [child for child in block.children() if not isinstance(child, passive)]
     others = [child for child in others if next(child.parameters(), None) is None and child not in norms]
@@ -269,7 +269,7 @@ def _as_linear(layer: nn.Module) -> nn.Linear:
 
 @torch.no_grad()
 def _agrees(fast: nn.Module, block: nn.Module, shape: tuple[int, ...], device: str = "cpu") -> bool:
-    """Compared on the CPU unless told: other devices may take convolutions in a lower precision (TF32)."""
+    """Compared on the CPU by default: other devices may compute convolutions in a lower precision (TF32)."""
     reference = next(block.parameters())
     if reference.is_meta:
         return True
@@ -281,7 +281,7 @@ def _agrees(fast: nn.Module, block: nn.Module, shape: tuple[int, ...], device: s
 
 
 def _fastest(block: LinearSqueezeExcite, shape: tuple[int, ...]) -> nn.Module:
-    """The Triton form where it is for this device and takes less time here, else the block."""
+    """The Triton form if it works on this device and is faster here, else the block."""
     weight = block.fc1.weight
     known = block.dims == (2, 3) and (block.act, block.gate) == (_relu, _sigmoid)
     if weight.device.type != "cuda" or not known:
@@ -293,12 +293,12 @@ def _fastest(block: LinearSqueezeExcite, shape: tuple[int, ...]) -> nn.Module:
         if not _agrees(rival, block, shape, str(weight.device)):
             return block
         x = torch.ones(shape, device=weight.device, dtype=weight.dtype)
-        own, other = (_milliseconds(module, x) for module in (block, rival))
+        torch_ms, triton_ms = (_milliseconds(module, x) for module in (block, rival))
     except Exception as error:
         # No Triton, no C compiler, an old GPU: all that is lost is speed.
         warnings.warn(f"the Triton form does not run here: {error}", RuntimeWarning, stacklevel=3)
         return block
-    return rival if other < own else block
+    return rival if triton_ms < torch_ms else block
 
 
 @torch.inference_mode()
@@ -321,7 +321,7 @@ def _read_only_by(recorded: Trace, node: Node, call: Call) -> bool:
 
 
 def _may_be_overwritten(recorded: Trace, node: Node, call: Call) -> bool:
-    """Whether the tensor has memory of its own that nobody reads after the call."""
+    """Whether nothing reads the tensor's memory after the call."""
     if not _read_only_by(recorded, node, call):
         return False
     while node.op.endswith("_") or node.op in RESHAPES:

@@ -110,7 +110,7 @@ def test_what_folds_and_why_the_rest_does_not(net: _Net, reason: str | None) -> 
 def test_only_powers_of_two_fold() -> None:
     net = _Net(nn.Conv2d(3, 8, 3))
     net.se.gate_scale = 1.5
-    assert fold_gate_scale(net, input_size=SIZE).left == {"se": "its scale 1.5 is no power of two"}
+    assert fold_gate_scale(net, input_size=SIZE).left == {"se": "its scale 1.5 is not a power of two"}
 
 
 CASES = [

@@ -81,7 +81,7 @@ class CostModel:
         num_classes: int = NUM_CLASSES,
         **timm_kwargs: Any,
     ) -> CostModel:
-        """The cost model of a timm backbone; counted once and kept for the life of the process.
+        """The cost model of a timm backbone; counted once and kept while the process lives.
 
         Args:
             backbone: a timm model name.
@@ -138,13 +138,13 @@ class CostModel:
             for every name of ``COST_NAMES`` an int64 array of shape (n,).
 
         Raises:
-            ConfigError: the array has another shape, is no integer array, or holds a width below -1.
+            ConfigError: the array has another shape, is not an integer array, or holds a width below -1.
         """
         import numpy as np
 
         widths = checked_widths(widths, len(self.sites))
         base, fixed, slope = self._arrays
-        # float64 holds integers exactly up to 2**53 and has a fast matrix product, which int64 has not.
+        # float64 holds integers exactly up to 2**53 and has a fast matrix product, which int64 does not.
         total = (widths != ABSENT).astype(np.float64) @ fixed + np.maximum(widths, 0).astype(
             np.float64
         ) @ slope
@@ -248,11 +248,11 @@ def _inserted(site: Site, area: int, bias: bool) -> tuple[_Vector, _Vector]:
 
 
 def _native(site: Site, area: int, counts: Counts, resized: Counts) -> tuple[_Vector, _Vector]:
-    """A gate that timm builds: what its module holds now, and what twice the hidden width adds."""
+    """A gate that timm builds: what its module holds now, and what doubling the hidden width adds."""
     tables = ("num_params", "macs", "activations")
     missing = [table for table in tables if site.path not in getattr(counts, table)]
     if missing:
-        raise BackboneError(f"the gate {site.path!r} is no module that fvcore can count.")
+        raise BackboneError(f"the gate {site.path!r} is not a module that fvcore can count.")
     now = [getattr(counts, table)[site.path] for table in tables]
     width = site.native_rd_channels
     if width is None:

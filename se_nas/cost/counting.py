@@ -39,7 +39,7 @@ class Counts:
 
 
 def count(model: nn.Module, input_size: tuple[int, int, int]) -> Counts:
-    """Counts parameters, multiply-adds and activations of ``model`` in eval mode for one image.
+    """Count parameters, multiply-adds and activations of ``model`` in eval mode for one image.
 
     Args:
         model: any traceable image model, on the CPU. Its training flag is restored afterwards.
@@ -85,10 +85,12 @@ def check_input_size(model: nn.Module, images: Any) -> None:
         if is_out_of_memory(error):
             raise
         size = "x".join(map(str, images.shape[1:]))
-        own = (getattr(model, "default_cfg", None) or {}).get("input_size", (3, 224, 224))
-        usual = "x".join(map(str, own))
+        default = (getattr(model, "default_cfg", None) or {}).get("input_size", (3, 224, 224))
+        usual = "x".join(map(str, default))
         advice = (
-            "" if images.shape[1] == own[0] else f", or build the backbone with in_chans={images.shape[1]}"
+            ""
+            if images.shape[1] == default[0]
+            else f", or build the backbone with in_chans={images.shape[1]}"
         )
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BackboneError(
@@ -98,7 +100,7 @@ def check_input_size(model: nn.Module, images: Any) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of torch or the system says that memory was short, on any device."""
+    """Whether an exception of torch or the system says that memory ran out, on any device."""
     import torch
 
     words = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
@@ -109,7 +111,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def quiet_fvcore() -> Iterator[None]:
-    """Without the notice that torch.jit will go one day: fvcore stands on it, and no user can act on that."""
+    """Ignore the notice that torch.jit will be removed: fvcore uses it, and no user can act on that."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=FutureWarning)
         yield
@@ -126,7 +128,7 @@ def _traced(analysis: Any, model: nn.Module, image: Any) -> Any:
         try:
             counter.total()
         except (RuntimeError, AssertionError):
-            # torch's tracer now and then fails an internal assertion about list_trace; a new trace succeeds.
+            # torch's tracer occasionally fails an internal assertion about list_trace; a new trace succeeds.
             if attempt == _TRACE_ATTEMPTS:
                 raise
         else:

@@ -17,16 +17,16 @@ from se_nas.errors import InfeasibleError
 def peak_of_tensors(model: nn.Module, images: Tensor) -> int:
     """Bytes of weights, images and all feature maps alive at the fullest moment of an eager inference.
 
-    Scratch space inside the kernels is not seen.
+    Scratch space inside the kernels is not included.
     """
     held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     return held + images.nbytes + _peak_of_features(model, images)
 
 
 def check_batch_fits(model: nn.Module, image: Tensor, batch_size: int) -> None:
-    """Refuse a batch for which memory will not do, judged by one image (1, channels, height, width).
+    """Refuse a batch that will not fit into memory, judged by one image (1, channels, height, width).
 
-    A system that overcommits memory kills the process that uses too much, and a search with it.
+    A system that overcommits memory would kill the process, and a search with it.
 
     Raises:
         InfeasibleError: the feature maps of the batch need more than is free.

@@ -87,8 +87,8 @@ class Profile:
             )
             for position, table in self.tables_by_position.items()
         ]
-        own = asdict(self.plain) | {"latency_ms": self.baseline_ms}
-        rows = [_range_row(cost, own[cost], reach) for cost, reach in self.ranges.items()]
+        plain = asdict(self.plain) | {"latency_ms": self.baseline_ms}
+        rows = [_range_row(cost, plain[cost], reach) for cost, reach in self.ranges.items()]
         return [*found, (f"costs over the space {self.space} ({self.size:,} architectures)", rows)]
 
     def summary(self) -> str:
@@ -152,15 +152,15 @@ def profile(
     progress: Callable[[str], object] = lambda text: None,
     **timm_kwargs: Any,
 ) -> Profile:
-    """Measure a latency table for every position of a space, or take the one that is kept, and range the costs.
+    """Measure a latency table for every position of a space, or take the saved one, and find the range of each cost.
 
     Args:
         backbone: a timm model name.
         space: a shipped name, a file, or a space of this backbone.
         settings: conditions of the latency.
         max_seconds: time limit of all measurements together, without building the networks.
-        refresh: measure even if a table is kept for this device.
-        progress: told what is being measured.
+        refresh: measure even if a table is saved for this device.
+        progress: is called with what is being measured.
         timm_kwargs: keywords of ``timm.create_model`` that change the network.
 
     Raises:
@@ -213,9 +213,9 @@ def latency_table(
     refresh: bool = False,
     progress: Callable[[str], object] = lambda text: None,
 ) -> LatencyTable:
-    """The table kept for a position of a space under the meter's conditions; measured and kept if there is none.
+    """The saved table for a position of a space under the meter's conditions; measured and saved if there is none.
 
-    A table that failed its check is measured again, and kept in any case, with its check.
+    A table that failed its check is measured again. It is saved with its check in any case.
     """
     sample = _at_position(space, position)
     kept = None if refresh else LatencyTable.load(meter, sample(np.random.default_rng(0)))
@@ -279,9 +279,9 @@ def _held_out_row(row: Any) -> dict[str, str]:
     }
 
 
-def _range_row(cost: str, own: float, reach: Range) -> dict[str, str]:
+def _range_row(cost: str, plain: float, reach: Range) -> dict[str, str]:
     values = {
-        "backbone": own,
+        "backbone": plain,
         "min": reach.minimum,
         "25 %": reach.lower_quartile,
         "median": reach.median,

@@ -1,4 +1,4 @@
-"""How far a cost reaches over a search space."""
+"""The range of a cost over a search space."""
 
 from __future__ import annotations
 

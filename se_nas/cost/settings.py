@@ -24,7 +24,7 @@ MODES = ("eager", "compile", "graph")
 """How an inference can run; ``AUTO`` stands for one of them until the device and the network are known."""
 _OLD_MODES = {"cudagraph": "graph"}
 VOLATILE = ("clock_mhz", "load")
-"""Conditions that are recorded but do not decide whether two timings are comparable."""
+"""Conditions that are recorded but do not decide whether two timings may be compared."""
 _LOCK_SECONDS = 1800
 
 
@@ -37,17 +37,17 @@ class LatencySettings:
         batch_size: images at a time.
         device: cpu, cuda, cuda:1, mps or auto.
         num_classes: classes of the head.
-        precision: fp32, bf16 or fp16; weights and images are cast, there is no autocast.
+        precision: fp32, bf16 or fp16; weights and images are cast, autocast is not used.
         channels_last: memory format of weights and images.
         mode: eager; compile (``torch.compile``); graph (the whole inference as one CUDA graph, so that launching
             kernels from Python takes no time); auto (graph on CUDA with the torch backend if the network can be
             captured, else eager). "cudagraph" is the former name of graph.
         threads: CPU threads of one inference; None is what torch uses now.
-        optimize: rewrite both networks by ``optimize_for_inference`` first.
+        optimize: first rewrite both networks with ``optimize_for_inference``.
         backend: torch, onnxruntime, or the name of an entry point of the group ``se_nas.costs``.
 
     Raises:
-        ConfigError: a value is outside of what is listed here.
+        ConfigError: a value is not one of those listed here.
     """
 
     input_size: tuple[int, int, int] = (3, 224, 224)
@@ -96,8 +96,8 @@ def conditions(
 ) -> dict[str, Any]:
     """Everything that a timing depends on besides the network; JSON-ready.
 
-    ``clock_mhz`` and ``load`` (runnable processes for each core, over the last minute) are how things stand
-    now, None where they cannot be read.
+    ``clock_mhz`` and ``load`` (runnable processes per core, over the last minute) describe the
+    moment; None if they cannot be read.
     """
     import torch
 
@@ -129,13 +129,13 @@ def conditions(
 
 
 def conditions_key(conditions: Mapping[str, Any]) -> str:
-    """16 hex digits, equal for timings that may stand on one axis and different for others."""
+    """16 hex digits, equal for timings that may be compared and different for others."""
     fixed = {name: value for name, value in _current(conditions).items() if name not in VOLATILE}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What keeps two timings off one axis, a line each; empty where they may be compared."""
+    """What prevents comparing two timings, one line per condition; empty if they may be compared."""
     first, second = _current(first), _current(second)
     names = [name for name in (*first, *(set(second) - set(first))) if name not in VOLATILE]
     return [
@@ -161,7 +161,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def device_lock(device: torch.device | str) -> Iterator[None]:
-    """Hold the device alone among all se-nas processes of this user on this machine.
+    """Keep the device from all other se-nas processes of this user on this machine.
 
     The operating system frees the lock when its holder ends, however it ends. Taking it again in the thread
     that holds it is allowed.
@@ -194,7 +194,7 @@ def _hardware_id(device: torch.device | str) -> str:
     device = torch.device(device)
     if device.type != "cuda":
         return device.type
-    # The index depends on CUDA_VISIBLE_DEVICES, the hardware's own id does not.
+    # The index depends on CUDA_VISIBLE_DEVICES, the id of the hardware does not.
     return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
 
 

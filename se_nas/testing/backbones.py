@@ -38,7 +38,7 @@ class BackboneConformance:
 
     Attributes:
         backbone: name that ``build_model`` takes.
-        position: where SE goes; None is the usual position, or another where that is full of native gates.
+        position: where SE goes; None is the usual position, or another one if that is full of native gates.
         input_size: (channels, height, width) for the passes with numbers; None is the backbone's own.
         reduction: γ of the blocks.
         timm_kwargs: keywords of the constructor.
@@ -66,9 +66,9 @@ class BackboneConformance:
         gc.collect()
 
     def test_sites(self) -> None:
-        """Every site has a path of its own, an existing module, and the width of its tensor."""
+        """Every site has a unique path, an existing module, and the width of its tensor."""
         arch, found = self.subject.arch, self.subject.survey
-        # Empty slots are modules in the built model alone, modules inside gated ones in the plain one alone.
+        # Empty slots are modules in the built model only, modules inside gated ones in the plain one only.
         models = (self.subject.meta_plain, self.subject.meta)
         modules = {path for model in models for path, _ in model.named_modules()}
         assert arch.sites, "no site"
@@ -126,10 +126,10 @@ class BackboneConformance:
         result = built.load_state_dict(state, strict=False)
         assert not result.unexpected_keys, f"unexpected keys: {result.unexpected_keys[:3]}"
         # The gate's scale is an entry that may be absent.
-        own = [k for k in built.state_dict() if k not in state and not k.endswith(".gate_scale")]
-        assert sorted(result.missing_keys) == sorted(own)
+        added = [k for k in built.state_dict() if k not in state and not k.endswith(".gate_scale")]
+        assert sorted(result.missing_keys) == sorted(added)
         prefixes = tuple(f"{path}." for path, _ in self.subject.blocks(built, by_key=True))
-        strange = [key for key in own if not key.startswith(prefixes)]
+        strange = [key for key in added if not key.startswith(prefixes)]
         assert not strange, f"keys that are neither the backbone's nor SE's: {strange[:3]}"
 
     def test_identity_start(self) -> None:
@@ -139,7 +139,7 @@ class BackboneConformance:
         image = self.subject.image(1)
         with torch.no_grad():
             expected, output = plain.eval()(image), built.eval()(image)
-        assert _finite(expected), "the plain backbone's own output is not finite on random weights"
+        assert _finite(expected), "the plain backbone's output is not finite on random weights"
         assert _same(expected, output), "the output is not the plain backbone's"
 
     def test_gradients(self) -> None:
@@ -168,7 +168,7 @@ class _Subject:
         self.inserted: list[Site] = [site for site, _ in self.changed]
 
     def _architecture(self) -> Architecture:
-        """SE everywhere at the position; where that is full of native gates, at the first one that is not."""
+        """SE everywhere at the position; if that is full of native gates, at the first one that is not."""
         usual = self.survey.usual_position
         others = [position for position in self.survey.positions if position != usual]
         positions = [self.owner.position] if self.owner.position else [usual, *others]

@@ -19,7 +19,7 @@ from se_nas.sites import Site
 def wiring_faults(
     survey: Survey, sites: Sequence[Site], traced: Trace, blocks: Sequence[nn.Module]
 ) -> list[str]:
-    """What is wrong with a built model, in words; empty where all is as it should be.
+    """What is wrong with a built model, in words; empty if nothing is.
 
     Args:
         survey: of the plain backbone, at the input size to use.
@@ -39,7 +39,7 @@ def wiring_faults(
     for site in sites:
         place = _place_of(survey, site)
         if place is None:
-            faults.append(f"{site.path} is no place of position {site.position}")
+            faults.append(f"{site.path} is not a place of position {site.position}")
             continue
         if site.position == "standard" and not _reaches_addition(survey, place):
             faults.append(f"between {site.path} and the addition the branch goes on")

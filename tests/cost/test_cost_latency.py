@@ -193,7 +193,7 @@ def test_a_meter_serves_other_positions_but_no_other_backbone(fake: list[nn.Modu
     other = Architecture.uniform("resnet18", reduction=16, position="pre")
     assert meter.measure(other).ratio > 1
     for arch in (Architecture.plain("resnet34"), Architecture.plain("resnet18", act_layer="silu")):
-        with pytest.raises(ConfigError, match="make another one"):
+        with pytest.raises(ConfigError, match="make a meter for that backbone"):
             meter.measure(arch)
 
 

@@ -386,7 +386,7 @@ def test_latency_conditions_are_stored_and_kept(small):
         ({"latency_mode": "graph"}, "mode is 'graph', which needs a CUDA device"),
         (
             {"latency_backend": "onnxruntime", "latency_mode": "compile"},
-            "mode is 'compile'; backend 'onnxruntime' allows 'eager' alone",
+            "mode is 'compile'; backend 'onnxruntime' allows only 'eager'",
         ),
     ],
 )

@@ -1,6 +1,6 @@
 """What a backend is: it makes a network ready to be timed.
 
-A backend is a function ``prepare(model, images, settings) -> Prepared``. It gets the network in eval mode and
+A backend is a function ``prepare(model, images, settings) -> Prepared``. It is given the network in eval mode and
 images of shape (N, channels, height, width), both in float32 on the CPU, and the settings, whose mode is never
 "auto", and returns a function that runs one inference and returns when it has ended. docs/costs.md has an example.
 """
@@ -26,8 +26,8 @@ class Prepared:
         run: does one inference and returns when it has ended, the device's work included.
         peak_memory: bytes that one inference holds at most, weights and images included; None if unknown.
         versions: programs that the timing depends on besides torch and timm.
-        move: puts weights and images elsewhere in memory, in milliseconds; None where that takes longer or
-            cannot be done. Where they lie is worth about 1 % of the time, so it is drawn anew for every quartet.
+        move: moves weights and images elsewhere in memory, within milliseconds; None if that takes longer or cannot
+            be done. Their place is worth about 1 % of the time, so it is drawn anew for every quartet.
     """
 
     run: Callable[[], object]
@@ -40,4 +40,4 @@ class Backend(Protocol):
     """Makes a network ready to be timed."""
 
     def __call__(self, model: nn.Module, images: torch.Tensor, settings: LatencySettings) -> Prepared:
-        """Prepare ``model`` for ``images``; raises a ``SeNasError`` for settings that it does not have."""
+        """Prepare ``model`` for ``images``; raises a ``SeNasError`` for settings that it does not support."""

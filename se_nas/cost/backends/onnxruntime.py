@@ -1,4 +1,4 @@
-"""Inference by ONNX Runtime, for those who deploy there. Needs the extra ``onnx``."""
+"""Inference by ONNX Runtime. Needs the extra ``onnx``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prep
     """An ONNX Runtime session with images and outputs bound to the device.
 
     Raises:
-        ConfigError: the extra is not installed, or a setting is torch's alone.
+        ConfigError: the extra is not installed, or only torch supports a setting.
         DeviceError: this ONNX Runtime was built without the device.
     """
     missing = [name for name in _NEEDED if find_spec(name) is None]
@@ -38,7 +38,7 @@ def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prep
         ("precision", settings.precision, "fp32"),
     ):
         if value != only:
-            raise ConfigError(f"{name} is {value!r}; backend 'onnxruntime' allows {only!r} alone.")
+            raise ConfigError(f"{name} is {value!r}; backend 'onnxruntime' allows only {only!r}.")
     import onnxruntime
 
     device = resolve_device(settings.device)
@@ -69,6 +69,6 @@ def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prep
 
 def _export(model: nn.Module, images: Tensor, path: Path) -> None:
     with warnings.catch_warnings():
-        # The exporter warns about its own internals; a user can do nothing about it.
+        # The exporter warns about its internals, which no user can change.
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (images,), str(path), dynamo=True, verbose=False, external_data=False)

@@ -59,13 +59,13 @@ def prepare(model: nn.Module, images: Tensor, settings: LatencySettings) -> Prep
     if settings.mode == "graph":
         forward = _captured(model, images, device)
         run()
-    # A captured graph knows addresses, a compiled network may.
+    # A captured graph contains addresses, and a compiled network may.
     move = _mover((*model.parameters(), *model.buffers(), images)) if settings.mode == "eager" else None
     return Prepared(run=run, peak_memory=peak, move=move)
 
 
 def _mover(tensors: Sequence[Tensor]) -> Callable[[], None]:
-    """Copies one tensor after the other, in random order: each may get the place that another has just left."""
+    """Copy one tensor after the other in random order, so that each may take the place that another has just left."""
     order = list(tensors)
     generator = random.Random(0)
 

@@ -1,14 +1,13 @@
 """What gates add to a backbone's latency, as a sum over gates fitted to measured networks.
 
-Five sums are tried, each with all terms of the one before: an overhead for each gate; one for having gates at
-all (maps that are kept longer change where everything else is put in memory); a time for each weight of a gate;
-a time for each element of its map; the latter by stage. Where gates were timed inside the running network
-(``in_place``), sums that begin with a multiple of these times are tried first: alone, they miss only what a
-gate does to the layers around it.
+Five sums are tried, each with one more term than the one before: an overhead per gate; one for having gates at all
+(maps that are kept longer change where everything else lies in memory); a time per weight of a gate; a time per
+element of its map; and the latter by stage. If gates were timed inside the running network (``in_place``), sums that
+begin with a multiple of these times are tried first: they miss only what a gate does to the layers around it.
 
-None of the terms is below zero. The first sum is taken whose error in leave-one-out is within one standard error of
-the least (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3): where timings are noisy, terms
-that cannot be told from noise would make predictions worse.
+No term is below zero. The first sum is taken whose leave-one-out error is within one standard error of the smallest
+(Breiman et al., Classification and Regression Trees, 1984, section 3.4.3): with noisy timings, terms that cannot be
+distinguished from noise would make predictions worse.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class AddedLatency:
     """What gates add to the unmodified backbone, as shares of its latency.
 
     Attributes:
-        any_gate: what a network that differs from the backbone at all adds.
+        any_gate: what any difference from the backbone adds.
         fixed: for every site what a gate adds whatever its width.
         slope: for every site what each hidden channel adds.
     """
@@ -61,7 +60,7 @@ def fit(
     spreads: np.ndarray,
     in_place: np.ndarray | None = None,
 ) -> AddedLatency:
-    """The sum that predicts networks best that it has not seen.
+    """The sum that best predicts networks that it has not seen.
 
     Args:
         model: gives map sizes and weights of every site.
@@ -69,7 +68,7 @@ def fit(
         widths: of the measured networks, shape (n, sites), none of them the backbone.
         ratios: measured, shape (n,).
         spreads: widths of their intervals, above 0, shape (n,).
-        in_place: time of each gate as a share of all that is no gate, shape (n, sites); None if unknown.
+        in_place: time of each gate as a share of everything outside gates, shape (n, sites); None if unknown.
     """
     terms = _terms(model)
     sums = [terms[:count] for count in sorted({1, 2, 3, 4, len(terms)})]
@@ -77,8 +76,8 @@ def fit(
     candidates: list[AddedLatency] = []
     errors: list[np.ndarray] = []
     if in_place is not None:
-        own = _own_times(plain, widths, in_place)
-        sums = [[own, *terms[:count]] for count in (0, 1, 2, 4)] + sums
+        timed = _own_times(plain, widths, in_place)
+        sums = [[timed, *terms[:count]] for count in (0, 1, 2, 4)] + sums
     for parts in sums:
         design = np.stack([part.added(widths, plain) for part in parts], axis=1) / spreads[:, None]
         candidates.append(_weighted(parts, _non_negative(design, target)))
@@ -87,7 +86,7 @@ def fit(
 
 
 def _simplest(errors: np.ndarray, scale: float) -> int:
-    """First row whose sum is within one standard error of the least; at ``scale`` · 1e-12 rounding begins."""
+    """First row whose sum is within one standard error of the smallest; ``scale`` · 1e-12 allows for rounding."""
     excess = errors - errors[np.argmin(errors.sum(axis=1))]
     doubt = excess.std(axis=1, ddof=1) * np.sqrt(errors.shape[1])
     return int(np.argmax(excess.sum(axis=1) <= np.maximum(doubt, 1e-12 * scale)))

@@ -1,9 +1,8 @@
-"""What each gate takes inside the running network, timed on entering and on leaving it.
+"""The time of each gate inside the running network, measured on entering and on leaving it.
 
 A gate is a few percent of an inference, and two inferences differ by as much. The gate and the rest of the same
-inference slow down together, so their quotient is known after a few inferences far better than the difference
-of two networks is. It misses what a gate does to the layers around it; ``additive`` finds that from whole
-networks.
+inference slow down together, so a few inferences determine their quotient far better than the difference of two
+networks. The quotient misses what a gate does to the layers around it; ``additive`` finds that from whole networks.
 """
 
 from __future__ import annotations

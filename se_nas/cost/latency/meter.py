@@ -26,7 +26,7 @@ _WARM_UP_SHARE = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Latency of one inference of a batch, and how sure it is.
+    """Latency of one inference of a batch, and how certain it is.
 
     Attributes:
         median_ms: median time of the network in milliseconds.
@@ -34,12 +34,12 @@ class Latency:
         interval: 95 % interval of ``ratio``.
         repetitions: pairs of timings.
         baseline_ms: median time of the unmodified backbone in the same minutes, in milliseconds.
-        throughput: images a second.
+        throughput: images per second.
         peak_memory: bytes that one inference holds at most, weights included; None if the backend cannot say.
         conditions: device, clocks, threads, versions and settings, JSON-ready.
         narrow_enough: whether the interval got as narrow as asked before the time was up.
         seconds: how long the measurement took, without building and warming up.
-        note: what a reader must know, or None.
+        note: what a reader should know, or None.
     """
 
     median_ms: float
@@ -133,8 +133,8 @@ class LatencyMeter:
     @property
     def sees_gates(self) -> bool:
         """Whether gates can be timed inside the network: as modules that run one after the other."""
-        own = self.settings
-        return (own.backend, own.mode, self._device.type) == ("torch", "eager", "cpu")
+        settings = self.settings
+        return (settings.backend, settings.mode, self._device.type) == ("torch", "eager", "cpu")
 
     def gate_shares(self, arch: Architecture, *, max_seconds: float) -> np.ndarray:
         """Time of each gate as a share of the inference's time outside of gates; shape (number of sites,).
@@ -153,7 +153,7 @@ class LatencyMeter:
         self._check(arch, 1.0, max_seconds, 1)
         if not self.sees_gates:
             raise ConfigError(
-                "gates can be timed alone on the CPU only, with backend 'torch' and mode 'eager'."
+                "single gates can only be timed on the CPU, with backend 'torch' and mode 'eager'."
             )
         gates: list[nn.Module | None] = []
 
@@ -209,7 +209,7 @@ class LatencyMeter:
         if (arch.backbone, arch.timm_kwargs) != (self.plain.backbone, self.plain.timm_kwargs):
             raise ConfigError(
                 f"this meter measures {self.plain.backbone} {dict(self.plain.timm_kwargs)},"
-                f" not {arch.backbone} {dict(arch.timm_kwargs)}; make another one."
+                f" not {arch.backbone} {dict(arch.timm_kwargs)}; make a meter for that backbone."
             )
         for name, value in (("width", width), ("max_seconds", max_seconds), ("min_pairs", min_pairs)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
@@ -296,10 +296,10 @@ def _timer(run: Callable[[], object], iterations: int) -> Callable[[], float]:
 
 
 def _mover(baseline: Prepared, candidate: Prepared) -> Callable[[], None]:
-    """Gives both sides other places in memory, each first as often as the other.
+    """Moves both sides elsewhere in memory; each is moved first equally often.
 
-    They run once each before they are timed again, the baseline last: so either follows itself once and the
-    other side once in A B B A.
+    Each runs once before it is timed again, the baseline last. So in A B B A either side follows itself once and
+    the other side once.
     """
     sides = [side.move for side in (baseline, candidate) if side.move is not None]
 

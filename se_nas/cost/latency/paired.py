@@ -1,17 +1,16 @@
-"""The statistics of a paired timing: A B B A in turn, and an interval of the ratio.
+"""Statistics of a paired timing: A B B A in turn, and an interval of the ratio.
 
-The unit is the quartet A B B A, a pair A B and a pair B A. The estimate is the geometric mean of two medians of
-B / A, one over the pairs of each order: steady drift cancels between the two. On a shared machine it scatters
-less by a quarter than the median over quartets, which are disturbed whenever one of four timings is, and far
-less than the ratio of the two sides' medians, which keeps all that the sides have in common. Timings of one
-process are autocorrelated (clocks, caches, neighbours), so the spread comes from a circular block bootstrap over
-quartets (Politis & Romano 1992) with Andrews' plug-in block length for a first-order autoregression
-(Econometrica 59:817, 1991). The interval reaches as far as Student's quantile with one degree of freedom less
-than there are blocks.
+The unit is the quartet A B B A: a pair A B and a pair B A. The estimate is the geometric mean of two medians of
+B / A, one over the pairs of each order, so that steady drift cancels. On a shared machine it scatters a quarter less
+than the median over quartets, each of which is disturbed whenever one of its four timings is, and far less than the
+ratio of the two sides' medians, in which disturbances of both sides do not cancel. Timings of one process are
+autocorrelated (clocks, caches, neighbours), so the spread comes from a circular block bootstrap over quartets
+(Politis & Romano 1992) with Andrews' plug-in block length for a first-order autoregression (Econometrica 59:817,
+1991). The interval uses Student's quantile with one degree of freedom less than there are blocks.
 
-Stopping when an interval looks narrow picks those that are so by luck and then cover too seldom. So there is
-a minimum number of pairs, looks come at a fixed schedule that grows by half, and the quantile is that of
-97.5 %, which covers 95 % after such looks (tests/cost/test_cost_pairing.py on simulated series,
+Stopping as soon as an interval looks narrow favours intervals that are narrow by luck, and these contain the truth
+too rarely. So there is a minimum number of pairs, looks follow a fixed schedule that grows by half, and the quantile
+is that of 97.5 %, which covers 95 % after such looks (tests/cost/test_cost_pairing.py on simulated series,
 ``benchmarks/costs.py`` on real A/A runs).
 """
 

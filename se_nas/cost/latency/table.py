@@ -1,10 +1,10 @@
 """A latency table: what SE costs on this device at every site and width, fitted to networks that ran here.
 
-Random architectures are measured in turn with the unmodified backbone, and their added latency is fitted as
-a sum over gates (``additive.fit``). Measuring networks with half of the sites gated finds each site's share
-with far less noise than one site at a time would (a weighing design), and in the place where it will run.
-Networks that took no part in the fit are then measured to check the sum, each for longer than those, since the
-check can be no finer than they are known.
+Random architectures are measured in turn with the unmodified backbone, and the latency that they add is fitted as a
+sum over gates (``additive.fit``). Measuring networks with half of the sites gated determines each site's share with
+far less noise than measuring one site at a time (a weighing design), and with each gate among the layers where it
+will run. Networks that were held out of the fit then check the sum. Each of these is measured for longer, since the
+check can be no more precise than its measurements.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _DESIGNS_PER_UNKNOWN = 4
 _HELD_OUT = 8
 _WIDTH = 0.005
 _HELD_OUT_SHARE = 0.4
-"""Of the time, for the networks held out."""
+"""Share of the time for the networks that are held out."""
 _IN_PLACE_SHARE = 0.2
-"""Of the time of the others, for their gates alone."""
+"""Share of the others' time for timing their gates separately."""
 
 Sampler = Callable[[np.random.Generator], Architecture]
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """A network that took no part in the fit.
+    """A network that was held out of the fit.
 
     Attributes:
         widths: its hidden widths, one for each site.
@@ -61,7 +61,7 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class TableCheck:
-    """How well the table predicts networks that took no part in the fit."""
+    """How well the table predicts networks that were held out of the fit."""
 
     held_out: tuple[HeldOut, ...]
 
@@ -72,7 +72,7 @@ class TableCheck:
 
     @property
     def added_error(self) -> float:
-        """Median of |predicted - measured| / |what SE adds|; infinite where nothing is added."""
+        """Median of |predicted - measured| / |what SE adds|; infinite if nothing is added."""
         with np.errstate(divide="ignore"):
             errors = [
                 np.float64(abs(row.predicted - row.measured)) / abs(row.measured - 1) for row in self.held_out
@@ -136,7 +136,7 @@ class LatencyTable:
             sample: draws an architecture of one position, such as ``SearchSpace.sample``.
             max_seconds: time limit of all measurements together, without building the networks.
             seed: of the draws.
-            progress: told what is being measured.
+            progress: is called with what is being measured.
 
         Raises:
             ConfigError: ``sample`` draws too few different architectures to fit and to check a table.
@@ -238,11 +238,11 @@ class LatencyTable:
         """Inverse of ``to_dict``.
 
         Raises:
-            RunError: this is no table, or one of a newer schema.
+            RunError: this is not a table, or one of another schema.
         """
         fields = dict(data)
         if fields.pop("schema", None) != SCHEMA:
-            raise RunError(f"this is no latency table of schema {SCHEMA}; measure it again.")
+            raise RunError(f"this is not a latency table of schema {SCHEMA}; measure it again.")
         try:
             rows = [
                 HeldOut(**{**row, **_tuples(row, "widths", "interval")})
@@ -254,10 +254,10 @@ class LatencyTable:
             )
             return cls(**{**fields, "check": TableCheck(held_out=tuple(rows))})
         except (KeyError, TypeError) as error:
-            raise RunError(f"this is no latency table: {error}.") from error
+            raise RunError(f"this is not a latency table: {error}.") from error
 
     def save(self) -> Path:
-        """Keep the table for later searches on this device; gives the path."""
+        """Save the table for later searches on this device and return the path."""
         from se_nas.run import write_json
 
         path = _path(self.key)
@@ -267,9 +267,9 @@ class LatencyTable:
 
     @classmethod
     def load(cls, meter: LatencyMeter, arch: Architecture) -> LatencyTable | None:
-        """The table kept for the position and sites of ``arch`` under the meter's conditions, or None.
+        """The saved table for the position and sites of ``arch`` under the meter's conditions, or None.
 
-        A file that cannot be read counts as none: measuring again writes it anew.
+        A file that cannot be read counts as missing; the next measurement overwrites it.
         """
         path = _path(table_key(arch, meter.conditions))
         try:
