@@ -83,7 +83,7 @@ def read_checkpoint(model: nn.Module, path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: as ``load_checkpoint``.
     """
-    file = _checked(path)
+    file = checkpoint_file(path)
     loaded = _read(file)
     taken, weights = _state_dict(loaded, file)
     return fitting(model, weights, shortened(file), taken=taken)
@@ -152,7 +152,12 @@ def shortened(path: Path) -> str:
     return text if len(text) <= _SHOWN_PATH else f".../{path.name[-_SHOWN_PATH:]}"
 
 
-def _checked(path: str | Path) -> Path:
+def checkpoint_file(path: str | Path) -> Path:
+    """The path of a file that is there; nothing is read.
+
+    Raises:
+        CheckpointError: the path is empty, of a folder, or of nothing.
+    """
     if not isinstance(path, (str, os.PathLike)) or not str(path).strip():
         raise CheckpointError(f"checkpoint is {path!r}; allowed: the path of a file with weights.")
     file = Path(path).expanduser()
@@ -161,7 +166,7 @@ def _checked(path: str | Path) -> Path:
             f"checkpoint {shortened(file)!r} is a folder; give the file with the weights in it."
         )
     if not file.exists():
-        raise CheckpointError(f"checkpoint {shortened(file)!r} does not exist.")
+        raise CheckpointError(f"there is no checkpoint {shortened(file)}: the file does not exist.")
     return file
 
 

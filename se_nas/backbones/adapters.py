@@ -50,6 +50,8 @@ def adapter_of(name: str) -> tuple[BackboneAdapter, str] | None:
     plugin, slash, model = name.partition("/")
     if not slash:
         return None
+    if plugin not in NAMES.names():
+        _refuse_repository(name)
     loaded = NAMES.load(plugin)
     with blamed(f"backbone plug-in {plugin!r}", BackboneError):
         adapter = loaded() if isinstance(loaded, type) else loaded
@@ -60,3 +62,20 @@ def adapter_of(name: str) -> tuple[BackboneAdapter, str] | None:
             f"{nearest(model, known_models)}"
         )
     return adapter, model
+
+
+def _refuse_repository(name: str) -> None:
+    """Refuse what timm takes for a place to load from: the name of the model inside is wanted."""
+    place, colon, path = name.partition(":")
+    kind = place.replace("_", "-").lower() if colon else ""
+    owner, _, model = (path if colon else name).rpartition("/")
+    if owner == "timm" and kind in ("", "hf-hub"):
+        raise BackboneError(
+            f"backbone {name!r} is a repository; give the name of its model, {model!r}, with --pretrained for its"
+            " weights."
+        )
+    if kind in ("hf-hub", "local-dir"):
+        raise BackboneError(
+            f"backbone {name!r} is a place of weights; give the name of the timm model that they are of, and the"
+            " file with --checkpoint."
+        )

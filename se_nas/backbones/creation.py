@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT
 from torch import nn
 
 from se_nas.backbones.adapters import adapter_of
@@ -16,7 +21,7 @@ def create(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """A backbone as timm or its adapter builds it.
 
     Raises:
-        BackboneError: the name is unknown, or a keyword is refused.
+        BackboneError: the name is unknown, a keyword is refused, or pretrained weights cannot be had.
     """
     own = adapter_of(name)
     try:
@@ -24,10 +29,45 @@ def create(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
             adapter, model = own
             return adapter.create(model, pretrained=pretrained, **kwargs)
         check_name(name)
-        return timm.create_model(name, pretrained=pretrained, **kwargs)
+        if pretrained:
+            return _create_pretrained(name, **kwargs)
+        return timm.create_model(name, **kwargs)
     except (TypeError, ValueError, AssertionError, KeyError, AttributeError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items()) or "no further keyword"
         raise BackboneError(f"{name} cannot be built with {given}: {error}") from error
+
+
+def _create_pretrained(name: str, **kwargs: Any) -> nn.Module:
+    config = None if "pretrained_cfg" in kwargs else timm.get_pretrained_cfg(name)
+    repository = None if config is None or config.file else config.hf_hub_id
+    if repository and not _can_download(repository):
+        raise BackboneError(
+            f"the pretrained weights of {name} cannot be downloaded: {ENDPOINT} is not found from here; give a file"
+            " that has them with --checkpoint."
+        )
+    try:
+        return timm.create_model(name, pretrained=True, **kwargs)
+    except (TypeError, ValueError, AssertionError, KeyError, AttributeError, BackboneError):
+        raise
+    except Exception as error:  # Of three libraries that download, each with errors of its own.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise BackboneError(
+            f"the pretrained weights of {name} cannot be loaded: {reason}; give a file that has them with"
+            " --checkpoint."
+        ) from error
+
+
+def _can_download(repository: str) -> bool:
+    """Whether there is hope; without a network the library would try again for most of a minute."""
+    if getproxies() or any(
+        isinstance(try_to_load_from_cache(repository, file), str)
+        for file in ("model.safetensors", "pytorch_model.bin")
+    ):
+        return True
+    try:
+        return bool(socket.getaddrinfo(urlsplit(ENDPOINT).hostname, None))
+    except OSError:
+        return False
 
 
 def create_on_meta(name: str, **kwargs: Any) -> nn.Module:

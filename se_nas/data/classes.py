@@ -13,6 +13,7 @@ from se_nas.data.image_data import Payload
 from se_nas.data.listing import BESIDE, LeftOut, Listing, is_hidden, is_image, listed, suffix_of
 from se_nas.data.pixels import decode, upright_size, verify
 from se_nas.errors import DataError
+from se_nas.wording import counted
 
 _GROUPING = (
     "batch cam camera clip day folder frame group image img page part picture run scene seq sequence series"
@@ -97,7 +98,7 @@ def _refuse_no_class(listing: Listing) -> None:
     images = listing.tree.get("", Counter()).total()
     if images:
         raise DataError(
-            f"{listing.root!r} has {images} images and no class folders; expected one folder of images per"
+            f"{listing.root!r} has {counted(images, 'image')} and no class folders; expected one folder of images per"
             f" class{_above(listing)}."
         )
     suffixes = Counter(suffix_of(name) or "no suffix" for name, _ in listing.left_out)
@@ -113,8 +114,11 @@ def _empty_folder(listing: Listing, folder: str) -> str:
     held = "is empty"
     if found:
         name, reason = found[0]
-        count = f"{len(found)} file{'' if len(found) == 1 else 's'}"
-        held = f"is {reason}" if name == start else f"holds {count}, such as {name!r} ({reason})"
+        held = (
+            f"is {reason}"
+            if name == start
+            else f"holds {counted(len(found), 'file')}, such as {name!r} ({reason})"
+        )
     return (
         f"the class folder {folder!r} of {listing.root!r} has no image that can be read: it {held};"
         " add images or remove the folder."

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from se_nas.errors import DataError
+from se_nas.wording import counted
 
 
 class Payload(NamedTuple):
@@ -141,7 +142,7 @@ class ImageData:
         for name, reason in zip(self.skipped, reasons, strict=True):
             names.setdefault(reason.partition(":")[0], []).append(name)
         return [
-            f"{len(found)} file{'' if len(found) == 1 else 's'} ({reason}): {', '.join(found[:3])}"
+            f"{counted(len(found), 'file')} ({reason}): {', '.join(found[:3])}"
             + (", ..." if len(found) > 3 else "")
             for reason, found in names.items()
         ]

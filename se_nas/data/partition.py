@@ -9,6 +9,7 @@ import torch
 
 from se_nas.data.image_data import Images
 from se_nas.errors import DataError
+from se_nas.wording import counted
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -31,7 +32,7 @@ def hold_out(
         counts = [max(1, round(share * len(members))) if share else 0 for share in shares]
         if sum(counts) >= len(members):
             raise DataError(
-                f"class {class_names[label]!r} has {len(members)} image{'' if len(members) == 1 else 's'}, too few to"
+                f"class {class_names[label]!r} has {counted(len(members), 'image')}, too few to"
                 f" split into training{', validation' if shares[0] else ''}{' and test' if shares[1] else ''} images."
             )
         first, second = counts

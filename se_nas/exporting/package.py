@@ -23,7 +23,7 @@ from se_nas.exporting.equivalent import equivalent_in_timm
 from se_nas.exporting.hub_config import hub_config
 from se_nas.inference import Folded, fold_gate_scale
 from se_nas.model import build_model
-from se_nas.run import write_json, write_text
+from se_nas.run import whole_file, write_json, write_text
 
 ARCHITECTURE, CONFIG, WEIGHTS, CARD = "architecture.json", "config.json", "model.safetensors", "README.md"
 CITATION = "CITATION.cff"
@@ -111,7 +111,8 @@ def export_model(
         temporary.chmod(0o755)
         write_json(temporary / ARCHITECTURE, architecture.to_dict())
         write_json(temporary / CONFIG, hub_config(architecture, network, facts))
-        save_file(_plain_tensors(network), temporary / WEIGHTS, {"format": "pt"})
+        with whole_file(temporary / WEIGHTS) as weights:
+            save_file(_plain_tensors(network), weights, {"format": "pt"})
         title = facts.get("name") or f"{architecture.backbone} with SE, {architecture.key}"
         write_text(temporary / CITATION, citation_file(architecture, title))
         if "onnx" in formats:

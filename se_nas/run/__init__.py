@@ -1,6 +1,6 @@
 """The run folder: what a search leaves on disk."""
 
-from se_nas.run.files import read_json, write_bytes, write_json, write_text
+from se_nas.run.files import read_json, whole_file, write_bytes, write_json, write_text
 from se_nas.run.folder import (
     CHECKPOINTS,
     CONFIG,
@@ -59,6 +59,7 @@ __all__ = [
     "cost_columns",
     "read_json",
     "rows_from_json",
+    "whole_file",
     "write_bytes",
     "write_json",
     "write_text",

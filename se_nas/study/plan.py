@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from se_nas.architecture import Architecture
+from se_nas.backbones.creation import create_on_meta
+from se_nas.checkpoints import checkpoint_file, read_checkpoint
 from se_nas.cost import LatencySettings, Limit, resolve_backend
 from se_nas.cost.axes import CostAxis, Measuring, prepare_axes
 from se_nas.data import ImageData
 from se_nas.device import device_name, resolve_devices
-from se_nas.errors import CheckpointError
 from se_nas.objectives import COSTS
 from se_nas.run import Manifest, RunFolder
 from se_nas.space import SearchSpace
@@ -171,8 +172,8 @@ def resolve(
     path = Path(config.runs) / (config.name or _default_name(config))
     if frozen is None:
         RunFolder(path).check_free()
-    if config.checkpoint is not None and not Path(config.checkpoint).is_file():
-        raise CheckpointError(f"there is no checkpoint {config.checkpoint}.")
+    if config.checkpoint is not None:
+        checkpoint_file(config.checkpoint)
     space = _space(config, frozen)
     load_trainer(config.trainer)
     if config.log is not None:
@@ -195,7 +196,7 @@ def resolve(
         scheduled = schedule(config, recipe, runtime, model, data, space, found, devices, progress.message)
     recipe = scheduled.recipe
     measured = {name for name in (*config.objectives, *config.limits()) if name in COSTS}
-    notes = idle_note(config.early_stopping, recipe.epochs)
+    notes = [*_checkpoint_notes(config, data), *idle_note(config.early_stopping, recipe.epochs)]
     if all(COSTS[name].exact for name in measured):
         notes += _idle_latency_options(config)
     plain = Architecture.plain(
@@ -247,6 +248,14 @@ def _frozen_schedule(config: SearchConfig, frozen: Manifest, devices: Sequence[s
         compilation=CompileChoice(**compilation),
         packing=packing or unpacked(config, devices, "as the run began"),
     )
+
+
+def _checkpoint_notes(config: SearchConfig, data: ImageData) -> list[str]:
+    """What was taken from the file with the weights, and what was left."""
+    if config.checkpoint is None:
+        return []
+    plain = create_on_meta(config.backbone, num_classes=data.num_classes, **config.timm_kwargs)
+    return read_checkpoint(plain, config.checkpoint).notes()
 
 
 def _frozen_costs(manifest: Manifest | None) -> dict[str, dict[str, Any]]:
