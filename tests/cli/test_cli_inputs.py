@@ -1,0 +1,113 @@
+"""What people bring, as the command line takes and says it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from se_nas.cli import main
+
+SEARCH = (
+    "search",
+    "--backbone",
+    "test_resnet",
+    "--objectives",
+    "accuracy,params",
+    "--epochs",
+    "1",
+    "--device",
+    "cpu",
+)
+
+
+@pytest.fixture
+def se(monkeypatch, capsys, tmp_path):
+    """Runs a search in an empty folder and returns (exit code, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["se-nas", *SEARCH, "--input-size", "32", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        return code, " ".join(capsys.readouterr().err.split())
+
+    return run
+
+
+def pictures(folder, classes=("cat", "dog"), count=12, seed=0):
+    draws = np.random.default_rng(seed)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+@pytest.mark.parametrize("option", ["--data", "--val-data", "--test-data", "--checkpoint"])
+def test_a_variable_of_the_shell_that_is_not_set(se, tmp_path, option):
+    pictures(tmp_path / "figures")
+    code, err = se(option, "")
+    assert code == 2
+    assert f"{option[2:].replace('-', '_')} is ''" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_splits_under_other_names_are_not_trained_on(se, tmp_path):
+    pictures(tmp_path / "pets" / "Training", count=20)
+    pictures(tmp_path / "pets" / "Testing", count=8, seed=1)
+    code, err = se("--data", "pets", "--dry-run")
+    assert code == 0
+    assert "32 training, 8 validation, 16 test images, 2 classes" in err
+
+
+def test_what_is_left_out_is_said(se, tmp_path):
+    pictures(tmp_path / "pets")
+    shutil.copy(tmp_path / "pets" / "cat" / "0.png", tmp_path / "pets" / "beside.png")
+    (tmp_path / "pets" / "dog" / "notes.txt").write_text("good dog")
+    (tmp_path / "pets" / "dog" / "3.png").write_bytes(b"")
+    code, err = se("--data", "pets", "--dry-run")
+    assert code == 0
+    for line in (
+        "1 file (beside the class folders): beside.png",
+        "1 file (not an image by its suffix): dog/notes.txt",
+        "1 file (cannot be decoded): dog/3.png",
+    ):
+        assert line in err
+
+
+def test_validation_images_that_are_training_images_are_said(se, tmp_path):
+    pictures(tmp_path / "pets")
+    pictures(tmp_path / "held", count=3, seed=1)
+    shutil.copy(tmp_path / "pets" / "cat" / "0.png", tmp_path / "held" / "cat" / "copy.png")
+    code, err = se("--data", "pets", "--val-data", "held", "--dry-run")
+    assert code == 0
+    assert "1 of the 7 validation images are training images too" in err
+
+
+@pytest.mark.parametrize("size", ["32", "128"])
+def test_strict_stops_at_a_truncated_image_of_any_size(se, tmp_path, size):
+    path = pictures(tmp_path / "pets") / "cat" / "3.png"
+    path.write_bytes(path.read_bytes()[:900])
+    code, err = se("--data", "pets", "--strict", "--input-size", size)
+    assert code == 2
+    assert "image 'cat/3.png' cannot be decoded" in err
+
+
+def test_the_moving_average_that_is_taken_is_said(se, tmp_path):
+    state = timm.create_model("test_resnet", num_classes=3).state_dict()
+    torch.save({"state_dict": state, "state_dict_ema": state}, tmp_path / "last.pth.tar")
+    pictures(tmp_path / "pets")
+    code, err = se("--data", "pets", "--checkpoint", "last.pth.tar", "--dry-run")
+    assert code == 0
+    assert "last.pth.tar: the moving average of the weights ('state_dict_ema') is used." in err
+    assert "does not fit and starts anew" in err
