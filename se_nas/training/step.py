@@ -8,7 +8,7 @@ and replayed for all others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,7 +62,7 @@ class Step:
         )
         self._loss_fn = make_loss(recipe, batches.augment.mixes)
         self._inputs: Buffers | None = None
-        self._graphs: dict[bool, Callable[[], None]] = {}
+        self._graphs: dict[bool, _Graph] = {}
         self._frozen = False
         with self.active(after_others=True):
             self._state = TrainState(model, recipe, runtime, lr_factor)
@@ -140,7 +140,13 @@ class Step:
             OutOfMemoryError, CompilationError: weights and optimiser are then those of some step before or after.
         """
         with compilation_errors(), memory_limit():
-            (self._captured() or self._all)()
+            graph = self._captured()
+            if graph is None:
+                self._passes()
+            else:
+                graph.replay()
+            if graph is None or graph.gradients:
+                self._update()
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,7 +165,7 @@ class Step:
         self.updates = updates
         self.loss_sum.zero_()
 
-    def _captured(self) -> Callable[[], None] | None:
+    def _captured(self) -> _Graph | None:
         """The graph of this mode, captured if there is none yet; None if the step runs as it is."""
         if not self.runtime.graphs or self._pieces() > 1:
             return None
@@ -172,31 +178,23 @@ class Step:
                 return None
         return self._graphs[self._frozen]
 
-    def _capture(self) -> Callable[[], None]:
+    def _capture(self) -> _Graph:
         """A graph of the whole step, or of its passes alone if the optimiser cannot be captured."""
         changed, forget = [*self._state.tensors(), self.loss_sum], self._state.optimizer.zero_grad
         reason = ""
         if self._state.fixed:
             try:
-                return capture(self._all, changed, self._device, forget)
+                return _Graph(capture(self._all, changed, self._device, forget))
             except CaptureError as error:
                 self.generators.renew()
                 reason = f": {error}"
         replay = capture(self._passes, changed, self._device, forget)
-        gradients = [(weight, weight.grad) for weight in self.model.parameters()]
+        graph = _Graph(replay, [(weight, weight.grad) for weight in self.model.parameters()])
         forget()
         self.runtime.graphs_note = (
             f"the optimiser {self.recipe.optimizer!r} runs outside of CUDA graphs{reason}"
         )
-
-        def run() -> None:
-            replay()
-            # The graph writes to these, whatever the weights have by now.
-            for weight, gradient in gradients:
-                weight.grad = gradient
-            self._update()
-
-        return run
+        return graph
 
     def _pieces(self) -> int:
         """Passes of one step: several if a whole batch did not fit in memory."""
@@ -224,3 +222,19 @@ class Step:
     def _update(self) -> None:
         assert self._inputs is not None
         self._state.update(self._inputs.get("share"))
+
+
+class _Graph:
+    """A captured step, or its passes alone: then ``gradients`` are the tensors that a replay writes to."""
+
+    def __init__(
+        self,
+        replay: Callable[[], None],
+        gradients: Sequence[tuple[nn.Parameter, torch.Tensor | None]] = (),
+    ) -> None:
+        self._replay, self.gradients = replay, gradients
+
+    def replay(self) -> None:
+        self._replay()
+        for weight, gradient in self.gradients:
+            weight.grad = gradient

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -258,6 +260,20 @@ def test_one_advance_is_one_step_and_a_training_may_be_given_up(small_net, make_
     train(straight, make_context())
     assert result.epochs == 3
     assert_same(resumed, straight)
+
+
+def test_a_training_that_has_ended_is_freed_at_once(small_net, make_context):
+    """What it holds on a GPU is needed by the next, and a collection of cycles may come late."""
+    training = Training(small_net(), make_context(epochs=1, ema_decay=0.9))
+    while training.advance():
+        pass
+    held = [weakref.ref(training.step), weakref.ref(training.step.evaluated), weakref.ref(training.model)]
+    gc.disable()
+    try:
+        del training
+        assert [reference() for reference in held] == [None] * 3
+    finally:
+        gc.enable()
 
 
 DTYPES = (torch.float32, torch.float64, torch.int64, torch.bool, torch.uint8)
