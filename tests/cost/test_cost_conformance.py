@@ -68,7 +68,7 @@ def test_faults_are_caught(monkeypatch, prepare, check, message):
         backend = "faulty"
         modes = ("eager",)
 
-    monkeypatch.setitem(backends._BUILT_IN, "faulty", prepare)
+    monkeypatch.setitem(backends.NAMES.built_in, "faulty", prepare)
     with pytest.raises(AssertionError, match=message):
         getattr(Case(), f"test_{check}")()
 
@@ -92,7 +92,7 @@ def test_a_backend_of_ones_own_passes(monkeypatch):
     class Case(CostConformance):
         backend = "mine"
 
-    monkeypatch.setitem(backends._BUILT_IN, "mine", prepare)
+    monkeypatch.setitem(backends.NAMES.built_in, "mine", prepare)
     for name in dir(CostConformance):
         if name.startswith("test_"):
             getattr(Case(), name)()

@@ -42,7 +42,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     def timer(run: Callable[[], float], iterations: int) -> Callable[[], float]:
         return run
 
-    monkeypatch.setitem(backends._BUILT_IN, "fake", prepare)
+    monkeypatch.setitem(backends.NAMES.built_in, "fake", prepare)
     monkeypatch.setattr(latency, "_timer", timer)
     return handed
 
@@ -85,7 +85,7 @@ def test_both_networks_move_before_every_quartet(monkeypatch: pytest.MonkeyPatch
     def timer(run: Callable[[], object], iterations: int) -> Callable[[], float]:
         return lambda: (run(), 1.0)[1]
 
-    monkeypatch.setitem(backends._BUILT_IN, "fake", prepare)
+    monkeypatch.setitem(backends.NAMES.built_in, "fake", prepare)
     monkeypatch.setattr(latency, "_timer", timer)
     meter = LatencyMeter(SE, LatencySettings(input_size=SIZE, backend="fake"))
     assert meter.measure(SE).repetitions == 30
@@ -139,7 +139,7 @@ def test_the_first_mode_that_works_is_taken_and_recorded(
     fake: list[nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU with a network that cannot be captured."""
-    plain_prepare = backends._BUILT_IN["fake"]
+    plain_prepare = backends.NAMES.built_in["fake"]
     tried: list[str] = []
 
     def prepare(model: nn.Module, images: torch.Tensor, settings: LatencySettings) -> Prepared:
@@ -151,7 +151,7 @@ def test_the_first_mode_that_works_is_taken_and_recorded(
     def resolved(settings: LatencySettings, device: torch.device) -> list[LatencySettings]:
         return [replace(settings, device="cuda", mode=mode) for mode in ("graph", "eager")]
 
-    monkeypatch.setitem(backends._BUILT_IN, "fake", prepare)
+    monkeypatch.setitem(backends.NAMES.built_in, "fake", prepare)
     monkeypatch.setattr(LatencySettings, "resolved", resolved)
     refused = {"graph"}
     meter = LatencyMeter(SE, LatencySettings(input_size=SIZE, backend="fake"))
@@ -228,7 +228,7 @@ def test_a_network_that_is_too_large_is_infeasible(
     def prepare(*args: object) -> Prepared:
         raise error
 
-    monkeypatch.setattr(meter, "_backend", prepare)
+    monkeypatch.setitem(backends.NAMES.built_in, "fake", prepare)
     with pytest.raises(InfeasibleError, match="does not fit"):
         meter.measure(SE)
 
@@ -239,7 +239,7 @@ def test_other_errors_stay_what_they_are(fake: list[nn.Module], monkeypatch: pyt
     def prepare(*args: object) -> Prepared:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(meter, "_backend", prepare)
+    monkeypatch.setitem(backends.NAMES.built_in, "fake", prepare)
     with pytest.raises(RuntimeError, match="a bug"):
         meter.measure(SE)
 
