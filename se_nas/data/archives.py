@@ -19,6 +19,7 @@ from se_nas.data.listing import (
     is_hidden,
     is_image,
     is_silent,
+    printable,
 )
 from se_nas.errors import DataError
 
@@ -107,14 +108,14 @@ class _Scan:
             raise DataError(
                 f"{self._root!r} has the member {name!r}, which points out of the archive; pack the folder anew."
             )
-        return str(PurePosixPath(name)) if name else ""
+        return printable(str(PurePosixPath(name))) if name else ""
 
     def _target(self, member: tarfile.TarInfo, prefix: str, name: str) -> str:
         """Where a link leads, below the root of the tar."""
         target = member.linkname
         if member.issym() and not target.startswith("/"):
             target = posixpath.join(posixpath.dirname(name[len(prefix) :]), target)
-        target = posixpath.normpath(target)
+        target = posixpath.normpath(printable(target))
         if target.startswith(("/", "../")) or target == "..":
             raise DataError(
                 f"{self._root!r} has the link {member.name!r} to {member.linkname!r}, which leads out of the"

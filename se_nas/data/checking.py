@@ -51,8 +51,8 @@ class Checker:
         self._done = 0
         self._digest = hashlib.sha256()
 
-    def read(self, samples: Samples) -> tuple[Images, dict[bytes, str]]:
-        """The images of one split that can be decoded, and the name of an image by its content.
+    def read(self, samples: Samples, *, compare: bool) -> tuple[Images, dict[bytes, str]]:
+        """The images of one split that can be decoded, and (``compare``) the name of an image by its content.
 
         Raises:
             DataError: an image is damaged (``strict``), or all images of a class are.
@@ -83,7 +83,8 @@ class Checker:
                     self._skip(name, place, found)
                 else:
                     self._add(name, samples.labels[index], found[0])
-                    contents[hashlib.blake2b(found[1], digest_size=16).digest()] = place + name
+                    if compare:
+                        contents[hashlib.blake2b(found[1], digest_size=16).digest()] = place + name
                     kept.append(index)
                 self._report()
         _check_classes_left(samples, kept, self.skipped)

@@ -19,6 +19,7 @@ from se_nas.data.listing import (
     is_hidden,
     is_image,
     is_silent,
+    printable,
     suffix_of,
 )
 from se_nas.data.splits import split_word
@@ -64,7 +65,7 @@ class _Walk:
         while waiting:
             folder, prefix = waiting.pop()
             for entry in _entries(folder):
-                name = prefix + entry.name
+                name = prefix + printable(entry.name)
                 if entry.is_dir():
                     if is_hidden(entry.name):
                         continue

@@ -130,6 +130,11 @@ def natural_key(name: str) -> list[str | int]:
     return parts
 
 
+def printable(name: str) -> str:
+    """A name with bytes that are not UTF-8 written out, so that it can go into messages and files."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
+
+
 def is_image(name: str) -> bool:
     return suffix_of(name) in image_suffixes()
 

@@ -74,12 +74,13 @@ def load_data(
     sources = open_sources(name, val_data=val_data, test_data=test_data, root=root)
     default = (DEFAULT_SIDE, DEFAULT_SIDE)
     size = size or ((DIGITS_SIDE,) * 2 if name == "digits" else native_size(sources.train, default))
-    total = sum(len(samples.labels) for samples in sources.splits().values())
+    opened = sources.splits()
+    total = sum(len(samples.labels) for samples in opened.values())
     checker = Checker(size, strict=strict, total=total, progress=progress)
     images: dict[str, Images] = {}
     contents: dict[str, dict[bytes, str]] = {}
-    for split, samples in sources.splits().items():
-        images[split], contents[split] = checker.read(samples)
+    for split, samples in opened.items():
+        images[split], contents[split] = checker.read(samples, compare=len(opened) > 1)
     remarks = compare_splits(contents)
     train, val, test = images["train"], images.get("val"), images.get("test")
     if val is None or (test is None and test_fraction):

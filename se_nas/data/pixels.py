@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from io import SEEK_END
+from io import SEEK_END, BytesIO
 from typing import BinaryIO
 
 import numpy as np
@@ -30,6 +30,8 @@ _TURNS = {
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 TAIL = 4096
 """Bytes at the end of a file that, with its size, stand for its content."""
+_AT_ONCE = 65_536
+"""Files up to this size are read in one go, which is faster than in parts."""
 
 
 class UnreadableImageError(OSError):
@@ -39,10 +41,14 @@ class UnreadableImageError(OSError):
 @cache
 def image_suffixes() -> frozenset[str]:
     """Suffixes, in lower case and with the dot, of the picture formats that Pillow reads."""
-    known = Image.registered_extensions()
-    return frozenset(
-        suffix for suffix, name in known.items() if name in Image.OPEN and name not in _NOT_PICTURES
-    )
+    known, formats = Image.registered_extensions(), _formats()
+    return frozenset(suffix for suffix, name in known.items() if name in formats)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.ID if name in Image.OPEN and name not in _NOT_PICTURES)
 
 
 @contextmanager
@@ -64,7 +70,7 @@ def decode(stream: BinaryIO) -> Image.Image:
         UnreadableImageError: whatever goes wrong; plug-ins of Pillow raise nearly every type of exception.
     """
     try:
-        image = Image.open(stream)
+        image = Image.open(stream, formats=_formats())
         image.load()
         return _upright(to_rgb(image), image)
     except Exception as error:
@@ -78,7 +84,7 @@ def upright_size(stream: BinaryIO) -> tuple[int, int]:
         UnreadableImageError: as ``decode``.
     """
     try:
-        with Image.open(stream) as image:
+        with Image.open(stream, formats=_formats()) as image:
             # Pillow turns a TIFF itself, and decodes a whole PNG to look for an orientation behind its pixels.
             asked = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
             turned = asked and _orientation(image) >= 5
@@ -100,10 +106,13 @@ def verify(stream: BinaryIO) -> tuple[int, bytes]:
     """
     try:
         size = stream.seek(0, SEEK_END)
-        stream.seek(max(0, size - TAIL))
-        tail = stream.read(TAIL)
+        stream.seek(0 if size <= _AT_ONCE else size - TAIL)
+        end_of_file = stream.read()
+        tail = end_of_file[-TAIL:]
+        if size <= _AT_ONCE:
+            stream = BytesIO(end_of_file)
         stream.seek(0)
-        image = Image.open(stream)
+        image = Image.open(stream, formats=_formats())
         end = _ENDS.get(image.format or "")
         if end is None or not tail.endswith(end) or image.mode in (*_WIDE, "F"):
             image.load()

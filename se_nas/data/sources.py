@@ -125,7 +125,7 @@ def _open_like(name: str, train: Samples, root: str | None) -> Samples:
         return _files_like(replace(splits.train, place=f"{Path(name).name}/"), train)
     samples = _open_set(name, root)
     _refuse_unknown(name, samples.class_names, train)
-    if samples.class_names != train.class_names:
+    if samples.class_names != train.class_names[: len(samples.class_names)]:
         raise DataError(
             f"{name!r} has the classes {listed(samples.class_names)}, the training data"
             f" {listed(train.class_names)}; their order must be the same."

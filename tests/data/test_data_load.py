@@ -253,6 +253,24 @@ def test_torchvision_set_with_its_own_test_images(tmp_path):
     assert not data.mirror
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its shards open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_held_out_shards_may_lack_the_last_class(tmp_path):
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    draws = np.random.default_rng(0)
+    for name, classes in (("train", 3), ("val", 2)):
+        with webdataset.TarWriter(str(tmp_path / f"{name}-0000.tar")) as sink:
+            for index in range(6):
+                pixels = draws.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                sink.write(
+                    {"__key__": f"{index:03d}", "png": Image.fromarray(pixels), "cls": index % classes}
+                )
+    data = load_data(f"wds/{tmp_path}:train-0000.tar", val_data=f"wds/{tmp_path}:val-0000.tar")
+    assert data.num_classes == 3
+    assert data.val.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    gc.collect()  # here, where the warnings are filtered
+
+
 def test_unknown_torchvision_set(tmp_path):
     with pytest.raises(DataError, match="torch/nothing"):
         load_data("torch/nothing", root=str(tmp_path))

@@ -219,6 +219,17 @@ def test_natural_order_is_total(names):
     assert sorted(set(names), key=lambda name: (natural_key(name), name)) == ordered
 
 
+def test_names_that_are_not_utf8_are_written_out(tmp_path):
+    write_images(tmp_path / "pets", ("cat", "dog"))
+    os.rename(os.fsencode(tmp_path / "pets" / "cat"), os.fsencode(tmp_path / "pets") + b"/k\xe4tze")
+    (tmp_path / "pets" / "dog" / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    data = load_data(tmp_path / "pets")
+    assert data.class_names == ("dog", "k\\udce4tze")
+    assert data.skipped == ("dog/\\udcff.png",)
+    packed = shutil.make_archive(str(tmp_path / "a"), "tar", tmp_path / "pets")
+    assert load_data(packed).fingerprint == data.fingerprint
+
+
 # One level too high or too deep
 
 

@@ -305,6 +305,12 @@ def test_a_whole_file_passes_and_a_truncated_one_does_not(suffix):
             decode(BytesIO(part))
 
 
+def test_no_program_is_run_for_a_picture():
+    """PostScript under the name of a picture would be drawn by Ghostscript."""
+    with pytest.raises(UnreadableImageError, match="not an image that Pillow reads"):
+        decode(saved(Image.new("RGB", (4, 4)), "EPS"))
+
+
 def test_a_jpeg_with_more_behind_its_end_passes():
     content = saved(Image.new("RGB", (40, 40)), "JPEG").getvalue() + b"a camera's trailer"
     assert verify(BytesIO(content))[0] == len(content)

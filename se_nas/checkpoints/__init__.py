@@ -1,0 +1,7 @@
+"""Weights of a plain backbone in the files that trainers write."""
+
+from se_nas.checkpoints.files import checkpoint_file
+from se_nas.checkpoints.loading import load_checkpoint, load_weights, read_checkpoint
+from se_nas.checkpoints.matching import Checkpoint
+
+__all__ = ["Checkpoint", "checkpoint_file", "load_checkpoint", "load_weights", "read_checkpoint"]
