@@ -47,6 +47,20 @@ _EXPORTS = {
     "SeNasError": "se_nas.errors",
 }
 
+_PARTS = (
+    "cost",
+    "data",
+    "early_stopping",
+    "pareto",
+    "report",
+    "samplers",
+    "space",
+    "study",
+    "testing",
+    "training",
+)
+"""Parts that users reach as attributes, such as ``se_nas.data``, without importing them."""
+
 # Written out, because type checkers cannot evaluate it.
 __all__ = [
     "Architecture",
@@ -75,6 +89,8 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
+        if name in _PARTS:
+            return importlib.import_module(f"se_nas.{name}")
         if name not in _EXPORTS:
             raise AttributeError(f"module 'se_nas' has no attribute {name!r}")
         value = getattr(importlib.import_module(_EXPORTS[name]), name)

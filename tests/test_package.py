@@ -78,3 +78,9 @@ def test_a_users_program_is_type_checked(tmp_path: Path) -> None:
     ):
         assert any(row.startswith(f"user.py:{line}:") and text in row for row in said.splitlines()), said
     assert "Found 2 errors in 1 file" in said
+
+
+def test_parts_are_there_without_an_import_of_their_own():
+    code = "import sys, se_nas; assert 'torch' not in sys.modules; print(se_nas.data.load_data.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "load_data"

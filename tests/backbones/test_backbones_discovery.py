@@ -173,7 +173,9 @@ def test_no_place_in_a_linear_model() -> None:
 
 
 def test_shared_block() -> None:
-    with pytest.raises(BackboneError, match=r"calls the block 'block' 2 times.*separate block for every place"):
+    with pytest.raises(
+        BackboneError, match=r"calls the block 'block' 2 times.*separate block for every place"
+    ):
         find_sites(Shared(), input_size=SIZE)
 
 
