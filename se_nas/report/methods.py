@@ -88,7 +88,8 @@ def _measured(manifest: Manifest, cost: Objective) -> str:
         else f"; that of the plain backbone was {baseline}"
     )
     title = cost.title[:1].upper() + cost.title[1:]
-    return f"{title} was measured on {device}{f' ({conditions})' if conditions else ''}{against}."
+    sentence = f"{title} was measured on {device}{f' ({conditions})' if conditions else ''}{against}."
+    return f"{sentence} {cost.definition}".rstrip()
 
 
 def _repeated(report: ParetoReport) -> str:
