@@ -12,7 +12,7 @@ from PIL import Image
 
 from se_nas.data import ImageData, Images
 from se_nas.errors import CheckpointError, DataError, InfeasibleError
-from se_nas.training import Runtime, checkpoint, train
+from se_nas.training import Runtime, train
 from se_nas.training.checkpoint import checkpoint_path, load_state, save_state
 from se_nas.training.loop import make_batches
 
@@ -301,7 +301,7 @@ def test_full_disk_is_a_clear_error_and_leaves_no_rest(small_net, make_context, 
     def full(*args, **keywords):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(CheckpointError, match="No space left"):
         train(small_net(), make_context(checkpoint_dir=tmp_path))
     assert not list(tmp_path.iterdir())
@@ -314,7 +314,7 @@ def test_killed_while_writing_leaves_the_last_state(tmp_path, monkeypatch):
     def killed(*args, **keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.os, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         save_state(path, {"epoch": 2})
     assert load_state(path)["epoch"] == 1
