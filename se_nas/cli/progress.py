@@ -81,12 +81,23 @@ class LiveProgress(LineProgress):
             transient=True,
         )
         self._phase: TaskID | None = None
+        self._checking: TaskID | None = None
         self._trials: dict[int, TaskID] = {}
         self._limit, self._began = math.inf, 0.0
 
     def plan(self, description: Sequence[tuple[str, str]]) -> None:
         for label, text in description:
             self._console.print(f"[bold]{label:<{LABEL_WIDTH}}[/]{escape(text)}", highlight=False)
+
+    def images_checked(self, done: int, total: int) -> None:
+        if self._checking is None:
+            self._bars.start()
+            self._checking = self._bars.add_task("checking images", total=total, info="")
+        self._bars.update(self._checking, completed=done, info=f"{done:,} of {total:,}")
+        if done >= total:
+            self._bars.remove_task(self._checking)
+            self._bars.stop()
+            self._checking = None
 
     def phase(self, name: str, seconds: float) -> None:
         self._bars.start()

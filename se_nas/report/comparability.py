@@ -10,7 +10,7 @@ from se_nas.report.pareto_report import ParetoReport
 # What identifies a run, or describes how it went, and is not part of its configuration.
 _NOT_CONFIGURATION = ("name", "runs", "seed")
 _CONFIGURED = ("backbone", "timm_kwargs", "space", "data", "input_size", "objectives", "recipe", "device")
-_UNNAMED = ("definition", "sites", "class_names", "skipped", "mean", "std")
+_UNNAMED = ("definition", "sites", "class_names", "skipped", "reasons", "remarks", "mean", "std")
 _VOLATILE = ("clock_mhz", "load")
 """Conditions of measurements that are recorded but do not decide whether two of them are comparable."""
 

@@ -28,7 +28,11 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The images: how many of each split, the statistics they are normalised with, files that were skipped."""
+    """The images: how many of each split, and the statistics they are normalised with.
+
+    ``skipped`` names the files that were left out, ``reasons`` says why, one for each; ``remarks`` are what a user
+    should know about the images.
+    """
 
     name: str
     fingerprint: str
@@ -41,6 +45,8 @@ class Data:
     num_test: NonNegativeInt = 0
     class_names: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,9 +205,11 @@ def check_schema(data: Any, newest: int, where: str) -> None:
 
 
 def _of_schema_1(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Layout 1 had two keys for the one measured cost that it knew."""
+    """Layout 1 had two keys for the one measured cost that it knew, and another name for a mode of it."""
     rest = dict(data)
     conditions, baseline = rest.pop("latency", None), rest.pop("baseline_latency_ms", None)
     if conditions is not None:
+        if isinstance(conditions, Mapping) and conditions.get("mode") == "cudagraph":
+            conditions = {**conditions, "mode": "graph"}
         rest["measured"] = {"latency": {"conditions": conditions, "baseline": baseline}}
     return rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from timm.data import resolve_model_data_config
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 TEST_FRACTION = 0.1
 
 
-def load_images(config: SearchConfig, *, split_test: bool = True) -> ImageData:
+def load_images(
+    config: SearchConfig, *, split_test: bool = True, checked: Callable[[int, int], None] | None = None
+) -> ImageData:
     """The images of a configuration, at the smallest size from theirs on that the backbone takes.
 
     Without ``split_test`` there is a test split only if the data or the configuration has one.
@@ -32,6 +35,7 @@ def load_images(config: SearchConfig, *, split_test: bool = True) -> ImageData:
             test_fraction=None if config.test_data or not split_test else TEST_FRACTION,
             split_seed=config.split_seed,
             strict=config.strict,
+            progress=checked,
         )
 
     data = load(config.input_size)
@@ -65,6 +69,8 @@ def data_facts(data: ImageData) -> dict[str, Any]:
         "num_test": 0 if data.test is None else len(data.test),
         "split_seed": data.split_seed,
         "skipped": list(data.skipped),
+        "reasons": list(data.reasons),
+        "remarks": list(data.remarks),
         "mean": list(data.mean),
         "std": list(data.std),
     }

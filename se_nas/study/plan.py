@@ -180,7 +180,12 @@ def resolve(
         load_logger(config.log)
     check_sampler(config.sampler, space.choices)
     found = baselines(space)
-    data = load_images(config)
+    try:
+        data = load_images(config, checked=progress.images_checked)
+    except BaseException:
+        # What shows the images' progress would stand in the way of the message.
+        progress.close()
+        raise
     limits = [Limit.parse(text, name) for name, text in config.limits().items()]
     timed = _latency_settings(config, data, devices[0])
     resolve_backend(timed.backend)

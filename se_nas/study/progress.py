@@ -27,6 +27,9 @@ class Progress:
         for name, value in description:
             _log.info("%s: %s", name, value)
 
+    def images_checked(self, done: int, total: int) -> None:
+        """So many of all images have been checked, before anything is trained."""
+
     def phase(self, name: str, seconds: float) -> None:
         """A phase (latency, search, final) begins and may take so many seconds (infinite for no limit)."""
         _log.info("%s", name)

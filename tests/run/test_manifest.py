@@ -116,3 +116,8 @@ def test_fields_are_replaced_by_values_or_their_json(facts):
     assert manifest.updated(finals={"base_seeds": 2, "most_seeds": 4}).finals == finals
     with pytest.raises(RunError, match=r"x\.json is damaged: it lacks finals\.most_seeds"):
         manifest.updated("x.json", finals={"base_seeds": 2})
+
+
+def test_a_graph_has_its_present_name_in_old_manifests(facts):
+    old = {**facts, "schema": 1, "latency": {"mode": "cudagraph", "threads": 1}, "baseline_latency_ms": 2.0}
+    assert Manifest.from_json(old).measured["latency"].conditions == {"mode": "graph", "threads": 1}

@@ -39,6 +39,9 @@ def test_every_value_of_the_table_and_the_manifest_is_read(path):
     assert old.pop("schema") == 1
     assert new.pop("schema") == SCHEMA
     assert new.pop("measured") == measured
+    data = new["data"]
+    # What 0.1.0 did not write.
+    assert (data.pop("reasons"), data.pop("remarks")) == ([], [])
     assert {name: new[name] for name in old} == old
     assert not any(new[name] for name in new.keys() - old.keys())
 
