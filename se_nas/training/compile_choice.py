@@ -149,5 +149,5 @@ def _measure(model: nn.Module, context: Context, runtime: Runtime) -> StepTime:
 
 def _too_short(limit: float) -> str:
     return (
-        f"off: not tried, it can pay from about {limit / 60:.0f} min of training on here, and less lies ahead"
+        f"off: not tried, because compiling only pays off after about {limit / 60:.0f} min of training on this device"
     )
