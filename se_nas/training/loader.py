@@ -51,17 +51,38 @@ class LoaderBatches:
         self.batch_size = effective_batch(recipe, data.train)
         self.steps = len(data.train) // self.batch_size
 
+    @property
+    def device(self) -> str:
+        """Where batches are made."""
+        return self._runtime.device
+
     def inputs(self, epoch: int, start: int = 0) -> Iterator[Inputs]:
+        for step, batch in enumerate(self._loader().batches(self._keys(epoch, start)), start):
+            yield self._inputs(batch, epoch, step)
+
+    def decoded(self, epoch: int, step: int) -> Inputs:
+        """The inputs of one batch, decoded in this process; the workers are not disturbed."""
+        dataset = self._loader().dataset
+        [keys] = self._keys(epoch, step)[:1]
+        pixels, labels = fast_collate([dataset[key] for key in keys])
+        return self._inputs((pixels, labels), epoch, step)
+
+    def _keys(self, epoch: int, start: int) -> list[list[Key]]:
+        """Of each batch from ``start`` on, the keys of its images."""
         order = generator(ORDER, self._seed, epoch).permutation(len(self._data.train))
-        keys = [
+        return [
             [(self._seed, epoch, int(index)) for index in order[step * self.batch_size :][: self.batch_size]]
             for step in range(start, self.steps)
         ]
+
+    def _loader(self) -> _Loader:
         transform = _train_transform(self._data, self._recipe, self.augment.draws)
-        loader = _loader(self._data, "train", self._runtime, transform, self._recipe)
-        for step, (pixels, labels) in enumerate(loader.batches(keys), start):
-            draws = self.augment.draws.finish(len(pixels), self._seed, epoch, step)
-            yield {"pixels": pixels, "labels": labels} | draws
+        return _loader(self._data, "train", self._runtime, transform, self._recipe)
+
+    def _inputs(self, batch: Batch, epoch: int, step: int) -> Inputs:
+        pixels, labels = batch
+        draws = self.augment.draws.finish(len(pixels), self._seed, epoch, step)
+        return {"pixels": pixels, "labels": labels} | draws
 
     def batch(self, inputs: Inputs) -> Batch:
         images, targets = self.augment.finish(inputs["pixels"].float(), inputs["labels"], inputs)

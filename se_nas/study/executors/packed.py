@@ -32,7 +32,9 @@ from se_nas.study.executors.task import (
 from se_nas.training import Context, Runtime, Training
 from se_nas.training.batches import Batches, MemoryBatches
 from se_nas.training.faults import OutOfMemoryError
+from se_nas.training.loader import LoaderBatches
 from se_nas.training.masked import Capacity, FirstWeights, Place
+from se_nas.training.shared_batches import SharedBatches
 
 REMEMBERED = 256 * 2**20
 """Bytes of draws that are kept for each seed: all candidates of a seed draw the same."""
@@ -100,16 +102,38 @@ class Packed:
         self._first = [FirstWeights(self._plain, init=setup.config.init) for _ in self._runtimes]
         self._idle: list[tuple[int, Place]] = []
         self._running: list[_Running] = []
-        self._crowded_out: list[Task] = []
-        self._batches: dict[tuple[int, int], MemoryBatches] = {}
+        self._waiting: list[Task] = []
+        self._batches: dict[tuple[int, int], MemoryBatches | SharedBatches] = {}
+        self._under_way = False
         self._reported = False
 
     @property
     def tasks(self) -> list[Task]:
-        return [*(running.task for running in self._running), *self._crowded_out]
+        return [*(running.task for running in self._running), *self._waiting]
 
     def submit(self, task: Task, listener: Listener) -> Mapping[str, Any]:
-        """Begin a candidate; it is trained in ``wait``."""
+        """Begin a candidate, or let it wait; it is trained in ``wait``."""
+        if self._can_begin(task):
+            self._begin(task, listener)
+        else:
+            self._waiting.append(task)
+        return {}
+
+    def _can_begin(self, task: Task) -> bool:
+        """Whether a candidate may join those that train.
+
+        Images on disk are decoded once for all that train, so these are of one seed and begin together.
+        """
+        if not self._running:
+            return True
+        if len(self._running) >= self.capacity:
+            return False
+        together = not self._under_way and self._running[0].task.seed == task.seed
+        return self._setup.data.in_memory or together
+
+    def _begin(self, task: Task, listener: Listener) -> None:
+        if not self._running:
+            self._under_way = False
         device = min(range(len(self._runtimes)), key=self._load)
         place = self._place(task, device)
         context = make_context(
@@ -130,18 +154,19 @@ class Packed:
         self._running.append(
             _Running(task=task, training=training, context=context, place=place, device=device)
         )
-        return {}
 
     def wait(self, listener: Listener) -> None:
         """Train until a candidate has ended an epoch, or has ended."""
         self._reported = False
         while self._running and not self._reported:
-            began, round_ = time.monotonic(), list(self._running)
+            began, round_, self._under_way = time.monotonic(), list(self._running), True
             for running in round_:
                 self._advance(running, listener)
             self._share(time.monotonic() - began, round_)
-            if self._crowded_out and len(self._running) < self.capacity:
-                self.submit(self._crowded_out.pop(0), listener)
+            for task in [task for task in self._waiting if self._can_begin(task)]:
+                if self._can_begin(task):
+                    self._waiting.remove(task)
+                    self._begin(task, listener)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -184,7 +209,7 @@ class Packed:
     def _crowd_out(self, running: _Running, error: OutOfMemoryError) -> None:
         running.training.close()
         self._running.remove(running)
-        self._crowded_out.append(running.task)
+        self._waiting.append(running.task)
         self._idle.clear()
         self.capacity = max(1, len(self._running))
         if running.context.device.startswith("cuda"):
@@ -214,17 +239,18 @@ class Packed:
             architecture, setup.config, setup.recipe, num_classes=setup.data.num_classes
         )
 
-    def _shared_batches(self, seed: int, device: int) -> MemoryBatches | None:
-        """Batches of a seed; None for images that are not in memory."""
+    def _shared_batches(self, seed: int, device: int) -> MemoryBatches | SharedBatches:
+        """Batches of a seed, for all trainings on a device."""
         setup = self._setup
-        if not setup.data.in_memory:
-            return None
         key = (seed, device)
         if key not in self._batches:
             while len(self._batches) >= SEEDS * len(self._runtimes):
                 del self._batches[next(iter(self._batches))]
-            self._batches[key] = MemoryBatches(
-                setup.data, setup.recipe, self._runtimes[device], seed, remember=REMEMBERED
+            data, recipe, runtime = setup.data, setup.recipe, self._runtimes[device]
+            self._batches[key] = (
+                MemoryBatches(data, recipe, runtime, seed, remember=REMEMBERED)
+                if data.in_memory
+                else SharedBatches(LoaderBatches(data, recipe, runtime, seed))
             )
         return self._batches[key]
 

@@ -1,8 +1,10 @@
 """A pack of candidates in one process, uncaptured on a CPU: what each comes to is what it comes to alone."""
 
+import numpy as np
 import pytest
 import torch
 from least_manifest import empty_run
+from PIL import Image
 from safetensors.torch import load_file
 from small_cases import SEARCH
 
@@ -226,6 +228,25 @@ def test_finalists_see_the_test_images_and_weights_of_the_average_are_kept(plan,
     task = Task(number=0, architecture=architecture, seed=1, phase="final")
     listener = run(executor, [task])
     assert 0 <= listener.ended[0]["test_accuracy"] <= 100
+
+
+def test_images_on_disk_come_to_what_each_comes_to_alone(plan, packed, tmp_path):
+    draws = np.random.default_rng(0)
+    for label in range(2):
+        (tmp_path / "data" / f"class{label}").mkdir(parents=True)
+        for index in range(20):
+            pixels = draws.integers(0, 256, (160, 160, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / f"class{label}" / f"{index}.png")
+    made = plan(data=str(tmp_path / "data"), input_size=160, recipe={"batch_size": 8}, epochs=1)
+    assert not made.data.in_memory
+    alone, _ = packed(made, 1, "alone")
+    expected = run(alone, some_tasks(made))
+    together, _ = packed(made, 3, "together")
+    listener = run(together, some_tasks(made))
+    # Those of one seed begin together; the third, of another, waits for them.
+    assert [number for number, _ in listener.order] == [0, 1, 2]
+    for number in range(3):
+        assert told(listener.ended[number]) == told(expected.ended[number])
 
 
 @pytest.mark.slow
