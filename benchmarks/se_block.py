@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from pretrained import machine
@@ -115,11 +116,12 @@ def _median_with_interval(values: list[float]) -> tuple[float, float, float]:
     )
 
 
-def table(shapes: list[str], *, device: str, compiled: bool, training: bool, seconds: float) -> None:
-    """Prints one table: a row per shape, a column per form."""
-    mode = ("compiled" if compiled else "eager") + (", forward and backward" if training else ", inference")
-    print(f"\n### {mode}\n")
-    header_done = False
+def rows(
+    shapes: list[str], *, device: str, compiled: bool, training: bool, seconds: float
+) -> Iterator[dict[str, Any]]:
+    """One row for each shape and format: ``shape``, ``format``, the ``ratios`` to timm's form (median and interval) by
+    form, and the ``largest_difference``.
+    """
     for shape in shapes:
         batch, channels, side = map(int, shape.split("x"))
         for name, memory_format in FORMATS.items():
@@ -144,12 +146,28 @@ def table(shapes: list[str], *, device: str, compiled: bool, training: bool, sec
                     _open(net)
                 runs = {key: _step(net, x, training) for key, net in nets.items()}
                 found = measure(runs, torch.cuda.synchronize if device == "cuda" else _nothing, seconds)
-            if not header_done:
-                print(f"| shape | format | {' | '.join(list(nets)[1:])} | largest difference |")
-                print("|---" * (len(nets) + 2) + "|")
-                header_done = True
-            cells = [f"{m:.2f} ({low:.2f} to {high:.2f})" for m, low, high in list(found.values())[1:]]
-            print(f"| {shape} | {name} | {' | '.join(cells)} | {max(errors.values()):.0e} |", flush=True)
+            yield {
+                "shape": shape,
+                "format": name,
+                "ratios": dict(list(found.items())[1:]),
+                "largest_difference": max(errors.values()),
+            }
+
+
+def table(shapes: list[str], *, device: str, compiled: bool, training: bool, seconds: float) -> None:
+    """Prints one table: a row per shape, a column per form."""
+    mode = ("compiled" if compiled else "eager") + (", forward and backward" if training else ", inference")
+    print(f"\n### {mode}\n")
+    settings = {"device": device, "compiled": compiled, "training": training, "seconds": seconds}
+    for number, row in enumerate(rows(shapes, **settings)):
+        if number == 0:
+            print(f"| shape | format | {' | '.join(row['ratios'])} | largest difference |")
+            print("|---" * (len(row["ratios"]) + 3) + "|")
+        cells = [f"{m:.2f} ({low:.2f} to {high:.2f})" for m, low, high in row["ratios"].values()]
+        print(
+            f"| {row['shape']} | {row['format']} | {' | '.join(cells)} | {row['largest_difference']:.0e} |",
+            flush=True,
+        )
 
 
 def passes(shapes: list[str], *, device: str, seconds: float) -> None:

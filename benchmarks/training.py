@@ -15,20 +15,27 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import os
 import platform
 import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import timm
 import torch
-from PIL import Image
-from timm.data import create_dataset, create_loader
+from rivals import (
+    SETTLE,
+    bare_step,
+    endless,
+    seconds_of,
+    timm_loader,
+    timm_step,
+    wait,
+    write_folder,
+)
 from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -58,7 +65,6 @@ from se_nas.training import (
 )
 from se_nas.training.evaluation import Evaluation
 from se_nas.training.loop import make_batches
-from se_nas.training.optim import make_loss, make_optimizer
 
 CASES = (
     ("resnet50", 32, 64),
@@ -69,8 +75,6 @@ CASES = (
     ("test_resnet", 32, 64),
     ("resnet18", 64, 64),
 )
-SETTLE = 3
-"""Steps at the beginning of a turn that are not counted: batches read in advance, and caches."""
 COMPARED = (("se-nas", "bare"), ("se-nas", "timm"), ("se-nas", "plain"), ("bare", "timm"), ("bare", "plain"))
 """The last two are bounds: a loop that does nothing but the network's arithmetic is no faster."""
 PARITY = Recipe(
@@ -82,85 +86,8 @@ PARITY = Recipe(
     crop_scale=(0.6, 1.0),
     precision="fp32",
 )
-
-
 COPIES = 20
-
-
-def write_folder(data: ImageData, folder: Path) -> None:
-    """The training images as PNG files in class folders."""
-    for index, (pixels, label) in enumerate(zip(data.train.pixels, data.train.labels.tolist(), strict=True)):
-        # timm sorts classes by name; by number they keep their labels.
-        path = folder / str(label) / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
-
-
-def timm_loader(folder: Path, data: ImageData, recipe: Recipe, device: str, training: bool = True):
-    """timm's loader with the settings that its train.py would pass on."""
-    return create_loader(
-        create_dataset("", str(folder), is_training=training),
-        input_size=data.input_size,
-        batch_size=recipe.batch_size if training else 256,
-        is_training=training,
-        train_crop_mode="rrc" if recipe.crop == "random_resized" else "rkrc",
-        scale=recipe.crop_scale if recipe.crop == "random_resized" else None,
-        hflip=0.5 if data.mirror else 0.0,
-        color_jitter=0.0,
-        interpolation="bicubic",
-        mean=data.mean,
-        std=data.std,
-        crop_pct=1.0,
-        num_workers=len(os.sched_getaffinity(0)),
-        device=torch.device(device),
-    )
-
-
-def timm_step(model: nn.Module, recipe: Recipe, autocast: Callable) -> Callable:
-    """The training step of timm's train.py, without its logging."""
-    optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
-    )
-    loss_fn = LabelSmoothingCrossEntropy(recipe.label_smoothing)
-
-    def step(images: torch.Tensor, targets: torch.Tensor) -> None:
-        with autocast():
-            loss = loss_fn(model(images), targets)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def bare_step(model: nn.Module, recipe: Recipe, runtime: Runtime) -> Callable:
-    optimizer, loss_fn = make_optimizer(model, recipe), make_loss(recipe, mixes=False)
-
-    def step(images: torch.Tensor, targets: torch.Tensor) -> None:
-        with runtime.autocast():
-            loss = loss_fn(model(images).float(), targets)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def seconds_of(step: Callable, batches: Iterator, steps: int, device: str) -> float:
-    """Seconds that ``steps`` steps take, after ``SETTLE`` others."""
-    for _ in range(SETTLE):
-        step(*next(batches))
-    wait(device)
-    before = time.perf_counter()
-    for _ in range(steps):
-        step(*next(batches))
-    wait(device)
-    return time.perf_counter() - before
+"""Repetitions of the images, so that an epoch is longer than a turn."""
 
 
 def seconds_of_train(model: nn.Module, context: Context, steps: int) -> float:
@@ -177,13 +104,6 @@ def seconds_of_train(model: nn.Module, context: Context, steps: int) -> float:
     return polls[SETTLE + steps] - polls[SETTLE]
 
 
-def endless(make: Callable[[int], Iterator]) -> Iterator:
-    epoch = 0
-    while True:
-        yield from make(epoch)
-        epoch += 1
-
-
 def speed(backbone: str, side: int, batch: int, rounds: int, seconds: float) -> None:
     data = load_data("digits", input_size=side)
     recipe = Recipe.preset("tiny", batch_size=batch, crop="pad")
@@ -195,7 +115,7 @@ def speed(backbone: str, side: int, batch: int, rounds: int, seconds: float) -> 
 
     runtime = Runtime.decide(fresh(), recipe, device)
     plain = replace(runtime, precision="fp32", channels_last=False)
-    # An epoch longer than a turn, so no validation falls into it; ``around`` measures validation.
+    # No validation falls into a turn; ``around`` measures it.
     many = replace(
         data.train, labels=data.train.labels.repeat(COPIES), pixels=data.train.pixels.repeat(COPIES, 1, 1, 1)
     )
