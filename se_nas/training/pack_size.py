@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from se_nas.training.batches import REMEMBERED, MemoryBatches
 from se_nas.training.faults import OutOfMemoryError
 from se_nas.training.session import Training
 
@@ -55,6 +56,10 @@ def measure_rates(
         OutOfMemoryError: not even the first number fits.
     """
     long = replace(context, recipe=context.recipe.with_(epochs=LONG), checkpoint_dir=None)
+    batches = None
+    if context.data.in_memory:
+        # As in a pack, whose trainings draw what they share once.
+        batches = MemoryBatches(long.data, long.recipe, long.runtime, long.seed, remember=REMEMBERED)
     rates: dict[int, float] = {}
     trainings: list[Training] = []
     try:
@@ -62,7 +67,8 @@ def measure_rates(
             try:
                 while len(trainings) < size:
                     own = replace(long, curve=[])
-                    trainings.append(make_place().begin(architecture, own, alone=lambda: False))
+                    place = make_place()
+                    trainings.append(place.begin(architecture, own, batches=batches, alone=lambda: False))
                     for _ in range(WARM_UP):
                         trainings[-1].advance()
                 rates[size] = _rate(trainings, context.device, seconds, clock)

@@ -25,7 +25,7 @@ class Device:
         self.places += 1
         return self
 
-    def begin(self, architecture, context, *, alone):
+    def begin(self, architecture, context, *, batches, alone):
         assert context.checkpoint_dir is None
         assert not alone()
         step = SimpleNamespace(updates=0)
@@ -42,7 +42,7 @@ class Device:
 
 
 def rates_of(device):
-    context = Context(data=None, recipe=Recipe(), runtime=Runtime(device="cpu"))
+    context = Context(data=SimpleNamespace(in_memory=False), recipe=Recipe(), runtime=Runtime(device="cpu"))
     return measure_rates(device.make_place, None, context, seconds=5.0, clock=device.clock)
 
 

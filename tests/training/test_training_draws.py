@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 
-from se_nas.training import Recipe
+from se_nas.training import Recipe, Runtime
 from se_nas.training.augment import Augment
+from se_nas.training.batches import MemoryBatches
 from se_nas.training.draws import Draws
 from se_nas.training.randomness import AUGMENT, seeded
 
@@ -132,3 +133,39 @@ def test_names_shapes_and_types_never_change(settings):
         for step in range(20)
     }
     assert len(forms) == 1
+
+
+def equal_inputs(found, expected):
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[name], expected[name]) for name in expected
+    )
+
+
+@given(
+    room=st.sampled_from([0, 1500, 10**9]),
+    turns=st.lists(st.integers(0, 2), min_size=20, max_size=40),
+    starts=st.tuples(*[st.integers(0, 5)] * 3),
+)
+def test_shared_batches_are_those_of_each_alone(room, turns, starts):
+    recipe = Recipe(batch_size=8, mixup=0.2)
+    shared, alone = (MemoryBatches(PHOTOS, recipe, Runtime(), 3, remember=size) for size in (room, 0))
+    going = [(shared.inputs(1, start), alone.inputs(1, start)) for start in starts]
+    for turn in turns:
+        found, expected = (next(inputs, {}) for inputs in going[turn])
+        assert equal_inputs(found, expected)
+
+
+@pytest.mark.parametrize(("room", "times"), [(10**9, 1), (0, 3)])
+def test_trainings_side_by_side_draw_once(monkeypatch, room, times):
+    drawn = []
+    geometric = Draws.geometric
+
+    def counted(draws, count, *key):
+        drawn.append(key)
+        return geometric(draws, count, *key)
+
+    monkeypatch.setattr(Draws, "geometric", counted)
+    batches = MemoryBatches(PHOTOS, Recipe(batch_size=8), Runtime(), 3, remember=room)
+    for _ in zip(*(batches.inputs(2) for _ in range(3)), strict=True):
+        pass
+    assert sorted(drawn) == sorted([(3, 2, step) for step in range(6)] * times)

@@ -30,14 +30,12 @@ from se_nas.study.executors.task import (
     outcome,
 )
 from se_nas.training import Context, Runtime, Training
-from se_nas.training.batches import Batches, MemoryBatches
+from se_nas.training.batches import REMEMBERED, Batches, MemoryBatches
 from se_nas.training.faults import OutOfMemoryError
 from se_nas.training.loader import LoaderBatches
 from se_nas.training.masked import Capacity, FirstWeights, Place
 from se_nas.training.shared_batches import SharedBatches
 
-REMEMBERED = 256 * 2**20
-"""Bytes of draws that are kept for each seed: all candidates of a seed draw the same."""
 SEEDS = 4
 """Seeds whose draws are kept."""
 
