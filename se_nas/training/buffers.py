@@ -30,6 +30,8 @@ class Buffers(Mapping[str, torch.Tensor]):
         self._block = torch.zeros(end, dtype=torch.uint8, device=device)
         elsewhere = {name: value for name, value in example.items() if name not in self._places}
         self._tensors = self._views(self._block) | {n: torch.empty_like(v) for n, v in elsewhere.items()}
+        self._staging = torch.zeros_like(self._block, device="cpu") if self._block.is_cuda else self._block
+        self._targets = self._tensors | self._views(self._staging)
 
     def load(self, values: Inputs) -> None:
         """Copy values into the buffers.
@@ -40,18 +42,15 @@ class Buffers(Mapping[str, torch.Tensor]):
         forms = {name: (value.shape, value.dtype) for name, value in values.items()}
         if forms != self._forms:
             raise ValueError(f"the inputs are {forms}; the buffers were made for {self._forms}")
-        targets = self._tensors
-        if self._block.is_cuda:
-            block = torch.empty_like(self._block, device="cpu", pin_memory=True)
-            targets = targets | self._views(block)
         for name, value in values.items():
-            targets[name].copy_(value)
+            self._targets[name].copy_(value)
             if value.is_cuda:
                 # Made on a loader's stream, which must not use its memory again before the copy is done.
                 value.record_stream(torch.cuda.current_stream(value.device))
         if self._block.is_cuda:
-            # The allocator of pinned memory keeps the block until the copy is done.
-            self._block.copy_(block, non_blocking=True)
+            # Copies of earlier steps may still be under way, so each has a pinned block, which the allocator of
+            # pinned memory keeps until the copy is done.
+            self._block.copy_(self._staging.pin_memory(), non_blocking=True)
 
     def _views(self, block: torch.Tensor) -> Inputs:
         views = {}
