@@ -71,7 +71,8 @@ def search(
         with ExitStack() as stack:
             for owner, method, name in (
                 (Training, "advance", "advance"),
-                (Evaluation, "__call__", "evaluation"),
+                (Evaluation, "begin", "evaluation"),
+                (Evaluation, "end", "evaluation"),
                 (Search, "run", "whole"),
             ):
                 timed = _timed(getattr(owner, method), name, totals)

@@ -37,8 +37,6 @@ from se_nas.training.batches import MemoryBatches
 from se_nas.training.masked import Capacity, FirstWeights, Place
 from se_nas.training.pack_size import measure_rates
 
-DRAWS = 256 * 2**20
-"""Bytes of draws that trainings of a seed share, as in a search."""
 PNG_FILES = 20_000
 """Names of images in the folder that timm reads: more than a turn takes."""
 
@@ -95,12 +93,11 @@ class Contest:
         """Rates by number of places; ``note`` says if the runtime did without what was asked."""
         runtime = replace(self.runtime, graphs=graphs, compile=compiled)
         context = Context(data=self.data, recipe=self.recipe, runtime=runtime)
-        batches = MemoryBatches(self.data, self.recipe, runtime, 0, remember=DRAWS)
 
         def place() -> Place | _Alone:
             if masked:
-                return _Sharing(self.capacity, self.first, runtime, batches)
-            return _Alone(self.model, batches)
+                return Place(self.capacity, self.first, runtime)
+            return _Alone(self.model)
 
         rates = measure_rates(place, self.architecture, context, sizes=sizes, seconds=self.seconds)
         notes = (runtime.graphs_error, runtime.graphs_note, runtime.compile_error)
@@ -120,27 +117,14 @@ class Contest:
         return {"images_per_second": count * self.case.batch / (time.perf_counter() - began)}
 
 
-class _Sharing(Place):
-    """A place whose trainings share their draws with others, as in a search."""
-
-    def __init__(
-        self, capacity: Capacity, first: FirstWeights, runtime: Runtime, batches: MemoryBatches
-    ) -> None:
-        super().__init__(capacity, first, runtime)
-        self._batches = batches
-
-    def begin(self, architecture: Architecture, context: Context, **keywords: Any) -> Training:
-        return super().begin(architecture, context, **{"batches": self._batches, **keywords})
-
-
 class _Alone:
     """Trains a built network."""
 
-    def __init__(self, make: Callable[[], nn.Module], batches: MemoryBatches) -> None:
-        self._make, self._batches = make, batches
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        self._make = make
 
     def begin(self, architecture: Architecture, context: Context, **keywords: Any) -> Training:
-        return Training(self._make(), context, batches=self._batches, **keywords)
+        return Training(self._make(), context, **keywords)
 
 
 def _recipe(case: Case) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -37,28 +38,53 @@ class Evaluation:
         self._split, self._repeated = split, repeated
         self._images: Images = getattr(data, split)
         self._chunk: _Chunk | None = None
+        self._found: _Found | None = None
 
-    @torch.inference_mode()
     def __call__(self) -> Metrics:
         """Metrics of the network as it is now, in the runtime's precision. It is left in evaluation mode."""
+        self.begin()
+        return self.end()
+
+    @torch.inference_mode()
+    def begin(self) -> None:
+        """Launch the evaluation. On a GPU, with a captured pass, it does not wait for the device.
+
+        The network must not change before ``end``, except by what is launched on the same stream.
+        """
         self._model.eval()
         if self._repeated and self._images.pixels is not None and self._runtime.graphs:
             try:
-                return self._by_chunks()
+                self._found = self._by_chunks()
+                return
             except CaptureError as error:
                 self._runtime.graphs, self._runtime.graphs_error = False, str(error)
         logits, labels = [], []
         for images, wanted in self._batches():
             logits.append(self._logits(images).cpu())
             labels.append(wanted.cpu())
-        return score(torch.cat(logits), torch.cat(labels), self._data.num_classes)
+        self._found = _Found(torch.cat(logits), torch.cat(labels))
 
-    def _by_chunks(self) -> Metrics:
+    @torch.inference_mode()
+    def end(self) -> Metrics:
+        """The metrics of what ``begin`` has launched, once the device is done with it."""
+        found, self._found = self._found, None
+        assert found is not None
+        if found.ready is not None:
+            found.ready.synchronize()
+        return score(found.logits, found.labels, self._data.num_classes)
+
+    def _by_chunks(self) -> _Found:
         size = eval_batch(self._data, self._runtime)
         if self._chunk is None or len(self._chunk.chosen) != size:
             self._chunk = _Chunk(self._pass, size, torch.device(self._runtime.device))
         logits = torch.cat(list(self._chunk.logits(len(self._images))))
-        return score(logits.cpu(), self._images.labels, self._data.num_classes)
+        # To pinned memory; ``ready`` says when it is there.
+        found = logits.to("cpu", non_blocking=True)
+        ready = None
+        if logits.is_cuda:
+            ready = torch.cuda.Event()
+            ready.record(torch.cuda.current_stream(logits.device))
+        return _Found(found, self._images.labels, ready)
 
     def _pass(self, chosen: torch.Tensor) -> torch.Tensor:
         pixels, _ = on_device(self._images, self._runtime.device)
@@ -78,6 +104,14 @@ class Evaluation:
             pixels = self._images.pixels[start : start + size].to(self._runtime.device)
             labels = self._images.labels[start : start + size]
             yield formatted(self._augment.normalise(pixels), self._runtime), labels
+
+
+class _Found(NamedTuple):
+    """Logits and labels on the CPU; with ``ready`` the logits are there once it has passed."""
+
+    logits: torch.Tensor
+    labels: torch.Tensor
+    ready: torch.cuda.Event | None = None
 
 
 class _Chunk:

@@ -165,7 +165,12 @@ class Training:
         while progress.epoch < self.recipe.epochs:
             yield from self._train_epoch(progress)
             with compilation_errors(), memory_limit():
-                metrics = self._steps.validate()
+                self._steps.validate.begin()
+            # Others take their turns while the device validates.
+            yield
+            self._look()
+            with compilation_errors(), memory_limit():
+                metrics = self._steps.validate.end()
             # Before the norms have settled, this loss may be huge where nothing is wrong.
             check_loss(metrics.loss, None)
             progress.epoch, progress.step = progress.epoch + 1, 0
@@ -191,7 +196,6 @@ class Training:
             if self._unseen == CHECK_EVERY:
                 self._look()
             yield
-        self._look()
 
     def _look(self) -> None:
         """Add up the losses of the last steps, and see whether they still make sense."""

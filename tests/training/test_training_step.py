@@ -251,8 +251,8 @@ def test_one_advance_is_one_step_and_a_training_may_be_given_up(small_net, make_
     while not context.curve:
         assert training.advance()
         counts.append(training.step.updates)
-    # The first prepares and the last validates.
-    assert counts == [0, 1, 2, 3, 4, 5, 6, 6]
+    # The first prepares; the last two begin and end the validation.
+    assert counts == [0, 1, 2, 3, 4, 5, 6, 6, 6]
     training.close()
     resumed = small_net(seed=2)
     result = train(resumed, make_context(checkpoint_dir=tmp_path))
