@@ -9,11 +9,11 @@ from typing import Any
 
 from se_nas.objectives import COSTS, Objective
 from se_nas.report.candidates import BASELINE_NAMES, Candidate
-from se_nas.report.differences import Gain, accuracy_gain
+from se_nas.report.differences import Gain, accuracy_gain, describe
 from se_nas.report.effects import stage_effects
 from se_nas.report.history import progress, retrained, retraining
 from se_nas.report.pareto_report import ParetoReport
-from se_nas.report.picks import describe, names_of, pick
+from se_nas.report.picks import names_of, pick
 from se_nas.report.placement import reduction
 
 

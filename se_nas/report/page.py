@@ -17,8 +17,7 @@ from se_nas.report.differences import accuracy_gain, cost_gain
 from se_nas.report.methods import methods_paragraph
 from se_nas.report.page_tables import candidate_rows, effect_rows, finalist_rows, front_rows, importance_rows
 from se_nas.report.pareto_report import ParetoReport
-from se_nas.report.picks import describe
-from se_nas.report.tables import candidates_csv, indistinguishable, plus_minus
+from se_nas.report.tables import candidates_csv, plus_minus
 from se_nas.run import Manifest, write_text
 
 _LONG = ("class_names", "definition", "sites")
@@ -77,8 +76,7 @@ def render(report: ParetoReport) -> str:
         report=report,
         title=f"SE in {manifest.backbone} on {manifest.data.name}",
         subtitle=_subtitle(report),
-        lead=_lead(report),
-        indistinct=indistinguishable(report),
+        decision=report.decision,
         warnings=manifest.warnings,
         tiles=_tiles(report),
         contents=[(name, text) for name, text in _CONTENTS if shown.get(name, True)],
@@ -140,13 +138,6 @@ def _subtitle(report: ParetoReport) -> str:
     manifest = report.manifest
     parts = [(manifest.created or "")[:10], manifest.device.name or manifest.device.type]
     return " · ".join(part for part in parts if part)
-
-
-def _lead(report: ParetoReport) -> str:
-    if not report.front:
-        return "No candidate has finished yet."
-    best = max(report.front, key=lambda member: member.accuracy or 0.0)
-    return f"Best of the front: {describe(report, best)}."
 
 
 def _tiles(report: ParetoReport) -> list[tuple[str, str, str]]:

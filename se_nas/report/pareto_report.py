@@ -22,6 +22,7 @@ from se_nas.pareto import (
     reference_point,
 )
 from se_nas.report.candidates import Candidate, group
+from se_nas.report.decision import Decision, decide
 from se_nas.report.per_image import Bits, from_text, hits_by_seed, read_bits, to_text
 from se_nas.run import (
     CONFIG,
@@ -184,8 +185,8 @@ class ParetoReport:
         return group(self.rows, self.sites, final=self.final)
 
     @cached_property
-    def _read(self) -> dict[str, int]:
-        """Keys of the candidates that noise is fitted on, with their places in ``noise``."""
+    def places(self) -> dict[str, int]:
+        """Keys of the candidates that ``noise`` is fitted on, with their places in it."""
         members = [candidate for candidate in self._grouped if candidate.counted]
         if sum(len(candidate.counted) for candidate in members) > _MAX_FITTED:
             members = [candidate for candidate in members if len(candidate.by_seed) > 1]
@@ -193,7 +194,7 @@ class ParetoReport:
 
     @cached_property
     def _fitted(self) -> list[Candidate]:
-        return [candidate for candidate in self._grouped if candidate.key in self._read]
+        return [candidate for candidate in self._grouped if candidate.key in self.places]
 
     @cached_property
     def seed_noise(self) -> SeedModel | None:
@@ -227,7 +228,7 @@ class ParetoReport:
 
     def standard_error(self, candidate: Candidate) -> float | None:
         """Of a mean accuracy over seeds, in points; None if nothing was read twice."""
-        place = self._read.get(candidate.key)
+        place = self.places.get(candidate.key)
         if self.seed_noise is None or place is None:
             return None
         return math.sqrt(self.seed_noise.covariance[place, place])
@@ -237,12 +238,12 @@ class ParetoReport:
 
         None if nothing was read twice or a candidate has no counted reading.
         """
-        place = self._read.get(candidate.key)
+        place = self.places.get(candidate.key)
         if self.noise is None or place is None:
             return None
         if other is None:
             return float(self.noise.half_width[place])
-        rival = self._read.get(other.key)
+        rival = self.places.get(other.key)
         return None if rival is None else self.noise.difference(place, rival)[1]
 
     @cached_property
@@ -271,7 +272,7 @@ class ParetoReport:
 
     def _level(self, candidate: Candidate) -> float | None:
         """The mean over seeds; if candidates have different seeds, with the levels of the seeds taken off."""
-        place = self._read.get(candidate.key)
+        place = self.places.get(candidate.key)
         return candidate.accuracy if self.noise is None or place is None else float(self.noise.mean[place])
 
     def _accuracy_interval(self, candidate: Candidate) -> tuple[float, float] | None:
@@ -282,7 +283,7 @@ class ParetoReport:
 
     def _draws(self, noise: SeedModel, members: Sequence[Candidate], count: int = 4000) -> np.ndarray:
         """Joint draws of the members' accuracies, shape (count, members)."""
-        places = [self._read[candidate.key] for candidate in members]
+        places = [self.places[candidate.key] for candidate in members]
         return noise.draw(np.random.default_rng(0), count)[:, places]
 
     def _values(self, candidate: Candidate) -> list[float] | None:
@@ -310,6 +311,11 @@ class ParetoReport:
     def plain(self) -> Candidate | None:
         """The plain backbone."""
         return next((candidate for candidate in self.baselines if "plain" in candidate.baselines), None)
+
+    @cached_property
+    def decision(self) -> Decision:
+        """What to do: use one of the networks, or keep the plain backbone."""
+        return decide(self)
 
     @cached_property
     def reference(self) -> tuple[float, ...]:
@@ -347,6 +353,7 @@ class ParetoReport:
             "source": self.source,
             "final": self.final,
             "label": self.label,
+            "decision": self.decision.to_dict(),
             "objectives": [
                 {"name": item.name, "field": item.column, "direction": item.direction}
                 for item in self.objectives

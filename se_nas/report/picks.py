@@ -10,7 +10,7 @@ from se_nas.errors import RunError, nearest
 from se_nas.objectives import COSTS, Objective
 from se_nas.pareto import knee
 from se_nas.report.candidates import Candidate
-from se_nas.report.differences import accuracy_gain, cost_gain, cost_ratio
+from se_nas.report.differences import cost_ratio, describe
 from se_nas.report.pareto_report import ParetoReport
 
 PICKS = ("best", "knee", "cheapest")
@@ -50,28 +50,6 @@ def pick(report: ParetoReport, name: str = "best") -> Pick:
     else:
         candidate, why = _by_id(report, name), "asked for by its trial number or key"
     return Pick(name=name, candidate=candidate, reason=f"{describe(report, candidate)} ({why}).")
-
-
-def describe(report: ParetoReport, candidate: Candidate) -> str:
-    """``SE in stages 3 and 4 at γ=8: +0.6±0.2 points for 1.9±0.3 % latency``, against the plain backbone.
-
-    ± is half of the 95 % interval; without repeats there is none, and the text says so.
-    """
-    if report.plain is None or candidate.key == report.plain.key:
-        accuracy = "no accuracy" if candidate.accuracy is None else f"{candidate.accuracy:.2f} %"
-        return f"{candidate.placement}: {accuracy}"
-    parts = []
-    if candidate.accuracy is None and candidate.selection_accuracy is not None:
-        parts.append(f"{candidate.selection_accuracy:.2f} % in the search (not retrained)")
-    gain = accuracy_gain(report, candidate, report.plain)
-    if gain is not None:
-        parts.append(f"{gain.signed(1)} points{'' if gain.half_width else ' (no repeats, so no interval)'}")
-    cost = report.costs[0]
-    added = cost_gain(report, candidate, cost)
-    if added is not None:
-        amount = f"{added.value:.2g}" if cost.exact else added.signed(1).removeprefix("+")
-        parts.append(f"{amount} % {cost.title}")
-    return f"{candidate.placement}: {' for '.join(parts)}" if parts else candidate.placement
 
 
 def _best(report: ParetoReport) -> tuple[Candidate, str]:

@@ -11,7 +11,7 @@ from se_nas.objectives import COSTS, Objective
 from se_nas.report.candidates import BASELINE_NAMES, Candidate
 from se_nas.report.differences import accuracy_gain
 from se_nas.report.pareto_report import ParetoReport
-from se_nas.report.picks import describe, names_of
+from se_nas.report.picks import names_of
 from se_nas.run import cost_columns
 
 
@@ -86,32 +86,9 @@ def summary(report: ParetoReport) -> str:
         f" {manifest.status}.",
         f"Front of {len(report.front)} ({report.label}).",
     ]
-    if report.front:
-        best = max(report.front, key=lambda member: member.accuracy or 0.0)
-        lines.append(f"Best: {describe(report, best)}.")
-    indistinct = indistinguishable(report)
-    if indistinct:
-        lines.append(indistinct)
+    decision = report.decision
+    lines += [line for line in (decision.headline, decision.details) if line]
     return "\n".join(lines)
-
-
-def indistinguishable(report: ParetoReport) -> str:
-    """A sentence if no candidate's accuracy can be told from the plain backbone's; otherwise empty."""
-    if report.plain is None or report.plain.accuracy is None:
-        return ""
-    gains = [
-        accuracy_gain(report, candidate, report.plain)
-        for candidate in report.counted
-        if candidate.key != report.plain.key
-    ]
-    known = [gain for gain in gains if gain is not None]
-    if not known:
-        return ""
-    if any(gain.half_width is None for gain in known):
-        return "Each accuracy is a single reading: differences between candidates may be due to chance."
-    if all(abs(gain.value) <= (gain.half_width or 0) for gain in known):
-        return "No candidate's accuracy can be told from the plain backbone's at 95 %."
-    return ""
 
 
 def candidates_csv(report: ParetoReport) -> str:

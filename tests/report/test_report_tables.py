@@ -59,13 +59,13 @@ def test_summary_counts_states_and_says_when_nothing_can_be_told_apart():
             )
     text = summary(report_of([*rows, simple_row(50, None, 6.0, state="stopped")]))
     assert "3 architectures in 7 trials (6 complete, 1 stopped); finished." in text
-    assert "No candidate's accuracy can be told from the plain backbone's at 95 %." in text
+    assert "Keep the plain backbone: nothing is significantly more accurate" in text
 
 
 def test_summary_of_single_readings_warns_of_luck(make_run):
     text = summary(ParetoReport.load(make_run(trials=14, seeds=0)))
     assert "provisional" in text
-    assert "Each accuracy is a single reading: differences between candidates may be due to chance." in text
+    assert "each accuracy is a single reading, so differences may be due to chance." in text
 
 
 def test_summary_before_the_first_trial_ends(make_run):
