@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from se_nas.objectives import COSTS, Objective
 from se_nas.report.placement import placement
-from se_nas.run import CostReading, TrialRow, cost_columns
+from se_nas.run import FINAL, SEARCH, CostReading, TrialRow, cost_columns
 from se_nas.sites import Site
 
 BASELINE_NAMES = {
@@ -90,12 +90,12 @@ class Candidate:
     @property
     def searched(self) -> tuple[TrialRow, ...]:
         """Complete readings of the search phase."""
-        return tuple(reading for reading in self.readings if reading.phase == "search" and reading.complete)
+        return tuple(reading for reading in self.readings if reading.phase == SEARCH and reading.complete)
 
     @property
     def final(self) -> tuple[TrialRow, ...]:
         """Complete readings of the final phase: full schedule, seeds not seen by the selection."""
-        return tuple(reading for reading in self.readings if reading.phase == "final" and reading.complete)
+        return tuple(reading for reading in self.readings if reading.phase == FINAL and reading.complete)
 
     @property
     def selection_accuracy(self) -> float | None:
@@ -163,17 +163,29 @@ def mean_accuracy(readings: Sequence[TrialRow]) -> float | None:
 
 
 def group(rows: Sequence[TrialRow], sites: Mapping[str, Sequence[Site]], *, final: bool) -> list[Candidate]:
-    """One candidate per key, in order of its first trial. Final readings count, or else the search's."""
+    """One candidate per key, in order of its first trial.
+
+    For a final front, the final readings count. For a provisional one, those of both phases do, as long as their
+    schedule is the search's: on another schedule all accuracies differ.
+    """
     members: dict[str, list[TrialRow]] = {}
     for row in rows:
         members.setdefault(row.key, []).append(row)
-    return [_candidate(tuple(readings), sites, final) for readings in members.values()]
+    schedules = {row.epochs_planned for row in rows if row.phase == SEARCH and row.complete}
+
+    def counts(row: TrialRow) -> bool:
+        if not row.complete:
+            return False
+        return row.phase == FINAL if final else row.phase == SEARCH or row.epochs_planned in schedules
+
+    return [_candidate(tuple(readings), sites, counts) for readings in members.values()]
 
 
-def _candidate(readings: tuple[TrialRow, ...], sites: Mapping[str, Sequence[Site]], final: bool) -> Candidate:
+def _candidate(
+    readings: tuple[TrialRow, ...], sites: Mapping[str, Sequence[Site]], counts: Callable[[TrialRow], bool]
+) -> Candidate:
     first = readings[0]
-    phase = "final" if final else "search"
-    counted = tuple(reading for reading in readings if reading.phase == phase and reading.complete)
+    counted = tuple(reading for reading in readings if counts(reading))
     here = sites.get(first.position or "", ())
     words = placement(here, first.widths) if len(here) == len(first.widths) > 0 else None
     description = first.description or words or first.key

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from se_nas.objectives import COSTS, Objective
-from se_nas.report.candidates import BASELINE_NAMES, Candidate
+from se_nas.report.candidates import BASELINE_NAMES, Candidate, mean_accuracy
 from se_nas.report.differences import Gain, accuracy_gain, describe
 from se_nas.report.effects import stage_effects
 from se_nas.report.history import progress, retrained, retraining
@@ -23,6 +23,7 @@ def view(report: ParetoReport) -> dict[str, Any]:
     return {
         "name": report.name,
         "label": report.label,
+        "basis": report.label.split(";")[0],
         "final": report.final,
         "axes": [axis(cost) | {"objective": cost in report.costs} for cost in _known_costs(report)],
         "cost": report.costs[0].name,
@@ -50,11 +51,10 @@ def view(report: ParetoReport) -> dict[str, Any]:
             {
                 "number": candidate.number,
                 "search": _rounded(candidate.selection_accuracy, 3),
-                "final": _rounded(candidate.accuracy, 3),
-                "interval": _pair(candidate.accuracy_interval, 3),
+                "final": _rounded(candidate.accuracy if report.final else mean_accuracy(candidate.final), 3),
+                "interval": _pair(candidate.accuracy_interval if report.final else None, 3),
             }
             for candidate in retrained(report)
-            if candidate.accuracy is not None
         ],
     }
 

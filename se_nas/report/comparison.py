@@ -182,8 +182,8 @@ class Comparison:
         provisional = [entry.name for entry in self.entries if not entry.report.final]
         if provisional:
             lines.append(
-                f"Provisional: the accuracies of {', '.join(provisional)} are the search's own readings,"
-                " which selection biases upwards."
+                f"Provisional: in {', '.join(provisional)} not all finalists were retrained, and selection biases"
+                " the search's readings upwards."
             )
         if self.objections:
             lines.append(f"Forced: {'; '.join(self.objections)}. The difference may be due to that alone.")

@@ -29,9 +29,7 @@ def draw_front(figure: Figure, data: Mapping[str, Any]) -> bool:
             axes.plot([], [], "s", color=VERMILLION, label="baselines (hollow: dominated)")
             axes.legend(loc="lower right", fontsize=8)
             if not data["final"]:
-                axes.set_title(
-                    "provisional: single readings of the search", loc="left", fontsize=8, color=VERMILLION
-                )
+                axes.set_title(data["basis"], loc="left", fontsize=8, color=VERMILLION)
     return True
 
 

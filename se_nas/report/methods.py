@@ -96,10 +96,7 @@ def _repeated(report: ParetoReport) -> str:
     if not report.front:
         return ""
     if not report.final:
-        return (
-            "The front is provisional: accuracies are the search's own readings, without retraining, so"
-            " selection biases those of its members upwards."
-        )
+        return _provisional(report)
     counts = sorted({len(candidate.counted) for candidate in report.counted})
     epochs = sorted({reading.epochs_planned for candidate in report.counted for reading in candidate.final})
     phase = report.manifest.finals
@@ -121,6 +118,20 @@ def _repeated(report: ParetoReport) -> str:
     return (
         f"{len(report.counted)} finalists, baselines among them, were retrained with {_counted(counts, 'new seed')}"
         f" for {_counted(epochs, 'epoch')}, and the front was taken over their mean accuracies.{adaptive}{noise}"
+    )
+
+
+def _provisional(report: ParetoReport) -> str:
+    retrained = sum(bool(candidate.final) for candidate in report.counted)
+    readings = f"{_counted(sorted({len(item.counted) for item in report.counted}), 'reading')} per candidate"
+    if not retrained:
+        return (
+            f"The front is provisional: accuracies are those of the search ({readings}), without retraining, so"
+            " selection biases those of its members upwards."
+        )
+    return (
+        f"The front is provisional: accuracies are means of all readings ({readings}; {retrained} of"
+        f" {len(report.counted)} candidates were retrained), and selection biases those of the others upwards."
     )
 
 

@@ -50,10 +50,10 @@ _MAX_FITTED = 400
 class ParetoReport:
     """A run as its manifest and its table of trials describe it.
 
-    If the run has final readings (full schedule, fresh seeds), the front is taken over their means and is
-    ``final``. Otherwise it is taken over the search's own readings and is provisional: the best of many single
-    readings is partly luck. Stopped, unfinished, diverged, failed and infeasible trials are kept in
-    ``candidates`` but never stand on the front.
+    If the finalists have their readings (full schedule, fresh seeds), the front is taken over the means of those
+    and is ``final``. Otherwise it is provisional and taken over the means of all readings that there are: many
+    candidates have only one, and the best of many single readings is partly luck. Stopped, unfinished, diverged,
+    failed and infeasible trials are kept in ``candidates`` but never stand on the front.
 
     Attributes:
         manifest: ``manifest.json`` of the run.
@@ -177,8 +177,9 @@ class ParetoReport:
             noun = "seed" if counts == [1] else "seeds"
             return f"final: mean of {number} {noun} at the full schedule"
         noun = "reading" if counts == [1] else "readings"
-        chosen = f"best of {len(self.counted)} candidates, not retrained"
-        return f"provisional: {number} search {noun} per candidate; {chosen}"
+        retrained = sum(bool(candidate.final) for candidate in self.counted)
+        chosen = f"best of {len(self.counted)} candidates, {retrained or 'none'} of them retrained"
+        return f"provisional: {number} {noun} per candidate; {chosen}"
 
     @cached_property
     def _grouped(self) -> list[Candidate]:

@@ -44,7 +44,9 @@ def _front_row(
         row["points vs plain"] = gain.signed(2) if gain else ""
     for cost in report.costs:
         row[f"{cost.name} {cost.unit}"] = cost_text(candidate, cost)
-    if report.noise is not None:
+    if not report.final:
+        row["readings"] = str(len(candidate.counted))
+    elif report.noise is not None:
         row["P(front)"] = "" if candidate.probability is None else f"{candidate.probability:.2f}"
     for cost in ratios:
         ratio = candidate.costs[cost.name].ratio if cost.name in candidate.costs else None

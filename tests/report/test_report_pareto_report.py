@@ -12,7 +12,9 @@ from synthetic_run import SITES, report_of, rows_of, widths_of, write_run
 
 from se_nas import errors
 from se_nas.objectives import COSTS
-from se_nas.report import ParetoReport
+from se_nas.report import ParetoReport, front_table
+from se_nas.report.differences import accuracy_gain
+from se_nas.report.methods import methods_paragraph
 
 GOLDEN = Path(__file__).with_name("report_schema.json")
 
@@ -47,7 +49,45 @@ def test_front_of_search_readings_is_provisional():
     report = report_of(rows, provisional=True)
     assert [candidate.number for candidate in report.front] == [0, 2, 3]
     assert not report.final
-    assert report.label == "provisional: 1 search reading per candidate; best of 4 candidates, not retrained"
+    assert (
+        report.label == "provisional: 1 reading per candidate; best of 4 candidates, none of them retrained"
+    )
+
+
+def test_a_provisional_front_uses_every_reading():
+    plain, other = f"{0:016x}", f"{1:016x}"
+    rows = [
+        simple_row(0, 79.67, 6.0, key=plain, baseline="plain"),
+        simple_row(1, 88.87, 6.5, key=other),
+        *(
+            simple_row(10 + seed, accuracy, 6.0, phase="final", seed=seed, key=plain, baseline="plain")
+            for seed, accuracy in ((1, 83.84), (2, 84.96), (3, 84.12))
+        ),
+    ]
+    report = report_of(rows, provisional=True)
+    # The mean of the four is 83.1475, their deviation 2.3661; Student's t with 3 degrees of freedom is 3.1824.
+    half = 3.1824 * 2.3661
+    assert [len(candidate.counted) for candidate in report.candidates] == [4, 1]
+    assert report.plain.accuracy == pytest.approx(83.1475)
+    assert report.deviation(report.plain) == pytest.approx(half / 2, rel=1e-3)
+    assert report.deviation(report.candidates[1]) == pytest.approx(half, rel=1e-3)
+    gain = accuracy_gain(report, report.candidates[1], report.plain)
+    assert gain.value == pytest.approx(88.87 - 83.1475)
+    assert gain.half_width == pytest.approx(half * math.sqrt(1 + 1 / 4), rel=1e-3)
+    assert (
+        report.label
+        == "provisional: 1 to 4 readings per candidate; best of 2 candidates, 1 of them retrained"
+    )
+    assert [row["readings"] for row in front_table(report)] == ["4", "1"]
+    assert "1 of 2 candidates were retrained" in methods_paragraph(report)
+
+
+def test_readings_on_another_schedule_do_not_count_for_a_provisional_front():
+    rows = [
+        simple_row(0, 80.0, 6.0),
+        simple_row(1, 90.0, 6.0, phase="final", seed=1, key=f"{0:016x}", epochs=24, epochs_planned=24),
+    ]
+    assert report_of(rows, provisional=True).candidates[0].accuracy == 80.0
 
 
 def test_final_readings_alone_decide_a_final_front():

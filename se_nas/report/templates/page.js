@@ -43,7 +43,7 @@ function numbers(c) {
   });
   const half = c.interval ? `±${fixed((c.interval[1] - c.interval[0]) / 2, 2)}` : "";
   return html("div", { class: "numbers" }, [
-    c.shown === null ? c.state : `${fixed(c.shown, 2)}${half} %${c.accuracy === null || !data.final ? " in the search" : ""}`,
+    c.shown === null ? c.state : `${fixed(c.shown, 2)}${half} %${c.accuracy === null ? " in the search" : data.final ? "" : ` (${c.seeds.length} reading${c.seeds.length === 1 ? "" : "s"})`}`,
     c.gain ? `${plusMinus(c.gain, 2)} points vs plain` : null,
     ...costs,
     c.probability === null ? null : `P(non-dominated) ${fixed(c.probability, 2)}`,
@@ -108,7 +108,7 @@ function drawFront(name, width) {
   const drawn = [...inside].sort((a, b) => order.indexOf(kind(a)) - order.indexOf(kind(b)));
   for (const c of drawn) {
     const cls = c.role ? "base" : c.front ? "" : "other";
-    const detail = c.front || c.role || (data.final && c.accuracy !== null);
+    const detail = c.front || c.role || (c.accuracy !== null && (data.final || c.seeds.length > 1));
     if (detail && c.interval) plot.line(cost(c), c.interval[0], cost(c), c.interval[1], `whisker ${cls}`);
     if (detail && spread(c)) plot.line(spread(c)[0], c.shown, spread(c)[1], c.shown, `whisker ${cls}`);
     if (detail && state.seeds && c.seeds.length > 1) {
@@ -136,7 +136,7 @@ function drawFront(name, width) {
       ...(c.interval ? [-1, -0.5, 0.5, 1].map((t) => [at(c)[0], plot.py(c.shown + t * (c.interval[1] - c.interval[0]) / 2), 4]) : [])])]);
   return plot.node;
 }
-const axisTitle = () => (data.final ? "validation top-1 accuracy, % (mean over seeds)" : "validation top-1 accuracy, %");
+const axisTitle = () => (data.final ? "validation top-1 accuracy, % (mean over seeds)" : "validation top-1 accuracy, % (mean over readings)");
 
 // ---- where SE ends up
 function drawMap(width) {
