@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from se_nas.objectives import Objective
 from se_nas.report.candidates import Candidate
+from se_nas.run import FINAL
 
 if TYPE_CHECKING:
     from se_nas.report.pareto_report import ParetoReport
@@ -68,13 +69,15 @@ def describe(report: ParetoReport, candidate: Candidate) -> str:
         return f"{candidate.placement}: {accuracy}"
     parts = []
     if candidate.accuracy is None and candidate.selection_accuracy is not None:
-        parts.append(f"{candidate.selection_accuracy:.2f} % in the search (not retrained)")
+        tried = any(reading.phase == FINAL for reading in candidate.readings)
+        why = "no retraining has finished" if tried else "not retrained"
+        parts.append(f"{candidate.selection_accuracy:.2f} % in the search ({why})")
     gain = accuracy_gain(report, candidate, report.plain)
     if gain is not None:
         parts.append(f"{gain.signed(1)} points{'' if gain.half_width else ' (no repeats, so no interval)'}")
     cost = report.costs[0]
     added = cost_gain(report, candidate, cost)
     if added is not None:
-        amount = f"{added.value:.2g}" if cost.exact else added.signed(1).removeprefix("+")
+        amount = f"{added.value:.2g}".replace("-", "−") if cost.exact else added.signed(1).removeprefix("+")
         parts.append(f"{amount} % {cost.title}")
     return f"{candidate.placement}: {' for '.join(parts)}" if parts else candidate.placement

@@ -145,15 +145,16 @@ def _tiles(report: ParetoReport) -> list[tuple[str, str, str]]:
     tiles = []
     if report.front:
         best = max(report.front, key=lambda member: member.accuracy or 0.0)
-        tiles.append(("best accuracy", f"{plus_minus(best)} %", ""))
-        if report.plain is not None and report.plain.accuracy is not None:
+        name = "the plain backbone" if report.plain is not None and best.key == report.plain.key else ""
+        tiles.append(("best accuracy", f"{plus_minus(best)} %", name))
+        if report.plain is not None and report.plain.accuracy is not None and best.key != report.plain.key:
             tiles.append(("plain backbone", f"{plus_minus(report.plain)} %", ""))
             gain = accuracy_gain(report, best, report.plain)
-            if gain is not None and best.key != report.plain.key:
+            if gain is not None:
                 tiles.append(("best over plain", f"{gain.signed(2)} points", ""))
-        added = cost_gain(report, best, report.costs[0])
-        if added is not None:
-            tiles.append((f"its added {report.costs[0].title}", f"{added.signed(1)} %", ""))
+            added = cost_gain(report, best, report.costs[0])
+            if added is not None:
+                tiles.append((f"its added {report.costs[0].title}", f"{added.signed(1)} %", ""))
     states = [row.state for row in report.rows]
     tiles.append(("on the front", f"{len(report.front)}", f"of {len(report.candidates)} architectures"))
     tiles.append(("trials", f"{len(states)}", f"{states.count('stopped')} stopped early"))

@@ -148,7 +148,7 @@ def test_without_repeats_the_validation_images_stand_in_for_the_noise():
         "nothing was read twice, so this covers the choice of 12000 validation images alone"
         in comparison.verdict
     )
-    assert "Provisional: the accuracies of a, b are the search's own readings" in comparison.verdict
+    assert "Provisional: in a, b not all finalists were retrained" in comparison.verdict
     unknown = manifest()["data"] | {"num_val": 0}
     third = report_of(rows, name="c", **changes, data=unknown)
     silent = compare([first, third])

@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import pytest
-from synthetic_run import manifest, rows_of, write_run
+from synthetic_run import manifest, report_of, rows_of, write_run
+from test_report_decision import final_rows
 
 from se_nas.errors import RunError
 from se_nas.report import ParetoReport, write_figures, write_html
@@ -122,6 +123,15 @@ def test_page_says_final_or_provisional(make_run):
     text = render(ParetoReport.load(make_run("single", trials=14, seeds=0)))
     assert '<span class="pill provisional">provisional</span>' in text
     assert "each accuracy is a single reading, so differences may be due to chance" in text
+
+
+def test_a_plain_backbone_that_is_best_has_no_added_cost():
+    def tiles(accuracies):
+        text = render(report_of(final_rows(accuracies)))
+        return text[text.index('<dl class="tiles">') : text.index("</dl>")]
+
+    assert "added latency" not in tiles([(93, 92), (90, 91)])
+    assert "added latency" in tiles([(90, 91), (93, 92)])
 
 
 def test_page_of_a_run_that_has_just_begun(make_run):

@@ -95,6 +95,16 @@ def test_without_repeats_the_reason_says_that_there_is_no_interval():
     assert "+0.5 points (no repeats, so no interval)" in pick(report, "best").reason
 
 
+def test_not_retrained_is_said_of_what_was_not():
+    rows = paired_rows()
+    other = simple_row(20, 88.0, 6.3)
+    failed = other | {"number": 21, "phase": "final", "state": "failed", "accuracy": None}
+    for extra, words in (([other], "not retrained"), ([other, failed], "no retraining has finished")):
+        report = report_of([*rows, *extra])
+        text = describe(report, report.candidates[-1])
+        assert f"88.00 % in the search ({words})" in text
+
+
 def front_of_five():
     points = [(90.0, 6.0), (91.0, 6.1), (91.2, 6.6), (91.25, 7.0)]
     rows = [simple_row(i, accuracy, latency) for i, (accuracy, latency) in enumerate(points)]

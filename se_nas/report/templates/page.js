@@ -329,7 +329,7 @@ function legends() {
   if (data.candidates.some((c) => c.role && c.front)) entries.push(["square", "point base", "baseline on the front"]);
   if (data.candidates.some((c) => c.role && !c.front)) entries.push(["square", "point base off", "baseline, dominated"]);
   if (data.final) entries.push(["circle", "point other", "retrained, dominated"]);
-  entries.push(["circle", "point search", data.final ? "search reading, not retrained" : "other candidates"]);
+  entries.push(["circle", "point search", data.final ? "search reading alone" : "other candidates"]);
   document.getElementById("front-legend")?.append(legend(entries));
   document.getElementById("curves-legend")?.append(legend([["line", "run front", "on the front"], ["line", "run", "ran to the end"], ["cross", "end", "stopped early"]]));
 }
