@@ -14,10 +14,12 @@ from functools import cached_property
 from typing import Any
 
 from se_nas.errors import ConfigError
+from se_nas.notebook import paragraph, table
 from se_nas.sites import (
     ABSENT,
     ACTIVATIONS,
     GATES,
+    KEEP,
     Site,
     check_reductions,
     check_width,
@@ -29,7 +31,7 @@ from se_nas.sites import (
 SCHEMA = 1
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Architecture:
     """A backbone with SE absent or present, with a hidden width, at every site. Equal when ``key`` is equal.
 
@@ -282,6 +284,20 @@ class Architecture:
     def __str__(self) -> str:
         return f"{self.backbone} [{self.key}] {self.describe()}"
 
+    def __repr__(self) -> str:
+        return f"Architecture({self.backbone!r}, key={self.key!r}, {self.describe()!r})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {
+                "stage": str(stage),
+                "channels": "–".join(str(size) for size in sorted({site.channels for site, _ in members})),
+                "hidden width at each site": " ".join(_shown(width) for _, width in members),
+            }
+            for stage, members in self.by_stage().items()
+        ]
+        return paragraph(str(self), strong=True) + table(rows)
+
 
 def freeze_kwargs(timm_kwargs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """Keywords of ``timm.create_model`` as ``Architecture`` holds them: plain JSON values, hashable, sorted."""
@@ -292,6 +308,10 @@ def freeze_kwargs(timm_kwargs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]
             f"keywords of timm.create_model must be plain JSON values, so that the architecture can be saved: {error}"
         ) from error
     return tuple((name, _hashable(value)) for name, value in canonical.items())
+
+
+def _shown(width: int) -> str:
+    return "–" if width == ABSENT else "kept" if width == KEEP else str(width)
 
 
 def _hashable(value: Any) -> Any:

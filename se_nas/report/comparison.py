@@ -58,7 +58,7 @@ def compare(reports: Sequence[ParetoReport], *, force: bool = False) -> Comparis
     return Comparison(reports=tuple(reports), names=tuple(names), objections=tuple(reasons))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Comparison:
     """Runs in one frame of reference.
 
@@ -71,6 +71,14 @@ class Comparison:
     reports: tuple[ParetoReport, ...]
     names: tuple[str, ...]
     objections: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(map(repr, self.names))}; objectives={[item.name for item in self.objectives]})"
+
+    def _repr_html_(self) -> str:
+        from se_nas.report.notebook import comparison_html
+
+        return comparison_html(self)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

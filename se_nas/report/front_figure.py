@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which people with any common kind of colour vision can tell apart.
 BLUE, VERMILLION, GREY, PURPLE = "#0072b2", "#d55e00", "#8c959e", "#cc79a7"
+COLOURS = (BLUE, VERMILLION, "#009e73", PURPLE, "#e69f00", GREY)
 MARKERS = {"plain": "s", "all_se_16": "^", "native": "D", "last_stage": "v"}
 
 
@@ -22,15 +23,28 @@ def draw_front(figure: Figure, data: Mapping[str, Any]) -> bool:
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for place, (axes, axis) in enumerate(zip(panels, costs, strict=True)):
         other = costs[1 - place] if len(costs) == 2 else None
-        _front_panel(figure, axes, data, axis, other)
-        if place == 0:
-            axes.set_ylabel(f"validation top-1 accuracy, %{' (mean over seeds)' if data['final'] else ''}")
-            axes.plot([], [], "o", color=BLUE, label="on the front")
-            axes.plot([], [], "s", color=VERMILLION, label="baselines (hollow: dominated)")
-            axes.legend(loc="lower right", fontsize=8)
-            if not data["final"]:
-                axes.set_title(data["basis"], loc="left", fontsize=8, color=VERMILLION)
+        draw_panel(figure, axes, data, axis, other, first=place == 0)
     return True
+
+
+def draw_panel(
+    figure: Figure,
+    axes: Axes,
+    data: Mapping[str, Any],
+    axis: Mapping[str, Any],
+    other: Mapping[str, Any] | None = None,
+    *,
+    first: bool = True,
+) -> None:
+    """Accuracy against one cost; the colour of a mark shows ``other``. The ``first`` panel says what is drawn."""
+    _front_panel(figure, axes, data, axis, other)
+    if first:
+        axes.set_ylabel(f"validation top-1 accuracy, %{' (mean over seeds)' if data['final'] else ''}")
+        axes.plot([], [], "o", color=BLUE, label="on the front")
+        axes.plot([], [], "s", color=VERMILLION, label="baselines (hollow: dominated)")
+        axes.legend(loc="lower right", fontsize=8)
+        if not data["final"]:
+            axes.set_title(data["basis"], loc="left", fontsize=8, color=VERMILLION)
 
 
 def _front_panel(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,8 @@ from se_nas.pareto import (
 )
 from se_nas.report.candidates import Candidate, group
 from se_nas.report.decision import Decision, decide
-from se_nas.report.per_image import Bits, from_text, hits_by_seed, read_bits, to_text
+from se_nas.report.per_image import Bits, from_text, hits_by_seed, read_bits
+from se_nas.report.saved import KIND, SCHEMA, saved_form
 from se_nas.run import (
     CONFIG,
     MANIFEST,
@@ -39,14 +40,16 @@ from se_nas.run import (
 )
 from se_nas.sites import Site
 
-SCHEMA = 2
-KIND = "se-nas report"
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
 # Fitting takes the cube of the readings: beyond this only the candidates with repeats enter, and a front of
 # single readings shows no intervals, as if nothing had been repeated.
 _MAX_FITTED = 400
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ParetoReport:
     """A run as its manifest and its table of trials describe it.
 
@@ -68,7 +71,35 @@ class ParetoReport:
     rows: tuple[TrialRow, ...]
     source: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
-    correct: Mapping[int, Bits] = field(default_factory=dict, repr=False)
+    correct: Mapping[int, Bits] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"ParetoReport({self.name!r}: front of {len(self.front)} of {len(self.candidates)}; {self.label})"
+        )
+
+    def _repr_html_(self) -> str:
+        from se_nas.report.notebook import report_html
+
+        return report_html(self)
+
+    def plot(self, *, cost: str | None = None, ax: Axes | None = None) -> Axes:
+        """The front drawn by matplotlib, onto ``ax`` or new Axes, against the first cost or ``cost``.
+
+        Raises:
+            RunError: no candidate has finished, or the run has no such cost.
+        """
+        from se_nas.report.notebook import plot
+
+        return plot(self, cost=cost, ax=ax)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per candidate, as in ``candidates.csv``: numbers unrounded, in the units of their columns."""
+        import pandas as pd
+
+        from se_nas.report.tables import candidate_records
+
+        return pd.DataFrame.from_records(candidate_records(self))
 
     @classmethod
     def load(cls, path: str | Path) -> ParetoReport:
@@ -347,27 +378,4 @@ class ParetoReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The saved form: manifest and trials are the truth; the rest is derived, for other programs."""
-        return {
-            "schema": SCHEMA,
-            "kind": KIND,
-            "name": self.name,
-            "source": self.source,
-            "final": self.final,
-            "label": self.label,
-            "decision": self.decision.to_dict(),
-            "objectives": [
-                {"name": item.name, "field": item.column, "direction": item.direction}
-                for item in self.objectives
-            ],
-            "reference": list(self.reference) if self.counted else None,
-            "hypervolume": self.hypervolume(),
-            "hypervolume_interval": self.hypervolume_interval and list(self.hypervolume_interval),
-            "seed_deviation": self.seed_deviation,
-            "basis": self.basis if self.noise is not None else None,
-            "front": [candidate.key for candidate in self.front],
-            "candidates": [candidate.to_dict() for candidate in self.candidates],
-            "config": dict(self.config),
-            "manifest": self.manifest.to_json(),
-            "trials": [row.to_json() for row in self.rows],
-            "correct": to_text(self.correct),
-        }
+        return saved_form(self)

@@ -12,6 +12,7 @@ from se_nas.run import FIGURES, HTML, REPORT, RunFolder, cost_columns
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 _IDENTITY = ("number", "key", "baseline", "phase", "seed", "state", "position")
 _READINGS = ("accuracy", "top5", "loss", "train_loss", "ece", "test_accuracy")
@@ -43,6 +44,16 @@ class Run:
     def interrupted(self) -> bool:
         """Whether the run was stopped before it was done; ``se-nas resume`` continues it."""
         return self._folder.manifest.status != "finished"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, status={self._folder.manifest.status!r})"
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
+    def plot(self, *, cost: str | None = None, ax: Axes | None = None) -> Axes:
+        """The front drawn by matplotlib: see ``ParetoReport.plot``."""
+        return self.report.plot(cost=cost, ax=ax)
 
     def write_report(self) -> Path:
         """Write ``report.json``, ``report.html`` and the figures; returns the path of the page."""

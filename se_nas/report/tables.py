@@ -98,8 +98,15 @@ def candidates_csv(report: ParetoReport) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fieldnames=_columns(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_record(candidate) for candidate in report.candidates)
+    for record in candidate_records(report):
+        cells = {"placement": _plain_cell(record["placement"]), "on_front": int(record["on_front"])}
+        writer.writerow(record | cells)
     return stream.getvalue()
+
+
+def candidate_records(report: ParetoReport) -> list[dict[str, Any]]:
+    """One record of plain values per candidate; None is what is not known."""
+    return [_record(candidate) for candidate in report.candidates]
 
 
 def _columns() -> list[str]:
@@ -111,16 +118,16 @@ def _columns() -> list[str]:
 
 
 def _record(candidate: Candidate) -> dict[str, Any]:
-    accuracy = candidate.accuracy_interval or ("", "")
+    accuracy = candidate.accuracy_interval or (None, None)
     return {
         "number": candidate.number,
         "key": candidate.key,
-        "placement": _plain_cell(candidate.placement),
+        "placement": candidate.placement,
         "baselines": " ".join(candidate.baselines),
         "position": candidate.position,
         "widths": " ".join(str(width) for width in candidate.widths),
         "state": candidate.state,
-        "on_front": int(candidate.on_front),
+        "on_front": candidate.on_front,
         "probability": candidate.probability,
         "readings": len(candidate.counted),
         "accuracy": candidate.accuracy,
@@ -138,7 +145,7 @@ def _cost_cells(columns: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in columns.items():
         if name.endswith("_interval"):
             ratio = name.replace("_interval", "_ratio")
-            cells[f"{ratio}_low"], cells[f"{ratio}_high"] = value or ("", "")
+            cells[f"{ratio}_low"], cells[f"{ratio}_high"] = value or (None, None)
         else:
             cells[name] = value
     return cells

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from se_nas.architecture import Architecture, freeze_kwargs
 from se_nas.errors import ConfigError, nearest
+from se_nas.notebook import paragraph, table
 from se_nas.sites import Site, site_from_dict, width_at
 from se_nas.space._build import build_factors, fixed_widths, in_scope
 from se_nas.space._encoding import Points
@@ -286,6 +287,21 @@ class SearchSpace(Points):
 
     def __repr__(self) -> str:
         return f"SearchSpace({self.name!r}, backbone={self.backbone!r}, size={self.size:,})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {"parameter": name, "choices": ", ".join(map(str, choices))}
+            for name, choices in self.choices.items()
+        ]
+        text = f"{self.name}: {self.size:,} architectures of {self.backbone}"
+        return paragraph(text, strong=True) + table(_shortened(rows))
+
+
+def _shortened(rows: list[dict[str, str]], most: int = 24) -> list[dict[str, str]]:
+    """The first rows, and how many more there are."""
+    if len(rows) <= most:
+        return rows
+    return [*rows[:most], {"parameter": "…", "choices": f"and {len(rows) - most} more parameters"}]
 
 
 def _locate(name_or_path: str | Path) -> Path:
