@@ -148,4 +148,6 @@ def _measure(model: nn.Module, context: Context, runtime: Runtime) -> StepTime:
 
 
 def _too_short(limit: float) -> str:
-    return f"off: not tried, compiling only pays off after about {limit / 60:.0f} min of training on this device"
+    return (
+        f"off: not tried, compiling only pays off after about {limit / 60:.0f} min of training on this device"
+    )
