@@ -32,9 +32,11 @@ def show(rows: Sequence[Row]) -> None:
             print(f"\n### {part}\n")
             write([row for row in mine if "error" not in row])
             for row in mine:
+                what = [str(row[name]) for name in WHAT if name in row]
                 if "error" in row:
-                    what = [str(row[name]) for name in WHAT if name in row]
                     print(f"- {' '.join(what) or part}: {row['error']}")
+                elif row.get("note"):
+                    print(f"- {' '.join(what) or part}: {row['note']}")
 
 
 WHAT = ("test", "contender", "mode", "backbone", "side", "batch", "shape", "training")
