@@ -1,6 +1,6 @@
 """Everything about a GPU in one run: tests, throughput, a search, accuracy, latency and the SE block.
 
-    python benchmarks/gpu.py                             all parts on cuda, in eight minutes on an H100
+    python benchmarks/gpu.py                             all parts on cuda; their limits add up to seven minutes
     python benchmarks/gpu.py --data TINY_IMAGENET        the search and the accuracy on real images of 64 pixels
     python benchmarks/gpu.py --parts throughput,search --limit 120
     python benchmarks/gpu.py --device cpu --quick --parts throughput,search --limit 20
@@ -87,7 +87,7 @@ FULL = Extent(
     search_epochs=20,
     trials=32,
     accuracy=Case("resnet18", 64, 128),
-    accuracy_epochs=10,
+    accuracy_epochs=6,
     seeds=8,
     latency=("resnet18", "resnet50"),
     latency_side=224,
