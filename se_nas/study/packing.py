@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture
@@ -86,7 +86,7 @@ def decide_packing(
         space: what is searched.
         baselines: by name.
         model: the most expensive baseline, built.
-        context: what candidates are trained with, CUDA graphs and compiling decided.
+        context: what candidates are trained with, compiling decided.
         devices: on which candidates train.
         say: is given what takes time.
         measure_built: times steps of a built network.
@@ -97,9 +97,8 @@ def decide_packing(
         )
     if not devices[0].startswith("cuda"):
         return unpacked(config, devices, "candidates are packed on a GPU")
-    if not context.runtime.graphs:
-        reason = context.runtime.graphs_error or "CUDA graphs do not pay here"
-        return unpacked(config, devices, f"training steps are not CUDA graphs: {reason}")
+    # One capture serves all candidates, so it pays even if it would not for each.
+    context = replace(context, runtime=replace(context.runtime, graphs=True))
     broken = why_padding_breaks(context.recipe)
     if broken is not None:
         return _packed(config, devices, masked=False, reason=broken)
@@ -113,6 +112,10 @@ def decide_packing(
     say("measuring how many candidates to train at a time")
     sizes = SIZES if config.per_gpu is None else (1,)
     rates = measure_rates(lambda: Place(rooms[0], first, context.runtime), most_gated, context, sizes=sizes)
+    if not context.runtime.graphs:
+        return unpacked(
+            config, devices, f"training steps cannot be CUDA graphs: {context.runtime.graphs_error}"
+        )
     built = measure_built(model, context)
     masked, reason = _masked_pays(rates[1], built, context)
     return _packed(config, devices, masked=masked, reason=reason, rates=rates)

@@ -75,6 +75,8 @@ def schedule(
     choice = _compile(config, model, context, space, candidates, seconds, say)
     context = replace(context, runtime=replace(runtime, compile=choice.compile, graphs=choice.graphs))
     packing = decide_packing(config, space, baselines, model, context, devices, say, measure_step_time)
+    if packing.packed:
+        context = replace(context, runtime=replace(context.runtime, graphs=True))
     if config.epochs is not None or seconds is None:
         return Schedule(
             recipe=recipe,

@@ -17,6 +17,7 @@ import yaml
 import se_nas
 from se_nas.cli import app, main
 from se_nas.cli.config_options import ONLY_IN_FILES
+from se_nas.objectives import COSTS
 from se_nas.study import SearchConfig
 
 COMMANDS = typer.main.get_command(app).commands
@@ -68,7 +69,7 @@ def test_an_option_has_its_fields_text_default_and_kind(name: str) -> None:
         ("inspect", ["input_size"]),
         (
             "profile",
-            ["input_size", "device", *(name for name in FIELDS if re.match("latency_(?!width)", name))],
+            ["input_size", "device", *(name for name in FIELDS if re.match("latency_(?!width|batch)", name))],
         ),
     ],
 )
@@ -153,7 +154,7 @@ def test_a_new_cost_is_an_option_and_an_objective_without_more_ado() -> None:
     out = subprocess.check_output([sys.executable, "-c", program], text=True)
     assert out.splitlines() == [
         "('accuracy', 'energy') {'energy': '40mJ'}",
-        "Upper limit on energy, such as 40mJ. accuracy and one or two of latency, macs, params, activations,"
+        "Upper limit on energy, such as 40mJ. accuracy and one or two of latency, macs, params, activations, memory,"
         " energy, separated by commas.",
     ]
 
@@ -185,6 +186,4 @@ def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
         return out.stdout.split()
 
     assert completed("res") == ["resume"]
-    assert completed("search", "--max") == [
-        f"--max-{name}" for name in ("latency", "macs", "params", "activations")
-    ]
+    assert completed("search", "--max") == [f"--max-{name}" for name in COSTS]

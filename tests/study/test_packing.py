@@ -32,13 +32,16 @@ def decide(space, monkeypatch):
 
         def measured(make_place, architecture, context, *, sizes):
             asked.append(tuple(sizes))
+            assert context.runtime.graphs
+            if not graphs:
+                context.runtime.graphs, context.runtime.graphs_error = False, "it waits for the device"
             return {size: rate for size, rate in (rates or {1: 6400.0}).items() if size in sizes}
 
         monkeypatch.setattr(module, "measure_rates", measured)
         config = SearchConfig(**{**SEARCH, "objectives": "accuracy,params", **changes})
         data = SimpleNamespace(train=range(64), num_classes=10)
         recipe = recipe or Recipe(epochs=10, batch_size=32)
-        context = Context(data=data, recipe=recipe, runtime=Runtime(device="cpu", graphs=graphs))
+        context = Context(data=data, recipe=recipe, runtime=Runtime(device="cpu"))
         time = StepTime(step=built, validation=0.0, steps=2, preparation=1.0)
         found = decide_packing(
             config, space, baselines(space), None, context, devices, lambda text: None, lambda *_: time
@@ -76,7 +79,6 @@ def test_large_images_build_each_network_anew(decide):
     [
         ({"trainer": "golden_trainer:train"}, "only the built-in training loop"),
         ({"devices": ("cpu",)}, "packed on a GPU"),
-        ({"graphs": False}, "not CUDA graphs"),
     ],
 )
 def test_what_cannot_be_packed_says_why(decide, changes, words):
@@ -84,6 +86,12 @@ def test_what_cannot_be_packed_says_why(decide, changes, words):
     assert not found.packed
     assert (found.places, asked) == (3, [])
     assert words in found.reason
+
+
+def test_a_network_that_cannot_be_captured_is_not_packed(decide):
+    found, _ = decide(per_gpu=3, graphs=False)
+    assert (found.packed, found.places) == (False, 3)
+    assert "cannot be CUDA graphs: it waits for the device" in found.reason
 
 
 def test_an_optimiser_that_padding_would_change_trains_built_networks(decide):
