@@ -76,6 +76,7 @@ class Comparison:
         return f"Comparison({', '.join(map(repr, self.names))}; objectives={[item.name for item in self.objectives]})"
 
     def _repr_html_(self) -> str:
+        # A page of a comparison, needed in notebooks only.
         from se_nas.report.notebook import comparison_html
 
         return comparison_html(self)

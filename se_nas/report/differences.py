@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from se_nas.objectives import Objective
 from se_nas.report.candidates import Candidate
+from se_nas.report.pareto_report import ParetoReport
 from se_nas.run import FINAL
-
-if TYPE_CHECKING:
-    from se_nas.report.pareto_report import ParetoReport
 
 
 @dataclass(frozen=True, kw_only=True)

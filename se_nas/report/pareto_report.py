@@ -22,9 +22,8 @@ from se_nas.pareto import (
     reference_point,
 )
 from se_nas.report.candidates import Candidate, group
-from se_nas.report.decision import Decision, decide
+from se_nas.report.decision import Decision
 from se_nas.report.per_image import Bits, from_text, hits_by_seed, read_bits
-from se_nas.report.saved import KIND, SCHEMA, saved_form
 from se_nas.run import (
     CONFIG,
     MANIFEST,
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+SCHEMA = 2
+KIND = "se-nas report"
 # Fitting takes the cube of the readings: beyond this only the candidates with repeats enter, and a front of
 # single readings shows no intervals, as if nothing had been repeated.
 _MAX_FITTED = 400
@@ -79,6 +80,7 @@ class ParetoReport:
         )
 
     def _repr_html_(self) -> str:
+        # A page of a report, needed in notebooks only.
         from se_nas.report.notebook import report_html
 
         return report_html(self)
@@ -89,6 +91,7 @@ class ParetoReport:
         Raises:
             RunError: no candidate has finished, or the run has no such cost.
         """
+        # A picture of a report, needed on request only.
         from se_nas.report.notebook import plot
 
         return plot(self, cost=cost, ax=ax)
@@ -97,6 +100,7 @@ class ParetoReport:
         """One row per candidate, as in ``candidates.csv``: numbers unrounded, in the units of their columns."""
         import pandas as pd
 
+        # A table of a report.
         from se_nas.report.tables import candidate_records
 
         return pd.DataFrame.from_records(candidate_records(self))
@@ -347,6 +351,9 @@ class ParetoReport:
     @cached_property
     def decision(self) -> Decision:
         """What to do: use one of the networks, or keep the plain backbone."""
+        # A decision is taken on a report.
+        from se_nas.report.deciding import decide
+
         return decide(self)
 
     @cached_property
@@ -378,4 +385,7 @@ class ParetoReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The saved form: manifest and trials are the truth; the rest is derived, for other programs."""
+        # The saved form is that of a report.
+        from se_nas.report.saved import saved_form
+
         return saved_form(self)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from se_nas.report.pareto_report import KIND, SCHEMA, ParetoReport
 from se_nas.report.per_image import to_text
-
-if TYPE_CHECKING:
-    from se_nas.report.pareto_report import ParetoReport
-
-SCHEMA = 2
-KIND = "se-nas report"
 
 
 def saved_form(report: ParetoReport) -> dict[str, Any]:
