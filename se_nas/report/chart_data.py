@@ -10,7 +10,7 @@ from typing import Any
 from se_nas.objectives import COSTS, Objective
 from se_nas.report.candidates import BASELINE_NAMES, Candidate, mean_accuracy
 from se_nas.report.differences import Gain, accuracy_gain, describe
-from se_nas.report.effects import stage_effects
+from se_nas.report.effects import block_effects, stage_effects
 from se_nas.report.history import progress, retrained, retraining
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import names_of, pick
@@ -34,12 +34,21 @@ def view(report: ParetoReport) -> dict[str, Any]:
         "effects": [
             {
                 "stage": effect.stage,
-                "sites": effect.num_sites,
+                "placement": effect.placement,
                 "accuracy": _gain(effect.accuracy),
                 "costs": {name: _gain(gain) for name, gain in effect.costs.items()},
                 "note": effect.note,
             }
             for effect in stage_effects(report)
+        ],
+        "blocks": [
+            {
+                "stage": effect.stage,
+                "block": effect.block,
+                "accuracy": _gain(effect.accuracy),
+                "cost": _rounded(effect.cost_percent, 3),
+            }
+            for effect in block_effects(report)
         ],
         "usage": usage(report),
         "history": [

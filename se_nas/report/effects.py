@@ -1,9 +1,11 @@
-"""What SE in each stage gains and costs: least squares over the search's own readings."""
+"""What SE in each stage and block gains and costs: in the sampler's model, or by least squares without it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,24 +14,95 @@ from se_nas.report.differences import Gain, cost_ratio
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.placement import by_stage
 
+BLOCK = re.compile(r"stage(?P<stage>\d+)\.block(?P<block>\d+)")
+_STAGE = re.compile(r"stage (?P<stage>\d+)")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageEffect:
-    """SE at every site of one stage against none there, the other stages held as they are.
+    """SE in one stage against none there.
 
     ``accuracy`` in points; ``costs``, by the names of the run's costs, in percent of the plain backbone. None if
-    the readings cannot tell, for the reason in ``note``.
+    the readings cannot tell, for the reason in ``note``. ``placement`` says which SE is compared with none.
     """
 
     stage: int
     num_sites: int
+    placement: str
     accuracy: Gain | None
     costs: Mapping[str, Gain | None]
     note: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlockEffect:
+    """SE in one block against none there, averaged over the search space, in the sampler's model.
+
+    ``cost_percent`` is the change of the first cost in percent.
+    """
+
+    stage: int
+    block: int
+    accuracy: Gain
+    cost_percent: float | None
+
+
 def stage_effects(report: ParetoReport) -> list[StageEffect]:
-    """One entry per stage, from a linear model: reading = level + sum over stages of effect times share gated.
+    """One entry per stage: from the sampler's model if the manifest has its effects, or else by least squares."""
+    return modelled(report) or fitted(report)
+
+
+def modelled(report: ParetoReport) -> list[StageEffect]:
+    """Averages over the search space in the sampler's model, which knows γ and how stages interact."""
+    counts, cost = _num_sites(report), report.costs[0].name
+    found = []
+    for row in report.manifest.effects:
+        match = _STAGE.fullmatch(str(row["group"]))
+        if match is None or row.get("choice") is not None:
+            continue
+        stage, change = int(match["stage"]), row.get("cost_percent")
+        found.append(
+            StageEffect(
+                stage=stage,
+                num_sites=counts.get(stage, 0),
+                placement=f"SE in stage {stage} as in the search space",
+                accuracy=_gain(row),
+                costs={cost: None if change is None else Gain(value=change, half_width=None)},
+            )
+        )
+    return found
+
+
+def block_effects(report: ParetoReport) -> list[BlockEffect]:
+    """One entry per block that is a choice of its own in the search space, in order; from the sampler's model."""
+    found = {}
+    for row in report.manifest.effects:
+        match = BLOCK.fullmatch(str(row["group"]))
+        gain = _gain(row)
+        if match is None or gain is None or not isinstance(row.get("choice"), bool):
+            continue
+        # The effect is that of the choice against the other one.
+        sign, change = 1 if row["choice"] else -1, row.get("cost_percent")
+        place = int(match["stage"]), int(match["block"])
+        found[place] = BlockEffect(
+            stage=place[0],
+            block=place[1],
+            accuracy=Gain(value=sign * gain.value, half_width=gain.half_width),
+            cost_percent=None if change is None else sign * change,
+        )
+    return [found[place] for place in sorted(found)]
+
+
+def _gain(row: Mapping[str, Any]) -> Gain | None:
+    """The effect on accuracy in a row of the manifest."""
+    if row.get("effect") is None:
+        return None
+    interval: Sequence[float] | None = row.get("interval")
+    return Gain(value=row["effect"], half_width=(interval[1] - interval[0]) / 2 if interval else None)
+
+
+def fitted(report: ParetoReport) -> list[StageEffect]:
+    """From a linear model: reading = level + sum over stages of effect times share of sites with SE.
 
     Accuracies are those of the search at one schedule, so that all candidates enter, not the finalists alone;
     the model does not know γ, nor any interplay of stages. Empty if candidates have no list of sites.
@@ -49,13 +122,12 @@ def stage_effects(report: ParetoReport) -> list[StageEffect]:
         for cost in report.costs
     }
     costs = {name: _least_squares(shares, 100 * values)[0] for name, values in added.items()}
-    counts = dict.fromkeys(stages, 0)
-    for site in max(report.sites.values(), key=len):
-        counts[site.stage] += 1
+    counts = _num_sites(report)
     return [
         StageEffect(
             stage=stage,
-            num_sites=counts[stage],
+            num_sites=counts.get(stage, 0),
+            placement=f"SE at all {counts.get(stage, 0)} sites of stage {stage}",
             accuracy=gains[i],
             costs={name: found[i] for name, found in costs.items()},
             note=notes[i],
@@ -92,6 +164,14 @@ def _least_squares(shares: np.ndarray, readings: np.ndarray) -> tuple[list[Gain 
             constant = np.ptp(shares[:, column]) == 0
             notes.append("the same in every reading" if constant else "never varied apart from another stage")
     return gains, notes
+
+
+def _num_sites(report: ParetoReport) -> dict[int, int]:
+    """Number of sites by stage, at the position with the most."""
+    counts: dict[int, int] = {}
+    for site in max(report.sites.values(), key=len, default=()):
+        counts[site.stage] = counts.get(site.stage, 0) + 1
+    return counts
 
 
 def _sites(report: ParetoReport, position: str | None) -> tuple:

@@ -14,11 +14,12 @@ from se_nas import __version__
 from se_nas.objectives import COSTS
 from se_nas.report.chart_data import pick_cards, selection_bias, view
 from se_nas.report.differences import accuracy_gain, cost_gain
+from se_nas.report.effects import modelled
 from se_nas.report.methods import methods_paragraph
 from se_nas.report.page_tables import candidate_rows, effect_rows, finalist_rows, front_rows, importance_rows
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.tables import candidates_csv, plus_minus
-from se_nas.run import Manifest, write_text
+from se_nas.run import SEARCH, Manifest, write_text
 
 _LONG = ("class_names", "definition", "sites")
 _HEADS = {
@@ -71,7 +72,13 @@ def render(report: ParetoReport) -> str:
         scripts=("charts.js", "page.js"),
         data=drawn,
         has_effects=any(effect["accuracy"] or any(effect["costs"].values()) for effect in drawn["effects"]),
+        has_blocks=bool(drawn["blocks"]),
         has_history=bool(drawn["history"]),
+        has_curves=any(
+            reading["phase"] == SEARCH and len(reading["curve"]) > 1
+            for candidate in drawn["candidates"]
+            for reading in candidate["readings"]
+        ),
         bias=bias,
         report=report,
         title=f"SE in {manifest.backbone} on {manifest.data.name}",
@@ -90,12 +97,17 @@ def render(report: ParetoReport) -> str:
         finalists=chosen,
         importance=importance_rows(manifest.importance or {}),
         importance_best=(manifest.importance or {}).get("best", 0.1),
-        sampler_effects=effect_rows(manifest.effects),
+        modelled=bool(modelled(report)),
+        all_effects=effect_rows(manifest.effects),
         num_searched=sum(bool(candidate.searched) for candidate in report.candidates),
         history_caption=_history_caption(report),
         curves_caption=_curves_caption(report),
         predicted=[(cost, _predicted_caption(cost)) for cost in drawn["predicted"]],
-        effect_charts=[cost for cost in drawn["costs"] if cost["name"] in manifest.objectives],
+        effect_charts=[
+            cost
+            for cost in drawn["costs"]
+            if any(effect["costs"].get(cost["name"]) for effect in drawn["effects"])
+        ],
         csv="data:text/csv;charset=utf-8;base64,"
         + base64.b64encode(candidates_csv(report).encode()).decode(),
         csv_name=f"{report.name}.csv",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from se_nas.objectives import PARAMS
 from se_nas.report.candidates import BASELINE_NAMES, Candidate
+from se_nas.report.effects import BLOCK
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.selection import finalists
 from se_nas.report.tables import cost_text, front_table, plus_minus
+
+_REDUCTION = re.compile(r"stage(?P<stage>\d+)\.reduction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +170,10 @@ def effect_rows(effects: Sequence[Mapping[str, Any]]) -> Table | None:
     titles = ("points of accuracy", "change of cost %", "points per percent of cost")
     rows = []
     for effect in effects:
-        name = effect["group"] if effect.get("choice") is None else f"{effect['group']} = {effect['choice']}"
+        name = _effect_name(str(effect["group"]), effect.get("choice"))
         per_percent = _interval_text(effect.get("per_percent"), effect.get("per_percent_interval"))
         cells = [
-            Cell(text=str(name)),
+            Cell(text=name),
             _value_cell(effect.get("effect"), _interval_text(effect.get("effect"), effect.get("interval"))),
             _value_cell(effect.get("cost_percent")),
             _value_cell(effect.get("per_percent"), per_percent),
@@ -178,6 +182,18 @@ def effect_rows(effects: Sequence[Mapping[str, Any]]) -> Table | None:
     return Table(
         columns=[Column(title="SE in"), *(Column(title=title, numeric=True) for title in titles)], rows=rows
     )
+
+
+def _effect_name(group: str, choice: Any) -> str:
+    """A stage, or a choice of the search space in words."""
+    block, reduction = BLOCK.fullmatch(group), _REDUCTION.fullmatch(group)
+    if choice is None:
+        return group
+    if block and isinstance(choice, bool):
+        return f"stage {block['stage']}, block {block['block']}{'' if choice else ' without SE'}"
+    if reduction and not isinstance(choice, str):
+        return f"stage {reduction['stage']} at γ={choice:g}"
+    return f"{group} = {choice}"
 
 
 def _interval_text(value: float | None, interval: Sequence[float] | None) -> str:

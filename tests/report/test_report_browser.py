@@ -5,8 +5,8 @@ import shutil
 import time
 
 import pytest
-from synthetic_run import write_run
-from test_report_page import evil_run
+from synthetic_run import SITES, rows_of, write_run
+from test_report_page import effect_row, evil_run
 
 from se_nas.report import ParetoReport, compare, write_comparison, write_html
 
@@ -54,6 +54,14 @@ def script(browser, code, *arguments):
 
 def find(browser, selector):
     return browser.find_element("css selector", selector)
+
+
+def resize(browser, width):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+    time.sleep(0.3)
 
 
 def all_of(browser, selector):
@@ -288,6 +296,66 @@ def test_nothing_is_wider_than_a_phone(opened):
         """,
     )
     assert min(sizes) >= 9
+
+
+@pytest.fixture
+def by_block(page, tmp_path):
+    """A run whose sampler told the effect of SE in each block."""
+    effects = [
+        effect_row(f"stage{site['stage']}.block{site['block']}", True, (number - 7) / 20, half=0.15)
+        for number, site in enumerate(SITES)
+    ]
+    report = ParetoReport.load(write_run(tmp_path / "blocks", effects=effects))
+    return page(write_html(report, tmp_path / "blocks.html"))
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_effects_of_blocks_are_a_heat_map_over_a_closed_table(by_block, width):
+    resize(by_block, width)
+    cells = all_of(by_block, "#blocks-chart rect.heat")
+    assert len(cells) == len(SITES)
+    values = [(number - 7) / 20 for number in range(len(SITES))]
+    assert ["loss" in cell.get_attribute("class").split() for cell in cells] == [v < 0 for v in values]
+    clear = ["unclear" not in cell.get_attribute("class").split() for cell in cells]
+    assert clear == [abs(value) > 0.15 for value in values]
+    strengths = [float(cell.get_attribute("fill-opacity")) for cell in cells]
+    order = sorted(range(len(cells)), key=lambda i: abs(values[i]))
+    assert [strengths[i] for i in order] == sorted(strengths)
+    texts = [text.text for text in all_of(by_block, "#blocks-chart .heat-text:not(.half)")]
+    assert texts == [f"{value:+.2f}".replace("-", "−") if value else "0.00" for value in values]
+    room = script(by_block, "return document.getElementById('blocks-chart').getBoundingClientRect().right")
+    assert all(cell.rect["x"] + cell.rect["width"] <= room + 1 for cell in cells)
+    table = find(by_block, "#all-effects")
+    assert not table.is_displayed()
+    script(by_block, "arguments[0].closest('details').querySelector('summary').click()", table)
+    assert table.is_displayed()
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_no_column_is_cut_off(by_block, width):
+    resize(by_block, width)
+    for details in all_of(by_block, "details"):
+        script(by_block, "arguments[0].open = true", details)
+    cut = script(
+        by_block,
+        """
+        return [...document.querySelectorAll(".scroll, .tall, .chart")]
+          .filter((host) => host.scrollWidth > host.clientWidth + 1).map((host) => host.outerHTML.slice(0, 80));
+        """,
+    )
+    assert cut == []
+    assert script(by_block, "return document.documentElement.scrollWidth") <= width
+
+
+def test_learning_curves_that_were_not_kept_are_not_drawn(page, tmp_path):
+    rows = [row | {"curve": row["curve"][:1]} for row in rows_of(trials=8, seeds=0)]
+    report = ParetoReport.load(write_run(tmp_path / "run", rows=rows, provisional=True))
+    opened = page(write_html(report, tmp_path / "report.html"))
+    assert all_of(opened, "#curves-chart") == []
+    script(opened, "document.querySelector('button.open').click()")
+    card = find(opened, "#card")
+    assert "Readings" in card.text
+    assert "Learning curves" not in card.text
 
 
 def test_it_prints(opened):

@@ -12,6 +12,7 @@ from test_report_decision import final_rows
 from se_nas.errors import RunError
 from se_nas.report import ParetoReport, write_figures, write_html
 from se_nas.report.chart_data import nominal, usage
+from se_nas.report.effects import block_effects
 from se_nas.report.methods import methods_paragraph
 from se_nas.report.page import render
 
@@ -231,11 +232,54 @@ def test_what_the_manifest_says_of_early_stopping_and_importance_is_shown(make_r
         "As a control, 4 candidates ran to the end whatever the rule said; it would have stopped 3 of them."
         " That would have been wrong for 1, which ended on the front (95 % interval of the wrong share: 1 to 91 %)."
     ) in text
-    assert "<td>stage2</td>" in text
+    assert ">stage2</td>" in text
     assert ">75.0</td>" in text
     assert ">+0.500 [+0.200, +0.800]</td>" in text
-    assert "<td>stage0 = 16</td>" in text
+    assert ">stage0 = 16</td>" in text
     assert ">−0.100</td>" in text
+
+
+def effect_row(group, choice, effect, half=0.2):
+    return {
+        "group": group,
+        "choice": choice,
+        "effect": effect,
+        "interval": [effect - half, effect + half],
+    } | {
+        "cost_percent": 1.5,
+        "per_percent": None,
+        "per_percent_interval": None,
+    }
+
+
+def test_one_model_of_effects_is_shown(make_run):
+    least_squares = render(ParetoReport.load(make_run("fitted")))
+    assert "least squares" in least_squares
+    assert "sampler's model" not in least_squares
+    rows = [effect_row("stage 2", None, 0.5), effect_row("stage2.reduction", 8, 0.1)]
+    report = ParetoReport.load(make_run("modelled", effects=rows))
+    modelled = render(report)
+    assert "sampler's model" in modelled
+    assert "least squares" not in modelled
+    assert ">stage 2 at γ=8</td>" in modelled
+    data = json.loads(parse(modelled).scripts[0])
+    assert [(effect["stage"], effect["accuracy"]) for effect in data["effects"]] == [(2, [0.5, 0.2])]
+    assert data["effects"][0]["costs"] == {"latency": [1.5, None]}
+
+
+def test_effects_of_blocks_are_those_of_having_se(make_run):
+    rows = [
+        effect_row("stage1.block10", True, 0.25),
+        effect_row("stage1.block2", False, 0.25),
+        effect_row("stage1.reduction", 8, 0.1),
+        effect_row("position", "pre", 0.1),
+    ]
+    report = ParetoReport.load(make_run(effects=rows))
+    found = [(b.stage, b.block, b.accuracy.value, b.cost_percent) for b in block_effects(report)]
+    assert found == [(1, 2, -0.25, -1.5), (1, 10, 0.25, 1.5)]
+    text = render(report)
+    for name in ("stage 1, block 10", "stage 1, block 2 without SE", "stage 1 at γ=8", "position = pre"):
+        assert f">{name}</td>" in text
 
 
 def test_controls_that_were_rightly_condemned_are_not_said_to_be_on_the_front(make_run):

@@ -210,13 +210,41 @@ function drawEffects(gainOf, title, unit, cls) {
         plot.add(svg("text", { class: "tick", x: plot.px(0) + 8, y: y + 4 }, effect.note || "not known"));
         return;
       }
-      const tip = `SE at all ${effect.sites} sites of stage ${effect.stage}: ${plusMinus(gain, 2)} ${unit}`;
+      const tip = `${effect.placement}: ${plusMinus(gain, 2)} ${unit}`;
       plot.add(
         svg("line", { class: `effect ${cls}`, x1: plot.px(gain[0] - gain[1]), x2: plot.px(gain[0] + gain[1]), y1: y, y2: y }),
         svg("circle", { class: `dot ${cls}`, cx: plot.px(gain[0]), cy: y, r: 5, "data-tip": tip, role: "img", "aria-label": tip }));
     });
     return plot.node;
   };
+}
+
+// Effects of single blocks: a row of cells per stage, broken into lines where the page is narrow.
+function drawBlocks(width) {
+  const left = width < 560 ? 54 : 66, wide = width >= 560, cell = wide ? 62 : 50, high = 40;
+  const perLine = Math.max(1, Math.floor((width - left) / cell)), largest = Math.max(...data.blocks.map((b) => Math.abs(b.accuracy[0]))) || 1;
+  const stages = [...new Set(data.blocks.map((b) => b.stage))];
+  const node = svg("svg", { width: "100%", role: "group", "aria-label": "Effect of SE by stage and block; the table of all effects has the same numbers" });
+  let y = 4;
+  for (const stage of stages) {
+    const members = data.blocks.filter((b) => b.stage === stage);
+    node.append(svg("text", { class: "row", x: 0, y: y + 32 }, `stage ${stage}`));
+    members.forEach((b, index) => {
+      const [value, half] = b.accuracy, x = left + (index % perLine) * cell, top = y + Math.floor(index / perLine) * (high + 16);
+      const clear = half !== null && Math.abs(value) > half;
+      const tip = `SE in stage ${b.stage}, block ${b.block}: ${plusMinus(b.accuracy, 3)} points${b.cost === null ? "" : ` for ${signed(b.cost, 2)} % ${data.costs.find((cost) => cost.name === data.cost).word}`}`;
+      node.append(
+        svg("text", { class: "tick", x: x + cell / 2 - 1, y: top + 10, "text-anchor": "middle" }, b.block),
+        svg("rect", { class: `heat ${value < 0 ? "loss" : ""} ${clear ? "" : "unclear"}`, x: x + 1, y: top + 14, width: cell - 3, height: high - 2, rx: 2,
+          "fill-opacity": (0.06 + 0.44 * Math.abs(value) / largest).toFixed(2), "data-tip": tip, role: "img", "aria-label": tip, tabindex: 0 }),
+        svg("text", { class: `heat-text ${clear ? "clear" : ""}`, x: x + cell / 2 - 1, y: top + (half === null ? 37 : 30), "text-anchor": "middle" }, signed(value, 2)));
+      if (half !== null) node.append(svg("text", { class: "heat-text half", x: x + cell / 2 - 1, y: top + 44, "text-anchor": "middle" }, `±${fixed(half, 2)}`));
+    });
+    y += Math.ceil(members.length / perLine) * (high + 16) + 6;
+  }
+  node.setAttribute("viewBox", `0 0 ${width} ${y}`);
+  node.setAttribute("height", y);
+  return node;
 }
 
 // ---- how the search went
@@ -297,20 +325,22 @@ function openCard(number) {
   const chart = html("div", { class: "chart" });
   const close = html("button", { type: "button", "aria-label": "Close the card" }, "Close");
   close.addEventListener("click", () => card.close());
-  const cell = (text, cls) => html("td", { class: cls }, text ?? "");
-  card.replaceChildren(
+  const heads = ["trial", "phase", "seed", "state", "epochs", "accuracy %", "loss", "test %"];
+  card.replaceChildren(...[
     html("div", { class: "bar" }, html("h2", { id: "card-title" }, [`Trial ${c.number}`, ...c.baselines].join(" · ")), close),
     html("p", { class: "sub" }, [c.reason || c.placement, c.front ? "on the front" : "", c.picks.length ? `pick: ${c.picks.join(", ")}` : ""].filter(Boolean).join("; "), "."),
     drawing(c), html("p", { class: "note" }, "Numbers in blocks are hidden widths of SE; – means no SE."), numbers(c),
     c.export ? html("h3", {}, "Export") : null, c.export ? html("pre", { id: "card-export" }, c.export) : null,
     html("h3", {}, "Readings"),
     html("div", { class: "scroll" }, html("table", {},
-      html("thead", {}, html("tr", {}, ["trial", "phase", "seed", "state", "epochs", "accuracy %", "loss", "test %"].map((text, i) => html("th", { class: i === 1 || i === 3 ? "" : "num", scope: "col" }, text)))),
-      html("tbody", {}, c.readings.map((r) => html("tr", {}, cell(r.number, "num"), cell(r.phase), cell(r.seed, "num"), cell(r.error ? `${r.state}: ${r.error}` : r.state), cell(`${r.epochs}/${r.planned}`, "num"), cell(fixed(r.accuracy, 2), "num"), cell(fixed(r.loss, 4), "num"), cell(fixed(r.test, 2), "num")))))),
-    html("h3", {}, "Learning curves"), chart,
-    html("p", { class: "note" }, `Key ${c.key}`));
+      html("thead", {}, html("tr", {}, heads.map((text, i) => html("th", { class: i === 1 || i === 3 ? "" : "num", scope: "col" }, text)))),
+      html("tbody", {}, c.readings.map((r) => html("tr", {}, [
+        [r.number, "num"], [r.phase], [r.seed, "num"], [r.error ? `${r.state}: ${r.error}` : r.state], [`${r.epochs}/${r.planned}`, "num"], [fixed(r.accuracy, 2), "num"], [fixed(r.loss, 4), "num"], [fixed(r.test, 2), "num"],
+      ].map(([text, cls], i) => html("td", { class: cls, "data-label": heads[i] }, text ?? ""))))))),
+    curvesOf([c]).length ? html("h3", {}, "Learning curves") : null, curvesOf([c]).length ? chart : null,
+    html("p", { class: "note" }, `Key ${c.key}`)].filter(Boolean));
   card.showModal();
-  responsive(chart, drawCurves(() => curvesOf([c]), 220, `Learning curves of trial ${c.number}`));
+  if (curvesOf([c]).length) responsive(chart, drawCurves(() => curvesOf([c]), 220, `Learning curves of trial ${c.number}`));
   close.focus();
 }
 card.addEventListener("click", (event) => { if (event.target === card) card.close(); });
@@ -377,6 +407,7 @@ chart("effect-accuracy", drawEffects((effect) => effect.accuracy, "accuracy, poi
 for (const { name, word } of data.costs) {
   chart(`effect-${name}`, drawEffects((effect) => effect.costs[name], `${word}, % of the plain backbone`, `% ${word}`, "cost"));
 }
+chart("blocks-chart", drawBlocks);
 const redrawHistory = chart("history-chart", drawHistory);
 document.getElementById("history-axis")?.addEventListener("change", redrawHistory);
 chart("curves-chart", drawCurves(() => curvesOf(data.candidates).filter(({ reading }) => reading.phase === "search"), 300, "Learning curves of the search"));
