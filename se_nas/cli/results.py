@@ -36,7 +36,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write one self-contained HTML file, and the figures as PNG and SVG.
+    """Write one self-contained HTML file, and the figures as PNG, SVG and PDF.
 
     Example:  se-nas report runs/resnet50-digits-1
     """

@@ -23,6 +23,7 @@ def view(report: ParetoReport) -> dict[str, Any]:
     return {
         "name": report.name,
         "label": report.label,
+        "intervals": _what_intervals_are(report),
         "basis": report.label.split(";")[0],
         "final": report.final,
         "axes": [axis(cost) | {"objective": cost in report.costs} for cost in _known_costs(report)],
@@ -188,6 +189,7 @@ def _candidate(
         "probability": _rounded(candidate.probability, 3),
         "accuracy": _rounded(candidate.accuracy, 3),
         "interval": _pair(candidate.accuracy_interval, 3),
+        "images": _pair(_over_images(report, candidate), 3),
         "gain": _gain(gain),
         "seeds": [_rounded(reading.accuracy, 3) for reading in candidate.counted],
         "search": _rounded(candidate.selection_accuracy, 3),
@@ -217,6 +219,30 @@ def _candidate(
         ],
         "export": export_command(report, candidate) if candidate.state == "complete" else "",
     }
+
+
+def _over_images(report: ParetoReport, candidate: Candidate) -> tuple[float, float] | None:
+    """What the choice of validation images alone leaves open about a single reading, if nothing was repeated."""
+    images = report.manifest.data.num_val
+    if report.noise is not None or candidate.accuracy is None or not images:
+        return None
+    return wilson(candidate.accuracy, images)
+
+
+def wilson(percent: float, images: int) -> tuple[float, float]:
+    """95 % interval of a share of ``images``, in percent (Wilson's score interval, 1927)."""
+    z, share = 1.959964, percent / 100
+    centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
+    return 100 * (centre - half), 100 * (centre + half)
+
+
+def _what_intervals_are(report: ParetoReport) -> str:
+    """For a legend; empty if nothing has an interval."""
+    images = report.manifest.data.num_val
+    if report.noise is not None:
+        return f"95 % interval {report.basis}"
+    return f"95 % interval over the choice of {images:,} images alone (one reading)" if images else ""
 
 
 def export_command(report: ParetoReport, candidate: Candidate) -> str:

@@ -1,4 +1,4 @@
-"""The report's pictures as PNG and SVG files, for papers and READMEs: matplotlib needs no browser."""
+"""The report's pictures as PNG, SVG and PDF files, for papers and READMEs: matplotlib needs no browser."""
 
 from __future__ import annotations
 
@@ -37,11 +37,20 @@ STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#8c959e",
     "legend.frameon": False,
     "svg.hashsalt": "se-nas",
+    # Text that can be searched, edited and set in the paper's font.
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+# Without the time, the same report gives the same bytes.
+_FORMATS: dict[str, dict[str, Any]] = {
+    ".png": {"Software": "se-nas"},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
 }
 
 
 def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
-    """Write each picture that the run has numbers for as PNG and SVG, and the table as ``candidates.csv``.
+    """Write each picture that the run has numbers for as PNG, SVG and PDF, and the table as ``candidates.csv``.
 
     The pictures: front, sites, usage (γ by stage), effects, hypervolume, curves, predicted (measured costs against
     predicted, one per cost that has both) and retraining.
@@ -65,7 +74,7 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
                 # Laid out once: each savefig would do it again.
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")
-                for suffix, metadata in ((".png", {"Software": "se-nas"}), (".svg", {"Date": None})):
+                for suffix, metadata in _FORMATS.items():
                     path = folder / f"{name}{suffix}"
                     figure.savefig(path, dpi=200, metadata=metadata)
                     written.append(path)
@@ -173,7 +182,11 @@ def _effects(figure: Figure, data: Mapping[str, Any]) -> bool:
             if gain:
                 value, half = gain
                 axes.errorbar(value, row, xerr=half, fmt="o", color=color, ms=5, elinewidth=1.6)
-        axes.set_title(title, loc="left", fontsize=9)
+        axes.set_title(
+            f"{title} (95 % intervals)" if any(gain and gain[1] is not None for gain in gains) else title,
+            loc="left",
+            fontsize=9,
+        )
         axes.set_yticks(
             range(len(data["effects"])), [f"stage {effect['stage']}" for effect in data["effects"]]
         )
@@ -194,6 +207,7 @@ def _hypervolume(figure: Figure, data: Mapping[str, Any]) -> bool:
         ylim=(0, None),
         xlim=(0, None),
     )
+    axes.locator_params(axis="x", integer=True)
     return True
 
 
@@ -216,6 +230,7 @@ def _curves(figure: Figure, data: Mapping[str, Any]) -> bool:
     axes.plot([], [], color=GREY, label="ran to the end")
     axes.plot([], [], "x-", color=VERMILLION, label="stopped early")
     axes.set(xlabel="epoch", ylabel="validation top-1 accuracy, %")
+    axes.locator_params(axis="x", integer=True)
     axes.legend(loc="lower right", fontsize=8)
     return drawn
 

@@ -42,6 +42,8 @@ def draw_panel(
         axes.set_ylabel(f"validation top-1 accuracy, %{' (mean over seeds)' if data['final'] else ''}")
         axes.plot([], [], "o", color=BLUE, label="on the front")
         axes.plot([], [], "s", color=VERMILLION, label="baselines (hollow: dominated)")
+        if data["intervals"]:
+            axes.plot([], [], "-", color=GREY, lw=1.2, label=data["intervals"])
         axes.legend(loc="lower right", fontsize=8)
         if not data["final"]:
             axes.set_title(data["basis"], loc="left", fontsize=8, color=VERMILLION)
@@ -67,6 +69,9 @@ def _front_panel(
         mew=0.8,
         label="other candidates",
     )
+    for item in others:
+        if item["interval"] and (data["final"] or len(item["seeds"]) > 1) and item["accuracy"] is not None:
+            axes.plot([cost_of(item, name)] * 2, item["interval"], "-", color=GREY, lw=0.8, alpha=0.7)
     members = [item for number in data["front"] for item in rows if item["number"] == number]
     _stairs(axes, members, name, projected=other is not None)
     shades = None if other is None else _shades(figure, axes, members, other)
@@ -127,11 +132,11 @@ def _mark(
     color = VERMILLION if item["role"] else BLUE
     x, y = cost_of(item, cost), shown_accuracy(item)
     assert y is not None
-    spread = item["costs"][cost]["interval"]
+    spread, band = item["costs"][cost]["interval"], band_of(item)
     axes.errorbar(
         x,
         y,
-        yerr=[[y - item["interval"][0]], [item["interval"][1] - y]] if item["interval"] else None,
+        yerr=None if band is None else [[max(y - band[0], 0)], [max(band[1] - y, 0)]],
         xerr=[[max(x - spread[0], 0)], [max(spread[1] - x, 0)]] if spread else None,
         fmt=MARKERS.get(item["role"] or "", "o"),
         color=color,
@@ -159,7 +164,7 @@ def _mark(
 def _clip_to_core(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Leave candidates far below the front, the baselines and most others out of the picture, and say so."""
     values = sorted(value for item in rows if (value := shown_accuracy(item)) is not None)
-    core = [(item["interval"] or [shown_accuracy(item)])[0] for item in rows if item["front"] or item["role"]]
+    core = [(band_of(item) or [shown_accuracy(item)])[0] for item in rows if item["front"] or item["role"]]
     floor = min([*core, values[len(values) // 20]])
     hidden = sum(value < floor for value in values)
     if hidden:
@@ -168,6 +173,11 @@ def _clip_to_core(axes: Axes, rows: list[dict[str, Any]]) -> None:
         axes.set_title(
             f"{hidden} weaker candidates lie below the picture", loc="right", fontsize=7.5, color=GREY
         )
+
+
+def band_of(candidate: Mapping[str, Any]) -> Any:
+    """The 95 % interval that is drawn: of a single reading, that over the choice of images; None if unknown."""
+    return candidate["interval"] or candidate["images"]
 
 
 def cost_of(candidate: Mapping[str, Any], name: str) -> float:

@@ -195,6 +195,11 @@ def _front_caption(report: ParetoReport) -> str:
             f" (seed deviation {report.seed_deviation:.2f} points, pooled,"
             f" {report.noise.dof:g} degrees of freedom)."
         )
+    elif report.manifest.data.num_val:
+        parts.append(
+            "Each accuracy is a single reading. Vertical bars: 95 % intervals over the choice of validation images"
+            " alone (Wilson's); what another seed would change is unknown and comes on top."
+        )
     else:
         parts.append("Each accuracy is a single reading, so there are no intervals.")
     spread = [cost.title for cost in report.costs if any(member.interval(cost) for member in report.counted)]

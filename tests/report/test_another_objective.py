@@ -135,7 +135,7 @@ def test_page(make_report):
 def test_figures_beside_a_second_cost(make_report, tmp_path):
     write_figures(make_report(costs=("latency", "memory")), tmp_path / "figures")
     drawn = (tmp_path / "figures" / "front.svg").read_text()
-    assert drawn.count("<!-- latency, ms -->") == drawn.count("<!-- memory, MiB -->") == 2
+    assert drawn.count(">latency, ms</text>") == drawn.count(">memory, MiB</text>") == 2
     assert "memory, % of the plain backbone" in (tmp_path / "figures" / "effects.svg").read_text()
 
 

@@ -347,6 +347,23 @@ def test_no_column_is_cut_off(by_block, width):
     assert script(by_block, "return document.documentElement.scrollWidth") <= width
 
 
+def test_ticks_of_trials_are_whole_and_single_readings_have_bars(page, tmp_path):
+    report = ParetoReport.load(write_run(tmp_path / "run", trials=4, seeds=0))
+    opened = page(write_html(report, tmp_path / "report.html"))
+    bottom = script(
+        opened,
+        """
+        const ticks = [...document.querySelectorAll("#history-chart .tick[text-anchor=middle]")];
+        return ticks.map((tick) => tick.textContent);
+        """,
+    )
+    assert bottom == ["0", "1", "2", "3", "4"]
+    assert len(all_of(opened, "#front-chart .whisker.images")) == len(
+        {candidate.key for candidate in (*report.front, *report.baselines)}
+    )
+    assert "95 % interval over the choice of 12,000 images alone" in find(opened, "#front-legend").text
+
+
 def test_learning_curves_that_were_not_kept_are_not_drawn(page, tmp_path):
     rows = [row | {"curve": row["curve"][:1]} for row in rows_of(trials=8, seeds=0)]
     report = ParetoReport.load(write_run(tmp_path / "run", rows=rows, provisional=True))

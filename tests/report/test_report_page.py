@@ -6,12 +6,13 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import pytest
+from scipy import stats
 from synthetic_run import manifest, report_of, rows_of, write_run
 from test_report_decision import final_rows
 
 from se_nas.errors import RunError
 from se_nas.report import ParetoReport, write_figures, write_html
-from se_nas.report.chart_data import nominal, usage
+from se_nas.report.chart_data import nominal, usage, view, wilson
 from se_nas.report.effects import block_effects
 from se_nas.report.methods import methods_paragraph
 from se_nas.report.page import render
@@ -179,13 +180,55 @@ def test_figures_are_pictures(make_run, tmp_path):
     written = write_figures(ParetoReport.load(make_run()), tmp_path / "figures")
     names = {path.name for path in written}
     kinds = ("front", "sites", "usage", "effects", "hypervolume", "curves", "predicted", "retraining")
-    assert names == {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")} | {"candidates.csv"}
+    assert names == {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg", "pdf")} | {
+        "candidates.csv"
+    }
     for path in written:
         if path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG\r\n")
             assert path.stat().st_size > 5000
         elif path.suffix == ".svg":
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        elif path.suffix == ".pdf":
+            assert path.read_bytes().startswith(b"%PDF-")
+
+
+def texts(path):
+    """Text of an SVG file, which only real text has."""
+    return [element.text for element in ElementTree.parse(path).iter() if element.tag.endswith("}text")]
+
+
+def test_figures_say_what_bars_are_and_count_trials_in_whole_numbers(make_run, tmp_path):
+    write_figures(ParetoReport.load(make_run()), tmp_path / "final")
+    assert "95 % interval over seeds" in texts(tmp_path / "final" / "front.svg")
+    assert "accuracy, points (95 % intervals)" in texts(tmp_path / "final" / "effects.svg")
+    report = ParetoReport.load(make_run("four", trials=4, seeds=0))
+    write_figures(report, tmp_path / "single")
+    assert "95 % interval over the choice of 12,000 images alone (one reading)" in texts(
+        tmp_path / "single" / "front.svg"
+    )
+    numbers = texts(tmp_path / "single" / "hypervolume.svg")
+    across = numbers[: numbers.index("trials that ended")]
+    assert across == [str(int(number)) for number in across]
+    again = {path.name: path.read_bytes() for path in write_figures(report, tmp_path / "again")}
+    for path in (tmp_path / "single").iterdir():
+        assert again[path.name] == path.read_bytes()
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 40), (37, 40), (250, 250), (9131, 12000)])
+def test_interval_of_a_single_reading_is_wilsons(right, images):
+    expected = stats.binomtest(right, images).proportion_ci(0.95, method="wilson")
+    assert wilson(100 * right / images, images) == pytest.approx(
+        (100 * expected.low, 100 * expected.high), abs=1e-4
+    )
+
+
+def test_a_single_reading_has_the_interval_of_its_images_in_pictures_alone(make_run):
+    report = ParetoReport.load(make_run(trials=8, seeds=0))
+    for candidate, drawn in zip(report.candidates, view(report)["candidates"], strict=True):
+        assert candidate.accuracy_interval is drawn["interval"] is None
+        assert drawn["images"] == pytest.approx(wilson(candidate.accuracy, 12000), abs=1e-3)
+    assert all(item["images"] is None for item in view(ParetoReport.load(make_run("final")))["candidates"])
 
 
 def test_two_costs_are_two_panels_with_the_scale_of_the_other_cost(make_run, tmp_path):
@@ -193,7 +236,7 @@ def test_two_costs_are_two_panels_with_the_scale_of_the_other_cost(make_run, tmp
     write_figures(report, tmp_path / "figures")
     drawn = (tmp_path / "figures" / "front.svg").read_text()
     # Each is an axis of one panel and the scale of the other's colours.
-    assert drawn.count("<!-- latency, ms -->") == drawn.count("<!-- parameters, M -->") == 2
+    assert drawn.count(">latency, ms</text>") == drawn.count(">parameters, M</text>") == 2
     assert "looks dominated in one picture" in render(report)
     one = ParetoReport.load(make_run("one"))
     assert "looks dominated in one picture" not in render(one)

@@ -24,10 +24,10 @@ function plusMinus(gain, digits, sign = true) {
   return (sign ? signed(gain[0], digits) : fixed(gain[0], digits)) + (gain[1] === null ? "" : "±" + fixed(gain[1], digits));
 }
 
-function ticks(low, high, count) {
-  const raw = (high - low) / Math.max(1, count);
+function ticks(low, high, count, whole = false) {
+  const raw = Math.max((high - low) / Math.max(1, count), whole ? 1 : 0);
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= raw * 0.999);
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= raw * 0.999 && (!whole || candidate % 1 === 0));
   const values = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step);
   const text = String(Number(step.toPrecision(3)));
@@ -55,15 +55,15 @@ function responsive(host, draw) {
   return redraw;
 }
 
-// A frame with linear axes. `rows` replaces the y axis by named rows.
+// A frame with linear axes. `rows` replaces the y axis by named rows; `whole` keeps x to whole numbers.
 class Plot {
-  constructor(width, height, { x, y, xTitle, yTitle, label, left = 46, rows = null, right = 14 }) {
+  constructor(width, height, { x, y, xTitle, yTitle, label, left = 46, rows = null, right = 14, whole = false }) {
     this.x = x;
     this.y = y;
     this.box = { left, right: width - right, top: yTitle ? 28 : 8, bottom: height - 40 };
     this.node = svg("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", height, role: "group", "aria-label": label });
     const { left: l, right: r, top, bottom } = this.box;
-    const across = ticks(x[0], x[1], Math.max(3, Math.floor((r - l) / 90)));
+    const across = ticks(x[0], x[1], Math.max(3, Math.floor((r - l) / 90)), whole);
     for (const value of across.values) {
       this.node.append(
         svg("line", { class: "grid", x1: this.px(value), x2: this.px(value), y1: top, y2: bottom }),

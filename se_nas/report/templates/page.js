@@ -8,6 +8,8 @@ for (const candidate of data.candidates) {
 }
 const onFront = data.front.map((number) => byNumber.get(number));
 const notable = [...onFront, ...data.candidates.filter((c) => c.role && !c.front)];
+// The 95 % interval that is drawn: of a single reading, that over the choice of images.
+const bandOf = (candidate) => candidate.interval || candidate.images;
 const costOf = (candidate, name) => candidate.costs[name]?.value ?? null;
 const axisOf = (name) => data.axes.find((axis) => axis.name === name);
 const short = (candidate) => candidate.baselines[0] || `#${candidate.number}`;
@@ -85,12 +87,12 @@ function drawFront(name, width) {
   if (!state.outliers) {
     const core = rows.filter((c) => c.front || c.role);
     const sorted = rows.map((c) => c.shown).sort((a, b) => a - b);
-    const floor = Math.min(...core.map((c) => (c.interval ? c.interval[0] : c.shown)), sorted[Math.floor(sorted.length * 0.05)] ?? Infinity);
+    const floor = Math.min(...core.map((c) => bandOf(c)?.[0] ?? c.shown), sorted[Math.floor(sorted.length * 0.05)] ?? Infinity);
     inside = rows.filter((c) => c.shown >= floor);
   }
   const plot = new Plot(width, height, {
     x: extent(inside.flatMap(side)),
-    y: extent(inside.flatMap((c) => [c.shown, ...(c.interval || [])]).concat(state.seeds ? inside.flatMap((c) => c.accuracy === null ? [] : c.seeds) : [])),
+    y: extent(inside.flatMap((c) => [c.shown, ...((c.front || c.role ? bandOf(c) : c.interval) || [])]).concat(state.seeds ? inside.flatMap((c) => c.accuracy === null ? [] : c.seeds) : [])),
     xTitle: axis.title, yTitle: axisTitle(), label: `Pareto front: accuracy against ${axis.title}; the table below has the same numbers`,
   });
   const hidden = rows.length - inside.length;
@@ -109,7 +111,8 @@ function drawFront(name, width) {
   for (const c of drawn) {
     const cls = c.role ? "base" : c.front ? "" : "other";
     const detail = c.front || c.role || (c.accuracy !== null && (data.final || c.seeds.length > 1));
-    if (detail && c.interval) plot.line(cost(c), c.interval[0], cost(c), c.interval[1], `whisker ${cls}`);
+    const band = c.front || c.role ? bandOf(c) : detail ? c.interval : null;
+    if (band) plot.line(cost(c), band[0], cost(c), band[1], `whisker ${cls} ${c.interval ? "" : "images"}`);
     if (detail && spread(c)) plot.line(spread(c)[0], c.shown, spread(c)[1], c.shown, `whisker ${cls}`);
     if (detail && state.seeds && c.seeds.length > 1) {
       for (const value of c.seeds) plot.add(svg("circle", { class: `seed ${cls}`, cx: plot.px(cost(c)), cy: plot.py(value), r: 2.5 }));
@@ -133,7 +136,7 @@ function drawFront(name, width) {
   placeLabels(plot,
     drawn.filter((c) => c.role || c.picks.length || (c.front && onFront.length <= (surface ? 8 : 40))).map((c) => ({ x: at(c)[0], y: at(c)[1], text: [short(c), ...c.picks].join(" · ") })),
     [...stairs, ...drawn.map((c) => [...at(c), c.front || c.role ? 7 : 5]), ...drawn.filter((c) => c.front || c.role).flatMap((c) => [
-      ...(c.interval ? [-1, -0.5, 0.5, 1].map((t) => [at(c)[0], plot.py(c.shown + t * (c.interval[1] - c.interval[0]) / 2), 4]) : [])])]);
+      ...(bandOf(c) ? [-1, -0.5, 0.5, 1].map((t) => [at(c)[0], plot.py(c.shown + t * (bandOf(c)[1] - bandOf(c)[0]) / 2), 4]) : [])])]);
   return plot.node;
 }
 const axisTitle = () => (data.final ? "validation top-1 accuracy, % (mean over seeds)" : "validation top-1 accuracy, % (mean over readings)");
@@ -253,7 +256,7 @@ function drawHistory(width) {
   const points = data.history.filter((point) => point[index] !== null).map((point) => [index === 2 ? point[2] / 60 : point[index], point[3]]);
   if (!points.length) return html("p", { class: "note" }, "No times were recorded.");
   const plot = new Plot(width, 270, {
-    x: [0, Math.max(...points.map((p) => p[0])) * 1.03], y: [0, Math.max(...points.map((p) => p[1])) * 1.08 || 1], left: 50,
+    x: [0, Math.max(...points.map((p) => p[0])) * 1.03], y: [0, Math.max(...points.map((p) => p[1])) * 1.08 || 1], left: 50, whole: index < 2,
     xTitle: { evaluations: "trials that ended", epochs: "epochs trained", time: "minutes since the first trial" }[kind], yTitle: "hypervolume", label: `Hypervolume over ${kind}`,
   });
   plot.path([[0, 0], ...points, [plot.x[1], points[points.length - 1][1]]], "stair", true);
@@ -271,7 +274,7 @@ function drawCurves(curves, height, label) {
     const sorted = [...values].sort((a, b) => a - b);
     const plot = new Plot(width, height, {
       x: [0, Math.max(...shown.flatMap(({ reading }) => [reading.curve[reading.curve.length - 1][0]]))],
-      y: extent([sorted[Math.floor(sorted.length * 0.02)], sorted[sorted.length - 1]]), xTitle: "epoch", yTitle: "validation top-1 accuracy, %", label,
+      y: extent([sorted[Math.floor(sorted.length * 0.02)], sorted[sorted.length - 1]]), whole: true, xTitle: "epoch", yTitle: "validation top-1 accuracy, %", label,
     });
     const kind = ({ c, reading }) => (reading.state === "stopped" ? "stopped" : c.front ? "front" : "");
     for (const cls of ["", "stopped", "front"]) {
@@ -360,6 +363,7 @@ function legends() {
   if (data.candidates.some((c) => c.role && !c.front)) entries.push(["square", "point base off", "baseline, dominated"]);
   if (data.final) entries.push(["circle", "point other", "retrained, dominated"]);
   entries.push(["circle", "point search", data.final ? "search reading alone" : "other candidates"]);
+  if (data.intervals) entries.push(["line", `whisker ${data.candidates.some((c) => c.interval) ? "" : "images"}`, data.intervals]);
   document.getElementById("front-legend")?.append(legend(entries));
   document.getElementById("curves-legend")?.append(legend([["line", "run front", "on the front"], ["line", "run", "ran to the end"], ["cross", "end", "stopped early"]]));
 }
