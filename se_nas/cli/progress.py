@@ -126,7 +126,7 @@ class LiveProgress(LineProgress):
             self._bars.remove_task(task)
         if self._phase is not None:
             best = f"best {self._best:.2f} %" if self._best is not None else ""
-            self._bars.update(self._phase, info=f"{best}, front of {len(store.study.best_trials)}")
+            self._bars.update(self._phase, info=f"{best}, front of {store.front_size}")
         self._tick()
 
     def close(self) -> None:

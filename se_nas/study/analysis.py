@@ -10,8 +10,8 @@ import optuna
 
 from se_nas.run import SEARCH
 from se_nas.samplers.importance import LEAST_TRIALS, effects, importance
-from se_nas.samplers.pareto_sampler import DUPLICATE
 from se_nas.space.costs import Identity
+from se_nas.study.attributes import ROW
 from se_nas.study.plan import Plan
 from se_nas.study.storage import StudyStore, quiet_optuna
 from se_nas.study.suggestions import pareto_sampler
@@ -71,9 +71,7 @@ def _searched(plan: Plan, store: StudyStore) -> optuna.Study:
         study = optuna.create_study(directions=store.study.directions)
         study.add_trials(
             trial
-            for trial in store.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-            if trial.user_attrs.get("phase") == SEARCH
-            and DUPLICATE not in trial.user_attrs
-            and trial.params.keys() == names
+            for trial in store.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+            if trial.user_attrs.get(ROW, {}).get("phase") == SEARCH and trial.params.keys() == names
         )
     return study

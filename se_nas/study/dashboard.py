@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,50 +12,56 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.errors import ConfigError
 from se_nas.run import RunFolder
 from se_nas.samplers.pareto_sampler import MODEL
-from se_nas.study.storage import StudyStore
+from se_nas.study.attributes import ROW
+from se_nas.study.database import STUDY_FILE, Database
+from se_nas.study.journal import copy_journal
+from se_nas.study.whole_trials import WholeTrials
 
 HOST = "127.0.0.1"
-_LONG = ("curve", "se_nas:curve", "se_nas:partial", "widths")
+_LONG = (ROW, "curve", "se_nas:curve", "se_nas:partial", "widths")
 """User attributes that are made for programs."""
 
 
-class _JournalReader(BaseJournalBackend):
-    """The journal of a run, which this process must not write."""
+class _Watched(WholeTrials):
+    """A study that another process may be writing, with what a person wants to see in each trial.
 
-    def __init__(self, path: Path) -> None:
-        self._file = JournalFileBackend(str(path))
+    That is its row, the model's picture of it, and no long lists.
+    """
 
-    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        return self._file.read_logs(log_number_from)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        raise PermissionError("the dashboard does not write to a run.")
-
-
-class _ReadableStorage(JournalStorage):
-    """The study with what a person wants to see in each trial: the model's picture of it, and no long lists."""
-
-    def __init__(self, path: Path, objectives: Sequence[str]) -> None:
-        super().__init__(_JournalReader(path))
-        self._objectives = objectives
+    def __init__(self, folder: RunFolder) -> None:
+        with tempfile.TemporaryDirectory(prefix="se-nas-") as scratch:
+            # Only the process that goes on with a run of version 0.1.0 may copy its journal into the folder.
+            elsewhere = Path(scratch) / STUDY_FILE
+            path = folder.path / STUDY_FILE
+            self._live = path.exists() or not copy_journal(folder, elsewhere)
+            super().__init__(Database.open(path if self._live else elsewhere, read_only=True))
+            if not self._live:
+                self._database.close()
+        self._objectives: Sequence[str] = folder.manifest.objectives
+        self._lock = threading.Lock()
+        self._settled = 0
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        trials = super().get_all_trials(study_id, deepcopy=False, states=states)
-        shown = []
-        for trial in trials:
-            own = copy.deepcopy(trial) if deepcopy else copy.copy(trial)
-            kept = {name: value for name, value in trial.user_attrs.items() if name not in _LONG}
-            own.user_attrs = kept | expectations(trial.system_attrs.get(MODEL), self._objectives)
-            shown.append(own)
+        with self._lock:
+            while self._settled < len(self._trials) and self._trials[self._settled].state.is_finished():
+                self._settled += 1
+            if self._live:
+                self._trials[self._settled :] = self._database.trials(self._settled)
+        return [self._shown(trial) for trial in super().get_all_trials(study_id, False, states)]
+
+    def _shown(self, trial: FrozenTrial) -> FrozenTrial:
+        known = {**trial.user_attrs, **trial.user_attrs.get(ROW, {})}
+        shown = copy.copy(trial)
+        shown.user_attrs = {
+            name: value for name, value in known.items() if name not in _LONG and value is not None
+        } | expectations(trial.system_attrs.get(MODEL), self._objectives)
         return shown
 
 
@@ -86,14 +93,19 @@ def make_app(run: str | Path) -> Callable[..., Iterable[bytes]]:
             "the dashboard needs optuna-dashboard, which is not installed: pip install 'se-nas[dashboard]'"
         ) from None
     folder = RunFolder.open(run)
-    StudyStore.open(folder)
-    app = optuna_dashboard.wsgi(_ReadableStorage(folder.journal, folder.manifest.objectives))
+    app = optuna_dashboard.wsgi(_Watched(folder))
 
     def read_only(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+        # A page elsewhere whose name was made to lead to this machine asks with that name.
+        asked = environ.get("HTTP_HOST", HOST).rpartition(":")[0] or environ.get("HTTP_HOST", HOST)
+        if asked not in (HOST, "localhost"):
+            reason = f"This dashboard answers requests to {HOST} alone."
+        elif environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            reason = "This dashboard only reads the run."
+        else:
             return app(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "application/json")])
-        return [json.dumps({"reason": "This dashboard only reads the run."}).encode()]
+        return [json.dumps({"reason": reason}).encode()]
 
     return read_only
 

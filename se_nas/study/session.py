@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +16,7 @@ from se_nas.errors import RunError, SeNasError
 from se_nas.report.run import Run
 from se_nas.run import CHECKPOINTS, FINAL, SCHEMA, SEARCH, Manifest, RunFolder
 from se_nas.study.analysis import what_mattered
+from se_nas.study.attributes import BASELINE
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
 from se_nas.study.executors import Executor, make_executor
@@ -58,14 +59,7 @@ def start(plan: Plan, progress: Progress) -> Run:
     """Carry out a plan in a new run folder."""
     folder = RunFolder.create(plan.path, plan.config.model_dump(mode="json"), _manifest(plan))
     with folder.lock():
-        store = StudyStore.create(folder, plan.config.objectives)
-        imported = import_readings(plan.config, plan.space, plan.axes, store)
-        if imported:
-            progress.message(f"{imported} readings taken over from {plan.config.warm_start}")
-        for name, architecture in plan.baselines.items():
-            if plan.constraints.allow(architecture):
-                store.enqueue(plan.space.params(architecture), architecture, baseline=name)
-        return _carry_out(plan, folder, store, progress)
+        return _carry_out(plan, folder, progress)
 
 
 def resume(
@@ -101,12 +95,33 @@ def resume(
                 f"the data {config.data!r} is not what {folder.path} was searched on: its fingerprint has changed."
             )
         wait_for_orphans(folder.path)
-        store = StudyStore.open(folder)
         progress.plan(plan.describe())
-        return _carry_out(plan, folder, store, progress)
+        return _carry_out(plan, folder, progress)
 
 
-def _carry_out(plan: Plan, folder: RunFolder, store: StudyStore, progress: Progress) -> Run:
+def _carry_out(plan: Plan, folder: RunFolder, progress: Progress) -> Run:
+    with closing(StudyStore.create(folder, plan.config.objectives)) as store:
+        _prepare(plan, store, progress)
+        run = _search(plan, folder, store, progress)
+    if not run.interrupted:
+        _prune(run, plan, progress)
+    return run
+
+
+def _prepare(plan: Plan, store: StudyStore, progress: Progress) -> None:
+    """Readings of an earlier run and the queue of baselines: all in one write, or what a killed process lacks."""
+    with store.together():
+        if store.num_trials == 0:
+            imported = import_readings(plan.config, plan.space, plan.axes, store)
+            if imported:
+                progress.message(f"{imported} readings taken over from {plan.config.warm_start}")
+        queued = {trial.user_attrs.get(BASELINE) for trial in store.trials()}
+        for name, architecture in plan.baselines.items():
+            if name not in queued and plan.constraints.allow(architecture):
+                store.enqueue(plan.space.params(architecture), architecture, baseline=name)
+
+
+def _search(plan: Plan, folder: RunFolder, store: StudyStore, progress: Progress) -> Run:
     clock = Clock(plan.config.budget_seconds, spent=store.spent)
     folder.update_manifest(status="running", stop_reason=None)
     try:
@@ -129,8 +144,6 @@ def _carry_out(plan: Plan, folder: RunFolder, store: StudyStore, progress: Progr
     progress.message(reason)
     run = Run(folder)
     run.write_report()
-    if not run.interrupted:
-        _prune(run, plan, progress)
     return run
 
 

@@ -1,17 +1,16 @@
-"""Optuna's storage of a run: the truth about its trials. ``trials.json`` is a table derived from it."""
+"""The study of a run: the truth about its trials. ``trials.json`` is a table derived from it."""
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
@@ -19,91 +18,151 @@ from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.objectives import OBJECTIVES
 from se_nas.run import ROW_FIELDS, SEARCH, RunFolder
-from se_nas.samplers.pareto_sampler import DUPLICATE, MODEL
+from se_nas.samplers.pareto_sampler import MODEL
+from se_nas.study.attributes import FIXED, IMPORTED, ROW
+from se_nas.study.database import STUDY_FILE, STUDY_NAME, Database
+from se_nas.study.journal import copy_journal
+from se_nas.study.whole_trials import WholeTrials
 
-STUDY_NAME = "se-nas"
 COLUMNS = {name: objective.column for name, objective in OBJECTIVES.items()}
 """Objectives by their names in a configuration, and their fields in a row."""
-FIXED = "architecture"
-"""User attribute of a trial whose architecture is given instead of suggested."""
-_SPENT = "spent"
 FROM_TRIAL = ("number", "params", "state")
 """Fields of a row that Optuna itself keeps, or that are set on the way."""
-IMPORTED = "imported_from"
-"""User attribute of a trial that comes from another run."""
+_SPENT = "spent"
+_OPEN = ("running", "unfinished")
+TABLE_SECONDS = 5.0
+"""How old ``trials.json`` may become while trials end."""
+TABLE_SHARE = 0.05
+"""Share of a run's time that writing ``trials.json`` may take: it grows with the number of trials."""
+
+
+def open_storage(folder: RunFolder, objectives: Sequence[str] | None = None) -> WholeTrials:
+    """The storage of a run's study, in its folder.
+
+    The journal of a run that version 0.1.0 began is copied over once; it stays where it is.
+
+    Args:
+        folder: of the run.
+        objectives: the study is made with these if there is none yet; None: it must exist.
+
+    Raises:
+        RunError: there is no study, it is damaged, or the file cannot be used.
+    """
+    path = folder.path / STUDY_FILE
+    with quiet_optuna():
+        if not copy_journal(folder, path) and not path.exists() and folder.rows():
+            raise RunError(
+                f"{path} is missing, and with it the study of {len(folder.rows())} trials: put it back."
+            )
+        directions = (
+            None
+            if objectives is None
+            else [StudyDirection[OBJECTIVES[name].direction.upper()] for name in objectives]
+        )
+        return WholeTrials(Database.open(path, directions))
 
 
 class StudyStore:
-    """The study of one run folder, with its trials as rows."""
+    """The study of one run folder, with its trials as rows.
 
-    def __init__(self, folder: RunFolder, study: optuna.Study, storage: JournalStorage) -> None:
+    One process writes a run, so what has been asked once is kept and follows every change.
+    """
+
+    def __init__(self, folder: RunFolder, storage: WholeTrials) -> None:
         self.folder = folder
-        self.study = study
         self._storage = storage
-        self._study_id = storage.get_study_id_from_name(STUDY_NAME)
+        with quiet_optuna():
+            self.study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._in_order: list[dict[str, Any]] | None = None
+        self._values: dict[str, list[float] | None] = {}
+        self._seeds: dict[str, set[int]] = {}
+        self._evaluated: set[int] = set()
+        self._front: list[tuple[float, ...]] = []
+        self._written = -float("inf")
+        self._writing = 0.0
+        for trial in self.trials():
+            self._learn(trial)
 
     @classmethod
     def create(cls, folder: RunFolder, objectives: Sequence[str]) -> StudyStore:
-        """A new study: accuracy is maximised, every cost minimised."""
-        directions: list[StudyDirection] = [
-            StudyDirection[OBJECTIVES[name].direction.upper()] for name in objectives
-        ]
-        with quiet_optuna():
-            storage = _storage(folder)
-            study = optuna.create_study(study_name=STUDY_NAME, storage=storage, directions=directions)
-            study.set_metric_names(list(objectives))
-        return cls(folder, study, storage)
+        """The study of a run that begins, or that was killed while it began."""
+        store = cls(folder, open_storage(folder, objectives))
+        if store.study.metric_names != list(objectives):
+            with quiet_optuna():
+                store.study.set_metric_names(list(objectives))
+        return store
 
     @classmethod
     def open(cls, folder: RunFolder) -> StudyStore:
-        """The study of an existing run; RunError where the journal is missing or damaged."""
-        if not folder.journal.exists():
-            raise RunError(f"{folder.path} has no {folder.journal.name}: the search never began.")
-        with quiet_optuna():
-            try:
-                storage = _storage(folder)
-                study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
-            except (KeyError, ValueError) as error:
-                raise RunError(f"{folder.journal} is damaged: {error}") from error
-        return cls(folder, study, storage)
+        """The study of an existing run; RunError if its file is missing or damaged."""
+        return cls(folder, open_storage(folder))
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._storage.close()
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is written inside of this becomes true at once, at the end; after an error, nothing of it."""
+        return self._storage.together()
 
     def enqueue(self, params: Mapping[str, Any] | None, architecture: Architecture, **fields: Any) -> None:
-        """Queue an architecture; ``params`` is None where the space cannot express it."""
+        """Queue an architecture; ``params`` is None if the space cannot express it."""
         self.study.enqueue_trial(dict(params or {}), user_attrs=fields | _fixed(params, architecture))
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Add a finished trial of another run."""
+        self.study.add_trial(trial)
+        self._learn(self._storage.get_trial(self.num_trials - 1))
 
     def begin(
         self,
         params: Mapping[str, Any] | None,
         choices: Mapping[str, Sequence[Any]],
         architecture: Architecture,
-        **fields: Any,
     ) -> int:
         """Begin a trial of a given architecture at once, past queue and sampler; returns its number.
 
-        ``params`` is None where the space, whose parameters are ``choices``, cannot express it.
+        Nothing is stored before it is described.
+
+        Args:
+            params: the space's parameters; None if it cannot express the architecture.
+            choices: of the space's parameters.
+            architecture: what is to be trained.
         """
         given = dict(params or {})
         template = create_trial(
             state=TrialState.RUNNING,
             params=given,
             distributions={name: CategoricalDistribution(choices[name]) for name in given},
-            user_attrs=fields | _fixed(params, architecture),
+            user_attrs=_fixed(params, architecture),
         )
-        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
-        return self._storage.get_trial_number_from_id(trial_id)
+        return self._storage.create_new_trial(self.study._study_id, template_trial=template)
+
+    def describe(self, number: int, **fields: Any) -> None:
+        """Store a trial that was asked for or begun, with the fields of its row that say what it is: one write."""
+        with self.together():
+            self.record(number, **fields)
+            self._storage.release(number)
 
     def record(self, number: int, **fields: Any) -> None:
         """Store fields of a trial's row."""
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        for name, value in fields.items():
-            self._storage.set_trial_user_attr(trial_id, name, value)
+        row = {**self._storage.get_trial(number).user_attrs.get(ROW, {}), **fields}
+        self._storage.set_trial_user_attr(number, ROW, row)
+        self._learn(self._storage.get_trial(number))
+
+    def mark(self, number: int, **attributes: Any) -> None:
+        """Store attributes of a trial that are not part of its row."""
+        for name, value in attributes.items():
+            self._storage.set_trial_user_attr(number, name, value)
 
     def finish(
         self, number: int, values: Sequence[float] | None, *, stopped: bool = False, **fields: Any
     ) -> None:
-        """Store the last fields and tell the sampler: objective values, or None for a trial without."""
-        self.record(number, **fields, finished=now())
-        self.tell(number, values, stopped=stopped)
+        """Store the last fields, and objective values (None for a trial without), in one write."""
+        with self.together():
+            self.record(number, **fields, finished=now())
+            self.tell(number, values, stopped=stopped)
 
     def ask(self) -> Trial:
         """A trial: the oldest queued one, else a new one."""
@@ -111,70 +170,120 @@ class StudyStore:
             return self.study.ask()
 
     def tell(self, number: int, values: Sequence[float] | None, *, stopped: bool = False) -> None:
-        """Tell the sampler a trial's objective values; None: it was stopped early, or has failed."""
+        """Notify the sampler of a trial's objective values; None: it was stopped early, or has failed."""
         without = TrialState.PRUNED if stopped else TrialState.FAIL
         with quiet_optuna():
             self.study.tell(number, values, state=None if values is not None else without)
+        self._learn(self._storage.get_trial(number))
 
     def spend(self, seconds: float) -> None:
         """Store the time that the run has used, so that a resumed run keeps to its budget."""
-        self._storage.set_study_user_attr(self._study_id, _SPENT, round(seconds, 1))
+        self.study.set_user_attr(_SPENT, round(seconds, 1))
 
     @property
     def spent(self) -> float:
         """Seconds that the run has used, as last stored."""
-        return float(self._storage.get_study_user_attrs(self._study_id).get(_SPENT, 0.0))
+        return float(self.study.user_attrs.get(_SPENT, 0.0))
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials in order of number. They are the study's own: copy before you change one."""
+        return self._storage.get_all_trials(self.study._study_id, deepcopy=False)
 
     def open_trials(self) -> list[FrozenTrial]:
         """Trials that were begun and not finished, oldest first."""
-        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
 
-    def suggestions(self) -> list[dict[str, Any]]:
-        """What the sampler's model said of each of its suggestions, oldest first (`ParetoSampler` only)."""
-        found = (trial.system_attrs.get(MODEL) for trial in self.study.get_trials(deepcopy=False))
-        return [record for record in found if record is not None]
+    @property
+    def num_trials(self) -> int:
+        """Trials of any state, those that were not trained included."""
+        return self._storage.get_n_trials(self.study._study_id)
+
+    def last_suggestions(self, count: int) -> list[dict[str, Any]]:
+        """What the sampler's model said of its last suggestions, oldest first (`ParetoSampler` only)."""
+        found: list[dict[str, Any]] = []
+        for number in range(self.num_trials - 1, -1, -1):
+            if len(found) == count:
+                break
+            record = self._storage.get_trial(number).system_attrs.get(MODEL)
+            if record is not None:
+                found.append(record)
+        return found[::-1]
 
     def is_repeat(self, number: int) -> bool:
         """Whether `ParetoSampler` asked for this trial as another reading of what it has read."""
-        record = self.study.get_trials(deepcopy=False)[number].system_attrs.get(MODEL) or {}
+        record = self._storage.get_trial(number).system_attrs.get(MODEL) or {}
         return record.get("source") == "repeat"
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a trial that was given an architecture of its own, in order of number."""
-        return list(self._rows())
+        """One row per trial that is a reading of its own, in order of number. Copy before you change one."""
+        if self._in_order is None:
+            self._in_order = [self._rows[number] for number in sorted(self._rows)]
+        return self._in_order
+
+    def values_by_key(self) -> Mapping[str, list[float] | None]:
+        """Objective values of every architecture that was begun; None without values yet."""
+        return self._values
+
+    def seeds_of(self, key: str) -> set[int]:
+        """Seeds with which the search has begun an architecture."""
+        return self._seeds.get(key, set())
 
     def num_evaluated(self) -> int:
         """Candidates of the search that this run itself has evaluated."""
-        return sum(
-            trial.user_attrs.get("phase") == SEARCH
-            and trial.user_attrs.get("state", "running") not in ("running", "unfinished")
-            and IMPORTED not in trial.user_attrs
-            and DUPLICATE not in trial.user_attrs
-            for trial in self.study.get_trials(deepcopy=False)
-        )
+        return len(self._evaluated)
+
+    @property
+    def front_size(self) -> int:
+        """Readings that no other reading dominates."""
+        return len(self._front)
 
     def write_table(self) -> None:
         """Bring ``trials.json`` up to date."""
+        began = time.monotonic()
         self.folder.write_rows(self.rows())
+        self._written = time.monotonic()
+        self._writing = self._written - began
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        for trial in self.study.get_trials(deepcopy=False):
-            if trial.user_attrs.get("key") is None or trial.state == TrialState.WAITING:
-                continue
-            if trial.user_attrs.get(DUPLICATE) is not None:
-                continue
-            row = {name: trial.user_attrs.get(name) for name in ROW_FIELDS if name not in FROM_TRIAL}
-            state = trial.user_attrs.get("state", "running")
-            yield {"number": trial.number, "params": trial.params, "state": state, **row}
+    def refresh_table(self) -> None:
+        """Bring ``trials.json`` up to date, unless that was done a moment ago."""
+        if time.monotonic() - self._written >= max(TABLE_SECONDS, self._writing / TABLE_SHARE):
+            self.write_table()
+
+    def _learn(self, trial: FrozenTrial) -> None:
+        """Follow a change of a trial."""
+        fields = trial.user_attrs.get(ROW)
+        if fields is None or trial.state == TrialState.WAITING:
+            return
+        row = {name: fields.get(name) for name in ROW_FIELDS}
+        row |= {"number": trial.number, "params": trial.params, "state": fields.get("state", "running")}
+        self._rows[trial.number], self._in_order = row, None
+        key = row["key"]
+        values = list(trial.values) if trial.state == TrialState.COMPLETE else None
+        if self._values.get(key) is None:
+            self._values[key] = values
+        if row["phase"] != SEARCH:
+            return
+        self._seeds.setdefault(key, set()).add(row["seed"])
+        if row["state"] not in _OPEN and IMPORTED not in trial.user_attrs:
+            self._evaluated.add(trial.number)
+        if values is not None:
+            self._add_to_front(values)
+
+    def _add_to_front(self, values: Sequence[float]) -> None:
+        signs = [1 if d == StudyDirection.MAXIMIZE else -1 for d in self._storage.get_study_directions(0)]
+        point = tuple(sign * value for sign, value in zip(signs, values, strict=True))
+        if any(_dominates(other, point) for other in self._front):
+            return
+        self._front = [other for other in self._front if not _dominates(point, other)] + [point]
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
 def now() -> str:
     """The time, in ISO 8601 and UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _storage(folder: RunFolder) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(folder.journal)))
 
 
 @contextmanager
@@ -191,5 +300,5 @@ def quiet_optuna() -> Iterator[None]:
 
 
 def _fixed(params: Mapping[str, Any] | None, architecture: Architecture) -> dict[str, Any]:
-    """What says which architecture a trial is of, where its parameters cannot."""
+    """What says which architecture a trial is of, if its parameters cannot."""
     return {} if params is not None else {FIXED: architecture.to_dict()}

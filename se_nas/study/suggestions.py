@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial
 
 from se_nas.architecture import Architecture
-from se_nas.run import SEARCH
 from se_nas.samplers.pareto_sampler import DUPLICATE, ParetoSampler
 from se_nas.space.costs import Identity, KnownCost
+from se_nas.study.attributes import FIXED, OVER_LIMIT
 from se_nas.study.plan import Plan
 from se_nas.study.sampler_choice import named_sampler
-from se_nas.study.storage import FIXED, StudyStore
+from se_nas.study.storage import StudyStore
 
 MAX_MISSES = 50
 """Suggestions in a row that may be duplicates or over a limit before one is drawn at random from those left."""
@@ -47,7 +47,7 @@ class Suggestions:
 
     def next(self) -> tuple[Trial, Architecture] | None:
         """A trial with an architecture that is new and within the limits; None if none is left."""
-        seen = self.values_by_key()
+        seen = self._store.values_by_key()
         for _ in range(MAX_MISSES):
             found = self._propose(seen)
             if found is not None:
@@ -65,23 +65,8 @@ class Suggestions:
 
         Those of the final phase are never among them: a finalist's readings must be new.
         """
-        used = {
-            trial.user_attrs.get("seed")
-            for trial in self._store.study.get_trials(deepcopy=False)
-            if trial.user_attrs.get("key") == architecture.key and trial.user_attrs.get("phase") == SEARCH
-        }
-        own = self._plan.config.seed
+        own, used = self._plan.config.seed, self._store.seeds_of(architecture.key)
         return next(seed for seed in chain([own], count(own + REPEAT_SEEDS)) if seed not in used)
-
-    def values_by_key(self) -> dict[str, list[float] | None]:
-        """Objective values of every architecture that was begun in the search; None without values."""
-        seen: dict[str, list[float] | None] = {}
-        for trial in self._store.study.get_trials(deepcopy=False):
-            key = trial.user_attrs.get("key")
-            if key is not None and trial.state != TrialState.WAITING:
-                values = list(trial.values) if trial.state == TrialState.COMPLETE else None
-                seen[key] = seen.get(key) or values
-        return seen
 
     def _propose(self, seen: Mapping[str, list[float] | None]) -> tuple[Trial, Architecture] | None:
         trial = self._store.ask()
@@ -91,13 +76,13 @@ class Suggestions:
         for cost, value in excess.items():
             trial.set_constraint(cost, value)
         if any(value > 0 for value in excess.values()):
-            self._store.record(trial.number, over_limit=True)
+            self._store.mark(trial.number, **{OVER_LIMIT: True})
             # Samplers that know constraints learn from pruned trials how far these are broken.
             self._store.tell(trial.number, None, stopped=True)
             return None
         if architecture.key in seen and not self._store.is_repeat(trial.number):
             values = seen[architecture.key]
-            self._store.record(trial.number, **{DUPLICATE: architecture.key})
+            self._store.mark(trial.number, **{DUPLICATE: architecture.key})
             self._store.tell(trial.number, values)
             return None
         return trial, architecture
@@ -108,9 +93,7 @@ class Suggestions:
 
     def _draw(self, seen: Mapping[str, Any]) -> Architecture | None:
         """A random architecture among those left; the draw depends on the seed and on how far the run is."""
-        rng = np.random.default_rng(
-            [self._plan.config.seed, len(self._store.study.get_trials(deepcopy=False))]
-        )
+        rng = np.random.default_rng([self._plan.config.seed, self._store.num_trials])
         space = self._plan.space
         for _ in range(MAX_DRAWS):
             architecture = space.sample(rng)

@@ -14,8 +14,9 @@ from se_nas.data import ImageData
 from se_nas.errors import RunError
 from se_nas.run import ROW_FIELDS, SEARCH, RunFolder
 from se_nas.space import SearchSpace
+from se_nas.study.attributes import IMPORTED, ROW
 from se_nas.study.config import SearchConfig
-from se_nas.study.storage import COLUMNS, FROM_TRIAL, IMPORTED, StudyStore
+from se_nas.study.storage import COLUMNS, FROM_TRIAL, StudyStore
 from se_nas.training import Recipe
 
 _TRAINED_BY = ("trainer", "pretrained", "checkpoint", "init")
@@ -87,12 +88,12 @@ def import_readings(
         if any(value is None for value in values):
             continue
         given = row["params"] or {}
-        store.study.add_trial(
+        store.add(
             create_trial(
                 params=given,
                 distributions={name: distributions[name] for name in given},
                 values=[float(value) for value in values],
-                user_attrs={**fields, "state": "complete", IMPORTED: str(config.warm_start)},
+                user_attrs={ROW: {**fields, "state": "complete"}, IMPORTED: str(config.warm_start)},
             )
         )
         count += 1

@@ -1,13 +1,14 @@
 import json
+import shutil
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 from se_nas.errors import ConfigError, RunError
 from se_nas.run import RunFolder
@@ -36,7 +37,7 @@ def run(tmp_path):
     for _ in range(6):
         trial = store.ask()
         size = params_of(trial)
-        store.record(trial.number, key=f"k{trial.number}", curve=[{"epoch": 1, "accuracy": 1.0}])
+        store.describe(trial.number, key=f"k{trial.number}", curve=[{"epoch": 1, "accuracy": 1.0}])
         store.finish(trial.number, [70.0 + size, size])
     return store
 
@@ -82,21 +83,52 @@ def test_the_study_is_served_with_readable_names_and_the_models_picture(run, ser
 
 
 def test_a_trial_that_ends_later_is_seen_and_nothing_is_written(run, server):
-    journal = run.folder.journal
-    before = journal.read_bytes()
+    def trials():
+        url = f"sqlite:///{run.folder.path / 'study.db'}"
+        return optuna.load_study(study_name="se-nas", storage=url).trials
+
+    before = {path.name: path.read_bytes() for path in run.folder.path.iterdir() if path.suffix != ".db-shm"}
     get(server, "/api/studies/0?after=0")
-    assert journal.read_bytes() == before
-    assert {path.name for path in run.folder.path.iterdir()} == {"manifest.json", "config.json", journal.name}
+    assert before == {
+        path.name: path.read_bytes() for path in run.folder.path.iterdir() if path.suffix != ".db-shm"
+    }
+    assert before.keys() == {"manifest.json", "config.json", "study.db", "study.db-wal"}
     trial = run.ask()
     run.finish(trial.number, [71.0, params_of(trial)])
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    assert len(optuna.load_study(study_name="se-nas", storage=storage).trials) == 7
+    assert len(trials()) == 7
+    time.sleep(2.1)  # optuna-dashboard asks a storage every two seconds at most.
+    shown = json.loads(get(server, "/api/studies/0?after=0"))["trials"]
+    assert [trial["state"] for trial in shown] == ["Complete"] * 7
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(
             urllib.request.Request(server.url.partition("/dashboard")[0] + "/api/studies/0", method="DELETE"),
             timeout=20,
         )
-    assert len(optuna.load_study(study_name="se-nas", storage=storage).trials) == 7
+    assert len(trials()) == 7
+
+
+def test_requests_in_the_name_of_another_host_are_refused(server):
+    address = server.url.partition("/dashboard")[0]
+    request = urllib.request.Request(address + "/api/studies", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(request, timeout=20)
+
+
+def test_a_run_of_version_0_1_0_is_shown_and_not_changed(tmp_path):
+    pytest.importorskip("optuna_dashboard")
+    source = Path(__file__).parent.parent / "run" / "data" / "v0.1.0-stopped"
+    folder = Path(shutil.copytree(source, tmp_path / "old"))
+    before = {path.name for path in folder.iterdir()}
+    made = Dashboard(folder, port=0)
+    thread = threading.Thread(target=made.serve)
+    thread.start()
+    trials = json.loads(get(made, "/api/studies/0?after=0"))["trials"]
+    made.close()
+    thread.join(timeout=10)
+    rows = json.loads((folder / "trials.json").read_text())
+    shown = {trial["number"]: attributes(trial).get("description") for trial in trials}
+    assert {row["number"]: row["description"] for row in rows}.items() <= shown.items()
+    assert {path.name for path in folder.iterdir()} == before
 
 
 def test_what_the_model_expected_in_words():

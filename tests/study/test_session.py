@@ -1,6 +1,5 @@
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +8,6 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from small_cases import SEARCH, search_script, table
 
 import se_nas
@@ -18,10 +15,10 @@ from se_nas.errors import RunError, SeNasError
 from se_nas.report import open_run
 from se_nas.run import CONFIG, ROW_FIELDS, RunFolder, write_json
 from se_nas.study import resume, search
+from se_nas.study.attributes import ROW
 from se_nas.study.executors import task as jobs
 from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
-from se_nas.study.storage import StudyStore
 
 RESULT = [name for name in ROW_FIELDS if name not in ("seconds", "started", "finished", "curve")]
 
@@ -108,12 +105,11 @@ def test_front_is_what_optuna_finds_among_the_search_readings(finished):
         manifest=replace(report.manifest, provisional=True),
         rows=tuple(row for row in report.rows if row.phase == "search"),
     )
-    storage = JournalStorage(JournalFileBackend(str(finished.path / "study.journal")))
-    study = optuna.load_study(study_name="se-nas", storage=storage)
+    study = optuna.load_study(study_name="se-nas", storage=f"sqlite:///{finished.path / 'study.db'}")
     best = optuna.create_study(directions=study.directions)
-    best.add_trials([trial for trial in study.trials if trial.user_attrs["phase"] == "search"])
+    best.add_trials([trial for trial in study.trials if trial.user_attrs[ROW]["phase"] == "search"])
     assert {member.key for member in searched.front} == {
-        trial.user_attrs["key"] for trial in best.best_trials
+        trial.user_attrs[ROW]["key"] for trial in best.best_trials
     }
 
 
@@ -182,15 +178,6 @@ def test_ctrl_c_stops_cleanly_and_resume_ends_with_the_same_results(small, finis
     resumed = resume(run.path)
     assert not resumed.interrupted
     assert results(run.path) == results(finished.path)
-
-
-def test_a_final_training_that_was_begun_but_not_described_is_given_up(finished, tmp_path):
-    before = results(finished.path)
-    folder = RunFolder.open(shutil.copytree(finished.path, tmp_path / "killed"))
-    architecture = se_nas.Architecture.uniform("test_resnet", reduction=16)
-    StudyStore.open(folder).begin(None, {}, architecture, phase="final", seed=9)
-    resume(folder.path)
-    assert results(folder.path) == before
 
 
 def test_kill_in_mid_training_and_resume(tmp_path, small):

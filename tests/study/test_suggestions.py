@@ -8,6 +8,7 @@ from small_cases import SITES
 
 from se_nas.architecture import Architecture
 from se_nas.space import SearchSpace
+from se_nas.study.attributes import ROW
 from se_nas.study.config import SearchConfig
 from se_nas.study.storage import StudyStore
 from se_nas.study.suggestions import Suggestions
@@ -53,7 +54,7 @@ def proposals_of(tmp_path, plan):
 
 
 def evaluate(store, trial, architecture):
-    store.record(trial.number, key=architecture.key, state="complete")
+    store.describe(trial.number, key=architecture.key, phase="search", state="complete")
     store.finish(trial.number, [float(trial.number), float(sum(architecture.widths))])
 
 
@@ -78,8 +79,8 @@ def test_duplicates_are_told_their_values_again(tmp_path):
         evaluate(store, *found)
     values = {}
     for trial in store.study.trials:
-        if "key" in trial.user_attrs:
-            values[trial.user_attrs["key"]] = trial.values
+        if ROW in trial.user_attrs:
+            values[trial.user_attrs[ROW]["key"]] = trial.values
     duplicates = [trial for trial in store.study.trials if "duplicate_of" in trial.user_attrs]
     assert duplicates
     for trial in duplicates:

@@ -190,6 +190,6 @@ def train_finalists(
 
 def _train(row: Row, seed: int, plan: Plan, store: StudyStore, trainings: Trainings) -> None:
     architecture = plan.space.build(row["position"], row["widths"])
-    number = store.begin(row["params"] or None, plan.space.choices, architecture, phase=FINAL, seed=seed)
+    number = store.begin(row["params"] or None, plan.space.choices, architecture)
     task = Task(number=number, architecture=architecture, seed=seed, phase=FINAL)
     trainings.begin(task, row["baseline"])

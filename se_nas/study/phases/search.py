@@ -9,12 +9,13 @@ from optuna.trial import FrozenTrial
 
 from se_nas.architecture import Architecture
 from se_nas.run import SEARCH
+from se_nas.study.attributes import BASELINE, FIXED, ROW
 from se_nas.study.clock import Clock
 from se_nas.study.executors import Task
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan
-from se_nas.study.storage import FIXED, StudyStore
+from se_nas.study.storage import StudyStore
 from se_nas.study.suggestions import Suggestions
 
 SETTLED_SHARE, SETTLED_IN_A_ROW = 0.001, 5
@@ -75,7 +76,7 @@ class Search:
                 seed=self._suggestions.seed(architecture),
                 phase=SEARCH,
             )
-            self._trainings.begin(task, trial.user_attrs.get("baseline"))
+            self._trainings.begin(task, trial.user_attrs.get(BASELINE))
 
     def _reason_to_stop(self) -> str | None:
         if self._interrupts.requested:
@@ -83,7 +84,9 @@ class Search:
         trials = self._plan.config.trials
         if trials is not None and self._done() >= trials:
             return f"all {trials} candidates have been evaluated"
-        if self._plan.config.stop_when_settled and has_settled(self._store.suggestions()):
+        if self._plan.config.stop_when_settled and has_settled(
+            self._store.last_suggestions(SETTLED_IN_A_ROW)
+        ):
             return (
                 f"the search has settled: each of the last {SETTLED_IN_A_ROW} suggestions promised less than"
                 f" {SETTLED_SHARE:.1%} more hypervolume ({self._done()} candidates)"
@@ -98,10 +101,6 @@ class Search:
         return self._store.num_evaluated() + self._trainings.searching()
 
     def _take_up(self, trial: FrozenTrial) -> None:
-        if trial.user_attrs.get("key") is None:
-            # It died between being asked for and being described: nothing was trained.
-            self._store.finish(trial.number, None)
-            return
         if self._trainings.should_stop():
             return
         if FIXED in trial.user_attrs:
@@ -111,8 +110,8 @@ class Search:
         task = Task(
             number=trial.number,
             architecture=architecture,
-            seed=trial.user_attrs["seed"],
-            phase=trial.user_attrs["phase"],
+            seed=trial.user_attrs[ROW]["seed"],
+            phase=trial.user_attrs[ROW]["phase"],
         )
         self._trainings.go_on(task)
 

@@ -61,43 +61,49 @@ class Trainings:
         self._failures = 0
 
     def begin(self, task: Task, baseline: str | None) -> None:
-        """Record what a trial is, and train it."""
+        """Store what a trial is, with its costs, in one write, and train it."""
         architecture = task.architecture
-        self._store.record(
-            task.number,
-            key=architecture.key,
-            description=architecture.describe(),
-            baseline=baseline,
-            position=architecture.position,
-            widths=list(architecture.widths),
-            gate=architecture.gate,
-            act=architecture.act,
-            bias=architecture.bias,
-            seed=task.seed,
-            phase=task.phase,
-            epochs_planned=self._plan.recipe.epochs,
-            state="running",
-            started=now(),
-        )
-        self.go_on(task)
+        description = {
+            "key": architecture.key,
+            "description": architecture.describe(),
+            "baseline": baseline,
+            "position": architecture.position,
+            "widths": list(architecture.widths),
+            "gate": architecture.gate,
+            "act": architecture.act,
+            "bias": architecture.bias,
+            "seed": task.seed,
+            "phase": task.phase,
+            "epochs_planned": self._plan.recipe.epochs,
+            "state": "running",
+            "started": now(),
+        }
+        self._train(task, lambda fields: self._store.describe(task.number, **description, **fields))
 
     def go_on(self, task: Task) -> None:
-        """Train a trial that has been recorded, from its last checkpoint if it has one."""
+        """Train a trial that has been stored, from its last checkpoint if it has one."""
+        self._train(task, lambda fields: self._store.record(task.number, **fields))
+
+    def _train(self, task: Task, store: Callable[[dict[str, Any]], None]) -> None:
         self.make_room()
         self._began[task.number] = time.monotonic()
         self._progress.trial_started({**task.row, "seed": task.seed})
+        costs: dict[str, Any] = {}
+        ended = None
         try:
             costs = self._costs_of(task)
-            self._store.record(task.number, **costs)
         except Exception as error:
             # One candidate must not end a search of hours; the error is kept and many in a row stop the run.
-            self._conclude(task, failure(error))
-            return
-        if self.should_stop():
-            self._conclude(task, {**costs, "state": "unfinished"})
+            ended = failure(error)
+        store(costs)
+        if ended is None and self.should_stop():
+            ended = {**costs, "state": "unfinished"}
+        if ended is not None:
+            self._store_end(task, ended)
+            self._conclude(task, ended)
             return
         self._costs[task.number] = costs
-        self._store.record(task.number, **self._executor.submit(task, self))
+        self._executor.submit(task, self)
 
     def make_room(self) -> None:
         """Return when another candidate can be trained."""
@@ -140,13 +146,14 @@ class Trainings:
         return self._interrupted()
 
     def epoch_ended(self, task: Task, curve: Curve, metrics: Mapping[str, Any]) -> bool:
-        self._store.record(task.number, curve=curve, epochs=len(curve))
-        self._store.spend(self._clock.spent)
         self._progress.epoch(task.row, metrics)
-        # A repeat exists to average out noise; stopping unlucky repeats early would bias the mean upwards.
-        if task.phase == FINAL or task.seed != self._plan.config.seed:
-            return True
-        return self._stopping.goes_on(task.number, task.architecture, self._costs[task.number], curve)
+        with self._store.together():
+            self._store.record(task.number, curve=curve, epochs=len(curve))
+            self._store.spend(self._clock.spent)
+            # A repeat exists to average out noise; stopping unlucky repeats early would bias the mean upwards.
+            if task.phase == FINAL or task.seed != self._plan.config.seed:
+                return True
+            return self._stopping.goes_on(task.number, task.architecture, self._costs[task.number], curve)
 
     def task_ended(self, task: Task, fields: dict[str, Any]) -> None:
         costs = self._costs.pop(task.number)
@@ -155,11 +162,13 @@ class Trainings:
         if correct is not None:
             self._store.folder.write_correct(task.number, correct)
         known = {**costs, **fields}
-        if task.phase == SEARCH and fields["state"] == "complete":
-            self._stopping.finished(task.number, task.architecture, known)
-        if task.phase == SEARCH and fields["state"] == STOPPED:
-            expected = self._stopping.expectation(task.number, task.architecture, known)
-            self._store.record(task.number, **expected)
+        with self._store.together():
+            if task.phase == SEARCH and fields["state"] == "complete":
+                self._stopping.finished(task.number, task.architecture, known)
+            if task.phase == SEARCH and fields["state"] == STOPPED:
+                expected = self._stopping.expectation(task.number, task.architecture, known)
+                self._store.mark(task.number, **expected)
+            self._store_end(task, known)
         self._conclude(task, known)
 
     def _costs_of(self, task: Task) -> dict[str, Any]:
@@ -169,18 +178,21 @@ class Trainings:
             fields |= axis.fields(task.architecture, measure=task.phase == FINAL)
         return fields
 
-    def _conclude(self, task: Task, fields: dict[str, Any]) -> None:
-        """Store what came of a candidate, and notify the sampler and whoever watches."""
-        lasted = time.monotonic() - self._began.pop(task.number)
-        if fields["state"] == "complete":
-            # One that was begun in an earlier process has lasted longer than this one knows.
-            self._lasted.append(max(lasted, fields["seconds"]))
+    def _store_end(self, task: Task, fields: dict[str, Any]) -> None:
+        """Store what came of a candidate, and notify the sampler."""
         if fields["state"] == "unfinished":
             self._store.record(task.number, **fields)
         else:
             stopped = fields["state"] == STOPPED
             self._store.finish(task.number, self._values(fields), stopped=stopped, **fields)
-        self._store.write_table()
+
+    def _conclude(self, task: Task, fields: dict[str, Any]) -> None:
+        """Notify whoever watches of what came of a candidate, and decide whether the run can go on."""
+        lasted = time.monotonic() - self._began.pop(task.number)
+        if fields["state"] == "complete":
+            # One that was begun in an earlier process has lasted longer than this one knows.
+            self._lasted.append(max(lasted, fields["seconds"]))
+        self._store.refresh_table()
         self._progress.trial_finished({**task.row, "seed": task.seed, **fields}, self._store)
         self._count_failures(fields)
 

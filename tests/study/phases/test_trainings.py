@@ -1,5 +1,6 @@
 """What the trainings of a run expect a candidate to take, and which of them early stopping judges."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -52,10 +53,16 @@ class Store:
     def record(self, number, **fields):
         pass
 
+    def mark(self, number, **attributes):
+        pass
+
+    def together(self):
+        return nullcontext()
+
     def finish(self, number, values, *, stopped=False, **fields):
         pass
 
-    def write_table(self):
+    def refresh_table(self):
         pass
 
     def spend(self, seconds):
@@ -147,7 +154,7 @@ class Bench:
         """The state in which a training of a network, which its number makes, with these accuracies ends."""
         widths = (8 + 8 * network, 0)
         architecture = Architecture(backbone="net", position="standard", sites=tuple(SITES), widths=widths)
-        number = self.store.begin(None, {}, architecture, phase=phase, seed=seed)
+        number = self.store.begin(None, {}, architecture)
         self.accuracies = accuracies
         self.trainings.begin(Task(number=number, architecture=architecture, seed=seed, phase=phase), None)
         self.trainings.drain()

@@ -1,0 +1,12 @@
+"""User attributes that a run gives its trials, besides those of the sampler and of early stopping."""
+
+ROW = "se_nas:row"
+"""The trial's row of the table, as one mapping. Trials that were never trained have none."""
+FIXED = "architecture"
+"""The architecture, if the trial's parameters do not say which it is."""
+BASELINE = "baseline"
+"""The name of the baseline that was queued."""
+IMPORTED = "imported_from"
+"""The run from which a reading was taken over."""
+OVER_LIMIT = "over_limit"
+"""True for an architecture that was proposed and not trained, because it is over a limit."""
