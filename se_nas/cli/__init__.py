@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -12,7 +13,9 @@ import se_nas
 from se_nas.errors import SeNasError
 
 USER_ERROR = 2
-INTERRUPTED = 130
+SIGNALLED = 128
+"""Exit code of a command that a signal ended, less the signal's number; so shells have it."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
 _ORDER = (
     *("search", "resume", "show", "report", "export", "retrain", "compare", "dashboard"),
     *("inspect", "spaces", "profile"),
@@ -57,9 +60,9 @@ def main() -> None:
         # An OSError here is a path that the user gave, or a full disk.
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
         raise SystemExit(USER_ERROR) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         typer.echo("interrupted", err=True)
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(SIGNALLED + getattr(error, "number", signal.SIGINT)) from None
 
 
 from se_nas.cli import models, results, retraining, runs  # noqa: E402, F401  (they register their commands)

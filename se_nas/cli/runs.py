@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from se_nas.cli import INTERRUPTED, app
+from se_nas.cli import INTERRUPTED, SIGNALLED, app
 from se_nas.cli.config_options import ConfigCommand
 from se_nas.cli.options import RunPath
 
@@ -85,7 +85,8 @@ def _finish(run: Any) -> None:
     tables.print_front(run.report)
     if run.interrupted:
         typer.echo(f"\nStopped. Continue with:  se-nas resume {run.path}")
-        raise typer.Exit(INTERRUPTED)
+    if run.interrupted or run.signal is not None:
+        raise typer.Exit(INTERRUPTED if run.signal is None else SIGNALLED + run.signal)
     # A user's trainer keeps no weights, and neither does --keep none.
     command = "export" if any((run.path / CHECKPOINTS).glob(f"*{WEIGHTS}")) else "retrain"
     typer.echo(

@@ -26,7 +26,10 @@ class Run:
         path: the run folder.
         report: the run's ``ParetoReport``.
         front: the non-dominated candidates, cheapest first.
+        signal: the one that asked the search to end; None if none did, and for a run that was only opened.
     """
+
+    signal: int | None = None
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder

@@ -27,6 +27,7 @@ from se_nas.run.manifest import (
     Space,
     check_schema,
 )
+from se_nas.run.study_file import STUDY
 from se_nas.run.trials import FINAL, SEARCH, CostReading, TrialRow, cost_columns, rows_from_json
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "ROW_FIELDS",
     "SCHEMA",
     "SEARCH",
+    "STUDY",
     "TRIALS",
     "Budget",
     "Chosen",

@@ -61,6 +61,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield temporary
+        # A rename may reach the disk before what was written; a power cut would leave an empty file with the name.
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
         temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:

@@ -1,7 +1,7 @@
 """The run folder: its files, atomic writes, and the lock of the process that works on it.
 
-The table of trials is derived from the study's storage (``study.journal``); the manifest says what was run on
-what. Every file is written to a temporary name and renamed, so a reader never sees half of one.
+The table of trials is derived from the study's database (``study.db``); the manifest says what was run on what.
+Every other file is written to a temporary name and renamed, so a reader never sees half of one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from se_nas.errors import RunError
 from se_nas.run.files import read_json, write_bytes, write_json
 from se_nas.run.manifest import Manifest
+from se_nas.run.study_file import STUDY, read_rows
 from se_nas.run.trials import TrialRow, row_fields, rows_from_json
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ CHECKPOINTS = "checkpoints"
 CORRECT = "correct"
 FIGURES = "figures"
 LOCK = "run.lock"
+_TEMPORARY = re.compile(r"\..+\.\w{8}")
+"""Names of files that are being written (`files.whole_file`)."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 
 ROW_FIELDS = row_fields()
@@ -82,6 +85,7 @@ class RunFolder:
             raise RunError(f"there is no run folder {folder.path}.{_others(folder.path)}")
         if not (folder.path / MANIFEST).is_file():
             raise RunError(f"{folder.path} is not a run folder: it has no {MANIFEST}.")
+        folder._refuse_links()
         _ = folder.manifest
         return folder
 
@@ -96,6 +100,20 @@ class RunFolder:
             raise RunError(
                 f"{self.path} exists already. Choose another --name, or go on with it: se-nas resume {self.path}"
             )
+
+    def _refuse_links(self) -> None:
+        """What a link leads to belongs to someone else, and would be written and deleted as if it were the run's."""
+        for place in (self.path, *(self.path / name for name in (CHECKPOINTS, CORRECT, FIGURES))):
+            for path in place.iterdir() if place.is_dir() else ():
+                if path.is_symlink():
+                    raise RunError(f"{path} is a link; a run folder must not contain any.")
+
+    def remove_leftovers(self) -> None:
+        """Delete what processes that were killed had begun to write; only for the one that holds the lock."""
+        for place in (self.path, *(self.path / name for name in (CHECKPOINTS, CORRECT, FIGURES))):
+            for path in place.iterdir() if place.is_dir() else ():
+                if _TEMPORARY.fullmatch(path.name):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     @property
     def manifest(self) -> Manifest:
@@ -129,10 +147,14 @@ class RunFolder:
     def rows(self) -> tuple[TrialRow, ...]:
         """The table of trials, in order of number; empty before the first.
 
+        It is read from the study itself: ``trials.json`` is for other programs, and for runs of version 0.1.0.
+
         Raises:
             RunError: the file is damaged.
         """
-        table = self.path / TRIALS
+        study, table = self.path / STUDY, self.path / TRIALS
+        if study.is_file():
+            return rows_from_json(read_rows(study), str(study))
         return rows_from_json(read_json(table), str(table)) if table.exists() else ()
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:

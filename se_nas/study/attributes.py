@@ -1,7 +1,9 @@
 """User attributes that a run gives its trials, besides those of the sampler and of early stopping."""
 
-ROW = "se_nas:row"
-"""The trial's row of the table, as one mapping. Trials that were never trained have none."""
+from se_nas.run.study_file import ROW
+
+__all__ = ["BASELINE", "FIXED", "IMPORTED", "OVER_LIMIT", "ROW"]
+
 FIXED = "architecture"
 """The architecture, if the trial's parameters do not say which it is."""
 BASELINE = "baseline"

@@ -102,6 +102,11 @@ class SearchConfig(_LimitedTask):
         None,
         description=f"Time for everything, such as 90s, 3m or 2h; {DEFAULT_BUDGET} unless trials are given.",
     )
+    candidate_timeout: str | float | None = Field(
+        None,
+        description="Time after which a candidate counts as failed, such as 20m. It is then trained in a process that"
+        " can be ended.",
+    )
     recipe: str | dict[str, Any] = Field(
         DEFAULT_RECIPE,
         description="Training preset: tiny, finetune or imagenet-a3; a file may give a mapping of settings.",
@@ -213,9 +218,9 @@ class SearchConfig(_LimitedTask):
                 raise ValueError(_unknown(value, (NO_STOPPING, *RULES)))
         return value
 
-    @field_validator("budget")
+    @field_validator("budget", "candidate_timeout")
     @classmethod
-    def _budget_is_a_duration(cls, value: str | float | None) -> str | float | None:
+    def _is_a_duration(cls, value: str | float | None) -> str | float | None:
         if value is not None:
             parse_duration(value)
         return value
@@ -235,6 +240,11 @@ class SearchConfig(_LimitedTask):
         if self.budget is None:
             return parse_duration(DEFAULT_BUDGET) if self.trials is None else None
         return parse_duration(self.budget)
+
+    @property
+    def candidate_seconds(self) -> float | None:
+        """Seconds after which a candidate counts as failed; None for no limit."""
+        return None if self.candidate_timeout is None else parse_duration(self.candidate_timeout)
 
     def limits(self) -> dict[str, str]:
         """The upper limits that are given, by the name of the cost, as the user wrote them."""

@@ -15,10 +15,10 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.errors import ConfigError
-from se_nas.run import RunFolder
+from se_nas.run import STUDY, RunFolder
 from se_nas.samplers.pareto_sampler import MODEL
 from se_nas.study.attributes import ROW
-from se_nas.study.database import STUDY_FILE, Database
+from se_nas.study.database import Database
 from se_nas.study.journal import copy_journal
 from se_nas.study.whole_trials import WholeTrials
 
@@ -36,8 +36,8 @@ class _Watched(WholeTrials):
     def __init__(self, folder: RunFolder) -> None:
         with tempfile.TemporaryDirectory(prefix="se-nas-") as scratch:
             # Only the process that goes on with a run of version 0.1.0 may copy its journal into the folder.
-            elsewhere = Path(scratch) / STUDY_FILE
-            path = folder.path / STUDY_FILE
+            elsewhere = Path(scratch) / STUDY
+            path = folder.path / STUDY
             self._live = path.exists() or not copy_journal(folder, elsewhere)
             super().__init__(Database.open(path if self._live else elsewhere, read_only=True))
             if not self._live:

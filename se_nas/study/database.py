@@ -38,7 +38,6 @@ from sqlalchemy import Connection, Table
 
 from se_nas.errors import RunError
 
-STUDY_FILE = "study.db"
 STUDY_NAME = "se-nas"
 SCHEMA = "v3.2.0.a"
 """The schema of Optuna's tables that is written here (Optuna 3.2 and later)."""

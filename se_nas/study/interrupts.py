@@ -1,8 +1,10 @@
-"""Ctrl-C and termination: the first asks the search to stop cleanly, a second one ends it at once."""
+"""Signals: the first asks a search to stop cleanly, a second one ends it at once."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -10,21 +12,43 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from se_nas.study.progress import Progress
 
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+)
+"""Ctrl-C, the end that a system asks for, a terminal that has gone, and Slurm's warning before its time limit."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A second signal came before the search had stopped.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
 
 class Interrupts:
-    """While entered, SIGINT and SIGTERM set ``requested``; the next one raises KeyboardInterrupt.
+    """While entered, the first of ``SIGNALS`` sets ``requested``; the next one raises ``Stopped``.
 
     Outside the main thread, where signals cannot be caught, nothing is changed.
+
+    Attributes:
+        requested: whether the search is to stop.
+        number: the first signal; None before it.
     """
 
     def __init__(self, progress: Progress) -> None:
         self.requested = False
+        self.number: int | None = None
         self._progress = progress
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -36,6 +60,18 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        self._progress.message("stopping after this batch; press Ctrl-C again to stop at once")
+            raise Stopped(number)
+        self.requested, self.number = True, number
+        if number == getattr(signal, "SIGHUP", None):
+            _write_nowhere()
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        self._progress.message(f"{name}: stopping after this batch; a second signal stops at once")
+
+
+def _write_nowhere() -> None:
+    """Whatever wrote to a terminal that has gone would end the search with an error."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None and stream.isatty():
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

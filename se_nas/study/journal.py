@@ -82,10 +82,8 @@ def _copied(trial: FrozenTrial, objectives: Sequence[str]) -> FrozenTrial:
     row.pop("worker", None)
     # The last fields of a description; the others came before them.
     described = "started" in row
-    if described and row.get("baseline") is not None:
+    if row.get("baseline") is not None and row.get("phase") != FINAL:
         attributes[BASELINE] = row["baseline"]
-    elif not described and BASELINE in row:
-        attributes[BASELINE] = row[BASELINE]
     found = FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
@@ -96,7 +94,7 @@ def _copied(trial: FrozenTrial, objectives: Sequence[str]) -> FrozenTrial:
         datetime_complete=trial.datetime_complete,
         params=dict(trial.params),
         distributions=dict(trial.distributions),
-        user_attrs={**attributes, ROW: row} if described else attributes,
+        user_attrs={**attributes, ROW: {**row, "params": trial.params}} if described else attributes,
         system_attrs=dict(trial.system_attrs),
         intermediate_values={},
     )

@@ -19,6 +19,7 @@ from se_nas.run import Manifest, RunFolder
 from se_nas.space import SearchSpace
 from se_nas.study.baselines import baselines
 from se_nas.study.candidate import build_candidate
+from se_nas.study.claim import default_name
 from se_nas.study.clock import CANDIDATES, FINAL_SHARE, LATENCY_SHARE, SEARCH_SHARE
 from se_nas.study.config import SearchConfig
 from se_nas.study.constraints import Constraints
@@ -169,7 +170,7 @@ def resolve(
     """
     progress = progress or Progress()
     devices = [str(device) for device in resolve_devices(config.device)]
-    path = Path(config.runs) / (config.name or _default_name(config))
+    path = Path(config.runs) / (config.name or default_name(config))
     if frozen is None:
         RunFolder(path).check_free()
     if config.checkpoint is not None:
@@ -300,14 +301,3 @@ def _space(config: SearchConfig, frozen: Manifest | None) -> SearchSpace:
     return SearchSpace.load(
         config.space, backbone=config.backbone, position=config.position, **config.timm_kwargs
     )
-
-
-def _default_name(config: SearchConfig) -> str:
-    """backbone-data-N with the first N that is free."""
-    data = (
-        "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name).strip("-") or "data"
-    )
-    backbone = config.backbone.replace("/", "-").replace(":", "-")
-    taken = {entry.name for entry in Path(config.runs).glob(f"{backbone}-{data}-*")}
-    number = next(count for count in range(1, 10**9) if f"{backbone}-{data}-{count}" not in taken)
-    return f"{backbone}-{data}-{number}"

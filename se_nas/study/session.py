@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +17,11 @@ from se_nas.report.run import Run
 from se_nas.run import CHECKPOINTS, FINAL, SCHEMA, SEARCH, Manifest, RunFolder
 from se_nas.study.analysis import what_mattered
 from se_nas.study.attributes import BASELINE
+from se_nas.study.claim import claimed
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
 from se_nas.study.executors import Executor, make_executor
-from se_nas.study.executors._processes import wait_for_orphans
+from se_nas.study.executors._processes import refuse_unguarded, wait_for_orphans
 from se_nas.study.images import data_facts
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.phases.finals import Finals, train_finalists
@@ -49,10 +50,12 @@ def search(config: SearchConfig, progress: Progress | None = None) -> Run:
     Raises:
         SeNasError: a value does not fit; nothing has been written then.
     """
+    refuse_unguarded()
     progress = progress or Progress()
-    plan = resolve(config, progress)
-    progress.plan(plan.describe())
-    return start(plan, progress)
+    with claimed(config) as settled:
+        plan = resolve(settled, progress)
+        progress.plan(plan.describe())
+        return start(plan, progress)
 
 
 def start(plan: Plan, progress: Progress) -> Run:
@@ -82,6 +85,7 @@ def resume(
     Raises:
         RunError: there is no run, another process works on it, or its data has changed.
     """
+    refuse_unguarded()
     progress = progress or Progress()
     folder = RunFolder.open(path)
     changes = {"budget": budget, "trials": trials, "stop_when_settled": stop_when_settled}
@@ -95,16 +99,20 @@ def resume(
                 f"the data {config.data!r} is not what {folder.path} was searched on: its fingerprint has changed."
             )
         wait_for_orphans(folder.path)
+        folder.remove_leftovers()
         progress.plan(plan.describe())
         return _carry_out(plan, folder, progress)
 
 
 def _carry_out(plan: Plan, folder: RunFolder, progress: Progress) -> Run:
-    with closing(StudyStore.create(folder, plan.config.objectives)) as store:
-        _prepare(plan, store, progress)
-        run = _search(plan, folder, store, progress)
-    if not run.interrupted:
-        _prune(run, plan, progress)
+    with Interrupts(progress) as interrupts:
+        with closing(StudyStore.create(folder, plan.config.objectives)) as store:
+            _prepare(plan, store, progress)
+            run = _search(plan, folder, store, progress, interrupts)
+        run.write_report()
+        if not run.interrupted:
+            _prune(run, plan, progress)
+    run.signal = interrupts.number
     return run
 
 
@@ -121,30 +129,30 @@ def _prepare(plan: Plan, store: StudyStore, progress: Progress) -> None:
                 store.enqueue(plan.space.params(architecture), architecture, baseline=name)
 
 
-def _search(plan: Plan, folder: RunFolder, store: StudyStore, progress: Progress) -> Run:
+def _search(
+    plan: Plan, folder: RunFolder, store: StudyStore, progress: Progress, interrupts: Interrupts
+) -> Run:
     clock = Clock(plan.config.budget_seconds, spent=store.spent)
     folder.update_manifest(status="running", stop_reason=None)
     try:
-        with Interrupts(progress) as interrupts:
-            reason, provisional = _run_phases(plan, folder, store, progress, clock, interrupts)
-            status = "interrupted" if interrupts.requested else "finished"
-    except SeNasError as error:
-        _close(folder, store, clock, status="interrupted", stop_reason=str(error))
-        raise
-    except KeyboardInterrupt:
-        _close(folder, store, clock, status="interrupted", stop_reason="interrupted")
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        _close(folder, store, clock, status="interrupted", stop_reason=reason)
+        reason, provisional = _run_phases(plan, folder, store, progress, clock, interrupts)
+        status = "interrupted" if interrupts.requested else "finished"
+    except (Exception, KeyboardInterrupt) as error:
+        # A disk that is full refuses this too, and what it says first is what the user has to know.
+        with suppress(SeNasError):
+            _close(folder, store, clock, status="interrupted", stop_reason=_reason(error))
         raise
     finally:
         progress.close()
     _close(folder, store, clock, status=status, stop_reason=reason, provisional=provisional)
     progress.message(reason)
-    run = Run(folder)
-    run.write_report()
-    return run
+    return Run(folder)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return str(error) if isinstance(error, SeNasError) else f"{type(error).__name__}: {error}"
 
 
 def _run_phases(

@@ -44,6 +44,11 @@ class Stopping:
         )
         return not decision.stop
 
+    def was_stopped(self, number: int) -> bool:
+        """Whether it was decided that a candidate is trained no further, be it by a process that is gone."""
+        records = self._rule.table.records() if self.active else ()
+        return any(record.candidate.number == number and record.stopped is not None for record in records)
+
     def finished(self, number: int, architecture: Architecture, fields: Mapping[str, Any]) -> None:
         """Teach the rule a candidate that was trained to its end."""
         self._rule.finish(self._candidate(number, architecture, fields), _accuracies(fields["curve"]))

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,12 +18,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.objectives import OBJECTIVES
-from se_nas.run import ROW_FIELDS, SEARCH, RunFolder
+from se_nas.run import ROW_FIELDS, SEARCH, STUDY, TRIALS, RunFolder, read_json
 from se_nas.samplers.pareto_sampler import MODEL
 from se_nas.study.attributes import FIXED, IMPORTED, ROW
-from se_nas.study.database import STUDY_FILE, STUDY_NAME, Database
+from se_nas.study.database import STUDY_NAME, Database
 from se_nas.study.journal import copy_journal
-from se_nas.study.whole_trials import WholeTrials
+from se_nas.study.whole_trials import STUDY_ID, WholeTrials
+from se_nas.wording import counted
 
 COLUMNS = {name: objective.column for name, objective in OBJECTIVES.items()}
 """Objectives by their names in a configuration, and their fields in a row."""
@@ -48,18 +50,29 @@ def open_storage(folder: RunFolder, objectives: Sequence[str] | None = None) -> 
     Raises:
         RunError: there is no study, it is damaged, or the file cannot be used.
     """
-    path = folder.path / STUDY_FILE
+    path = folder.path / STUDY
     with quiet_optuna():
-        if not copy_journal(folder, path) and not path.exists() and folder.rows():
-            raise RunError(
-                f"{path} is missing, and with it the study of {len(folder.rows())} trials: put it back."
-            )
+        if not copy_journal(folder, path) and not path.exists():
+            _refuse_lost(folder, path)
         directions = (
             None
             if objectives is None
             else [StudyDirection[OBJECTIVES[name].direction.upper()] for name in objectives]
         )
-        return WholeTrials(Database.open(path, directions))
+        storage = WholeTrials(Database.open(path, directions))
+        if storage.get_n_trials(STUDY_ID) == 0:
+            _refuse_lost(folder, path)
+        return storage
+
+
+def _refuse_lost(folder: RunFolder, path: Path) -> None:
+    """A run whose table has rows must not begin anew because its study has none."""
+    table = folder.path / TRIALS
+    lost = len(read_json(table)) if table.exists() else 0
+    if lost:
+        raise RunError(
+            f"{path} is missing or empty, and with it the study of {counted(lost, 'trial')}: put it back."
+        )
 
 
 class StudyStore:
@@ -142,7 +155,7 @@ class StudyStore:
     def describe(self, number: int, **fields: Any) -> None:
         """Store a trial that was asked for or begun, with the fields of its row that say what it is: one write."""
         with self.together():
-            self.record(number, **fields)
+            self.record(number, **fields, params=self._storage.get_trial(number).params)
             self._storage.release(number)
 
     def record(self, number: int, **fields: Any) -> None:
@@ -270,7 +283,9 @@ class StudyStore:
             self._add_to_front(values)
 
     def _add_to_front(self, values: Sequence[float]) -> None:
-        signs = [1 if d == StudyDirection.MAXIMIZE else -1 for d in self._storage.get_study_directions(0)]
+        signs = [
+            1 if d == StudyDirection.MAXIMIZE else -1 for d in self._storage.get_study_directions(STUDY_ID)
+        ]
         point = tuple(sign * value for sign, value in zip(signs, values, strict=True))
         if any(_dominates(other, point) for other in self._front):
             return

@@ -93,7 +93,10 @@ def import_readings(
                 params=given,
                 distributions={name: distributions[name] for name in given},
                 values=[float(value) for value in values],
-                user_attrs={ROW: {**fields, "state": "complete"}, IMPORTED: str(config.warm_start)},
+                user_attrs={
+                    ROW: {**fields, "params": given, "state": "complete"},
+                    IMPORTED: str(config.warm_start),
+                },
             )
         )
         count += 1

@@ -45,7 +45,15 @@ def load_state(path: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        LookupError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
         raise CheckpointError(f"{str(path)!r} is not a training state, or is damaged: {error}.") from error
     if not isinstance(state, dict) or state.get("schema", 0) > SCHEMA or "schema" not in state:
         raise CheckpointError(f"{str(path)!r} is not a training state of schema {SCHEMA} or earlier.")

@@ -39,4 +39,6 @@ def make_executor(
     if packing.packed:
         runtimes = [setup.runtime, *(setup.runtime.on(device) for device in packing.devices[1:])]
         return Packed(setup, rooms if packing.masked else (), packing.at_a_time, say, runtimes)
-    return Inline(setup) if packing.places == 1 else ProcessPool(setup, packing.places, say)
+    # Only another process can be ended wherever its training is.
+    alone = packing.places == 1 and setup.config.candidate_seconds is None
+    return Inline(setup) if alone else ProcessPool(setup, packing.places, say)

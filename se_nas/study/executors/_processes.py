@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,8 @@ from se_nas.study.executors.task import Setup
 from se_nas.study.executors.worker import sendable, work
 
 ORPHAN_SECONDS = 120
+UNGUARDED = 78
+"""Exit code of a worker whose import of the main script began a search."""
 _LOCKS = "worker-*.lock"
 
 
@@ -40,6 +44,12 @@ def start_worker(setup: Setup, number: int) -> tuple[BaseProcess, Connection]:
         process.start()
     theirs.close()
     return process, ours
+
+
+def refuse_unguarded() -> None:
+    """End a worker that would search: its parent's script does so as it is imported, by every worker again."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)
 
 
 def remove_locks(folder: Path) -> None:

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from se_nas.errors import RunError
-from se_nas.study.executors._processes import remove_locks, start_worker
+from se_nas.study.executors._processes import UNGUARDED, remove_locks, start_worker
 from se_nas.study.executors.base import Listener
 from se_nas.study.executors.task import Curve, Setup, Task
 from se_nas.study.executors.worker import (
@@ -32,6 +32,7 @@ from se_nas.study.executors.worker import (
     TRAIN,
     learned_by,
     pack,
+    stacks_of,
 )
 from se_nas.training import FALLBACKS
 
@@ -39,6 +40,8 @@ MOST_DEATHS = 3
 """Workers that one candidate may cost before it counts as failed."""
 POLL_SECONDS = 0.5
 EXIT_SECONDS = 20.0
+KILL_SECONDS = 60.0
+"""How long a worker may take to start, and to write its stacks after a candidate's deadline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ class _Member:
     pipe: Connection
     task: Task | None = None
     resting: bool = False
+    deadline: float | None = None
 
 
 class ProcessPool:
@@ -112,6 +116,7 @@ class ProcessPool:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """While entered, all trainings wait at a batch and the device is idle."""
+        began = time.monotonic()
         asked = [member for member in self._members if member.task is not None]
         for member in asked:
             member.resting = False
@@ -121,7 +126,10 @@ class ProcessPool:
                 self._collect(POLL_SECONDS)
             yield
         finally:
+            rested = time.monotonic() - began
             for member in asked:
+                if member.deadline is not None:
+                    member.deadline += rested
                 self._send(member, (RESUME,))
 
     def close(self, *, kill: bool = False) -> None:
@@ -149,6 +157,9 @@ class ProcessPool:
         if member is None:
             member = self._spawn()
         member.task = task
+        limit = self._setup.config.candidate_seconds
+        # The worker ends itself, stacks and all; one that cannot even do that is ended here a little later.
+        member.deadline = None if limit is None else time.monotonic() + limit
         try:
             member.pipe.send((TRAIN, pack(task), learned_by(self._setup)))
         except OSError:
@@ -179,6 +190,9 @@ class ProcessPool:
         busy = {member.pipe: member for member in self._members if member.task is not None}
         handles = [member.process.sentinel for member in busy.values()]
         ready = wait([*busy, *handles], seconds)
+        for member in busy.values():
+            if member.deadline is not None and time.monotonic() > member.deadline + KILL_SECONDS:
+                member.process.kill()
         for pipe, member in busy.items():
             if pipe in ready or member.process.sentinel in ready:
                 self._read(member)
@@ -227,6 +241,14 @@ class ProcessPool:
         assert task is not None
         self._bury(member)
         code = member.process.exitcode
+        if code == UNGUARDED:
+            raise RunError(
+                "a script that trains in several processes is imported by each of them:"
+                ' call search and resume under  if __name__ == "__main__":'
+            )
+        if member.deadline is not None and time.monotonic() >= member.deadline:
+            self._events.append(_Ended(task=task, fields=self._too_late(task)))
+            return
         self._deaths[task.number] = deaths = self._deaths.get(task.number, 0) + 1
         if self._stopping:
             fields: dict[str, Any] = {"state": "unfinished"}
@@ -246,6 +268,14 @@ class ProcessPool:
             self._start(task)
             return
         self._events.append(_Ended(task=task, fields=fields))
+
+    def _too_late(self, task: Task) -> dict[str, Any]:
+        limit = self._setup.config.candidate_timeout
+        where = stacks_of(self._setup.folder, task.number)
+        return {
+            "state": "failed",
+            "error": f"it took longer than candidate_timeout ({limit}); where it was is in {where.name}",
+        }
 
     def _bury(self, member: _Member) -> None:
         member.process.join()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from torch import nn
 
 from se_nas.architecture import Architecture
 from se_nas.data import ImageData
-from se_nas.errors import InfeasibleError, SeNasError
+from se_nas.errors import CheckpointError, InfeasibleError, SeNasError
 from se_nas.run import FINAL
 from se_nas.study.candidate import build_candidate
 from se_nas.study.config import SearchConfig
+from se_nas.study.executors._global_state import kept
 from se_nas.training import (
     Context,
     Logger,
@@ -28,11 +29,14 @@ from se_nas.training import (
     load_trainer,
     make_logger,
 )
+from se_nas.training.checkpoint import STATE, checkpoint_path, load_state
 
 CORRECT = "correct"
 """Key of which validation images were classified right; these go to a file, not into the row."""
+CHANGED = "changed"
+"""Key of what a trainer has changed for the whole process (`_global_state.kept`); it is not a field of a row either."""
 _MEASURED = ("accuracy", "top5", "loss", "train_loss", "ece")
-Curve = list[dict[str, Any]]
+Curve = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +93,9 @@ class CandidateTrainer:
     def train(
         self, task: Task, on_epoch: Callable[[Curve, dict[str, Any]], bool], stop: Callable[[], bool]
     ) -> dict[str, Any]:
-        """Fields of the candidate's row, and ``CORRECT`` if it is known.
+        """Fields of the candidate's row, and ``CORRECT`` and ``CHANGED`` if they apply.
+
+        The process is put back into the state in which the trainer found it.
 
         ``seconds`` are the candidate's: building, training, validation and checkpoints, before an interruption
         too, without what it waits in ``on_epoch`` and ``stop``. A candidate that does not fit the machine is
@@ -101,11 +107,15 @@ class CandidateTrainer:
             stop: polled between batches; True ends the training as unfinished.
         """
         context = make_context(self._setup, task, self._setup.runtime, self._loggers, on_epoch, stop)
+        changed: list[str] = []
         try:
-            model = build(self._setup, task)
-            fields = outcome(task, self._train(model, context), model, context)
+            with kept(changed):
+                model = build(self._setup, task)
+                fields = outcome(task, self._train(model, context), model, context)
         except Exception as error:
             fields = failure(error)
+        if changed:
+            fields[CHANGED] = changed
         return {**fields, "seconds": round(context.seconds, 3)}
 
 
@@ -169,6 +179,30 @@ def outcome(task: Task, result: TrainResult, model: nn.Module, context: Context)
     if task.phase == FINAL and result.state == "complete" and context.data.test is not None:
         fields["test_accuracy"] = evaluate(model, context, "test").accuracy
     return fields
+
+
+def stopped_after(curve: Curve) -> dict[str, Any]:
+    """Fields of the row of a candidate that was stopped after these epochs: those that ``outcome`` would give."""
+    last = curve[-1]
+    return {
+        **{name: last.get(name) for name in _MEASURED},
+        "state": "stopped",
+        "epochs": len(curve),
+        "curve": list(curve),
+        "seconds": last.get("seconds"),
+    }
+
+
+def set_aside_damaged(checkpoints: Path, task: Task) -> str | None:
+    """Rename a training state that cannot be read, so that the candidate is trained anew; returns what was done."""
+    path = checkpoint_path(checkpoints, task.architecture.key, task.seed, STATE)
+    try:
+        load_state(path)
+    except CheckpointError as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        return f"trial {task.number} is trained anew, its state is set aside as {aside.name}: {error}"
+    return None
 
 
 def failure(error: Exception) -> dict[str, Any]:

@@ -6,8 +6,11 @@ one has gone, the training is stopped at the next batch, with its checkpoint.
 
 from __future__ import annotations
 
+import faulthandler
 import signal
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +28,11 @@ from se_nas.training import FALLBACKS, Runtime
 # Messages to a worker are tuples that begin with one of these, and so are its answers.
 TRAIN, GO_ON, PAUSE, RESUME, STOP, EXIT = "train", "go on", "pause", "resume", "stop", "exit"
 EPOCH, PAUSED, DONE, BROKEN = "epoch", "paused", "done", "broken"
+
+
+def stacks_of(folder: Path, number: int) -> Path:
+    """Where the stacks of a trial are that was ended at its deadline."""
+    return folder / f"stacks-of-trial-{number}.txt"
 
 
 def pack(task: Task) -> dict[str, Any]:
@@ -72,6 +80,7 @@ class _Worker:
         self._pipe, self._setup = pipe, setup
         self._trainer = CandidateTrainer(setup)
         self._stopping = self._alone = False
+        self._deadline: float | None = None
 
     def run(self) -> None:
         while True:
@@ -86,9 +95,34 @@ class _Worker:
         self._stopping = False
         for name, value in learned.items():
             setattr(self._setup.runtime, name, value)
-        outcome = self._trainer.train(unpack(values), self._epoch, self._stop)
+        task = unpack(values)
+        with self._within(task):
+            outcome = self._trainer.train(task, self._epoch, self._stop)
         if not self._alone:
             self._pipe.send((DONE, outcome, learned_by(self._setup)))
+
+    @contextmanager
+    def _within(self, task: Task) -> Iterator[None]:
+        """End this process at the candidate's deadline, wherever it is, with the stacks of its threads in a file."""
+        limit = self._setup.config.candidate_seconds
+        if limit is None:
+            yield
+            return
+        path = stacks_of(self._setup.folder, task.number)
+        with path.open("w") as self._stacks:
+            self._deadline = time.monotonic() + limit
+            self._watch()
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+                self._deadline = None
+        path.unlink()
+
+    def _watch(self) -> None:
+        if self._deadline is not None:
+            left = max(0.01, self._deadline - time.monotonic())
+            faulthandler.dump_traceback_later(left, exit=True, file=self._stacks)
 
     def _epoch(self, curve: Curve, metrics: dict[str, Any]) -> bool:
         try:
@@ -118,10 +152,15 @@ class _Worker:
         elif kind == PAUSE:
             if self._setup.runtime.device.startswith("cuda"):
                 torch.cuda.synchronize(self._setup.runtime.device)
+            began = time.monotonic()
+            faulthandler.cancel_dump_traceback_later()
             self._pipe.send((PAUSED,))
             while kind != RESUME:
                 kind = self._pipe.recv()[0]
                 self._stopping |= kind == STOP
+            if self._deadline is not None:
+                self._deadline += time.monotonic() - began
+                self._watch()
 
 
 LEARNED = ("micro_batch", *FALLBACKS, *(f"{name}_error" for name in FALLBACKS))

@@ -113,7 +113,7 @@ class Search:
             seed=trial.user_attrs[ROW]["seed"],
             phase=trial.user_attrs[ROW]["phase"],
         )
-        self._trainings.go_on(task)
+        self._trainings.go_on(task, trial.user_attrs[ROW].get("curve") or ())
 
 
 def has_settled(suggestions: Sequence[Mapping[str, Any]]) -> bool:

@@ -14,7 +14,7 @@ from se_nas.errors import RunError
 from se_nas.run import FINAL, SEARCH
 from se_nas.study.clock import Clock
 from se_nas.study.executors import Executor, Task, failure
-from se_nas.study.executors.task import CORRECT, Curve
+from se_nas.study.executors.task import CHANGED, CORRECT, Curve, set_aside_damaged, stopped_after
 from se_nas.study.plan import Plan
 from se_nas.study.progress import Progress
 from se_nas.study.stopping import Stopping
@@ -59,6 +59,7 @@ class Trainings:
         self._began: dict[int, float] = {}
         self._lasted: list[float] = []
         self._failures = 0
+        self._changed = False
 
     def begin(self, task: Task, baseline: str | None) -> None:
         """Store what a trial is, with its costs, in one write, and train it."""
@@ -80,8 +81,22 @@ class Trainings:
         }
         self._train(task, lambda fields: self._store.describe(task.number, **description, **fields))
 
-    def go_on(self, task: Task) -> None:
-        """Train a trial that has been stored, from its last checkpoint if it has one."""
+    def go_on(self, task: Task, curve: Curve = ()) -> None:
+        """Train a trial that has been stored, from its last checkpoint if it has one.
+
+        Args:
+            task: the candidate.
+            curve: its epochs so far. If it was decided after the last of them to stop it, it is not trained.
+        """
+        if curve and self._stopping.was_stopped(task.number):
+            self._began[task.number] = time.monotonic()
+            self._progress.trial_started({**task.row, "seed": task.seed})
+            self._costs[task.number] = self._costs_of(task)
+            self.task_ended(task, stopped_after(curve))
+            return
+        note = set_aside_damaged(self._store.folder.checkpoints, task)
+        if note is not None:
+            self._progress.message(note)
         self._train(task, lambda fields: self._store.record(task.number, **fields))
 
     def _train(self, task: Task, store: Callable[[dict[str, Any]], None]) -> None:
@@ -158,6 +173,13 @@ class Trainings:
     def task_ended(self, task: Task, fields: dict[str, Any]) -> None:
         costs = self._costs.pop(task.number)
         self._say_fallbacks(task)
+        changed = fields.pop(CHANGED, None)
+        if changed is not None and not self._changed:
+            self._changed = True
+            self._progress.message(
+                f"the trainer changes {', '.join(changed)} for the whole process;"
+                " that is put back after every candidate"
+            )
         correct = fields.pop(CORRECT, None)
         if correct is not None:
             self._store.folder.write_correct(task.number, correct)

@@ -1,6 +1,7 @@
 """What the trainings of a run expect a candidate to take, and which of them early stopping judges."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -43,6 +44,8 @@ def make_trainings(store, executor, stopping, clock, **plan):
 
 class Store:
     """Takes everything; its rows are those of an earlier process."""
+
+    folder = SimpleNamespace(checkpoints=Path("nowhere"))
 
     def __init__(self, rows):
         self._rows = rows
@@ -188,6 +191,36 @@ def test_a_repeat_in_the_search_runs_to_its_end_and_counts_with_the_first_readin
     assert bench.train(6, [80.0, 90.0], seed=REPEAT) == "complete"
     assert bench.train(8, [67.0, 77.0]) == "complete"
     assert bench.train(9, [60.0, 70.0]) == "stopped"
+
+
+def test_a_stop_that_was_decided_before_a_kill_holds_after_it(bench):
+    widths = (8, 8)
+    architecture = Architecture(backbone="net", position="standard", sites=tuple(SITES), widths=widths)
+    number = bench.store.begin(None, {}, architecture)
+    lost = Task(number=number, architecture=architecture, seed=SEED, phase=SEARCH)
+    bench.accuracies = [30.0, 40.0]
+    bench.executor.submit = lambda task, listener: {}
+    bench.trainings.begin(lost, None)
+    curve = [{"epoch": 1, "accuracy": 30.0, "loss": 1.5, "seconds": 2.0}]
+    assert not bench.trainings.epoch_ended(lost, curve, curve[0])
+    # The process is killed before the training has ended; the next one would go on after that epoch.
+    after = make_trainings(
+        bench.store,
+        bench.executor,
+        bench.stopping,
+        Clock(None),
+        config=SearchConfig(backbone="net", objectives="accuracy,params", early_stopping="curves", seed=SEED),
+    )
+    after.go_on(lost, curve)
+    row = bench.store.rows()[number]
+    assert (row["state"], row["epochs"], row["accuracy"], row["loss"], row["seconds"]) == (
+        "stopped",
+        1,
+        30.0,
+        1.5,
+        2.0,
+    )
+    assert bench.store.trials()[number].state.name == "PRUNED"
 
 
 def test_finalists_run_to_their_end_and_teach_nothing(bench):

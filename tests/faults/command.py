@@ -1,0 +1,84 @@
+"""``se-nas`` in a process of its own, with a trainer whose results are known, to be killed and to go on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from golden_trainer import accuracy_of
+from small_cases import table
+
+TESTS = Path(__file__).parent.parent
+OPTIONS = {
+    "backbone": "test_resnet",
+    "device": "cpu",
+    "objectives": "accuracy,params",
+    "trials": 6,
+    "final-seeds": 2,
+    "epochs": 1,
+    "trainer": "golden_trainer:train_slowly",
+    "keep": "none",
+    "name": "run",
+    "runs": "runs",
+}
+OF_THE_CLOCK = ("seconds", "started", "finished", "curve")
+FINISHED = ("complete", "stopped")
+
+
+def start(folder, *arguments, seconds=0.2, deaf=False):
+    """A command, with standard error as lines of text."""
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", "from se_nas.cli import main; main()", *map(str, arguments)],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "SECONDS": str(seconds),
+            "DEAF": "1" if deaf else "",
+            "OMP_NUM_THREADS": "1",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def search(folder, seconds=0.2, deaf=False, **changes):
+    options = {**OPTIONS, **changes}
+    given = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return start(folder, "search", *given, seconds=seconds, deaf=deaf)
+
+
+def go_on(folder, seconds=0.0):
+    return start(folder, "resume", "runs/run", seconds=seconds)
+
+
+def finish(folder):
+    """Go on until the run is finished; it must not complain."""
+    with go_on(folder) as process:
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+def results(folder):
+    """The table without what the clock says."""
+    rows = table(folder / "runs" / "run")
+    return [{name: value for name, value in row.items() if name not in OF_THE_CLOCK} for row in rows]
+
+
+def check(rows, trials):
+    """What must hold of any finished run, however many train at a time: nothing lost, nothing twice, all true."""
+    readings = [(row["key"], row["seed"]) for row in rows]
+    assert len(set(readings)) == len(readings)
+    assert [row["number"] for row in rows] == sorted(row["number"] for row in rows)
+    searched = [row for row in rows if row["phase"] == "search"]
+    assert len(searched) == trials
+    assert {"plain", "all_se_16", "last_stage"} <= {row["baseline"] for row in searched}
+    for row in rows:
+        assert row["state"] == "complete"
+        gates = sum(width != 0 for width in row["widths"])
+        assert row["accuracy"] == accuracy_of(row["key"], row["seed"], gates)
+        assert row["num_params"] > 0

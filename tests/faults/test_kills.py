@@ -1,0 +1,122 @@
+"""Processes are killed for real, at random instants, until the run is finished; it ends as if nothing had happened."""
+
+import os
+import random
+import signal
+import time
+
+import command
+import pytest
+
+SECONDS = 0.2
+"""What a training takes; a run of this size takes some 20 seconds, most of them before the first training."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Table and duration of a run of one candidate at a time that nothing stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
+    with command.search(folder, SECONDS) as process:
+        process.stderr.read()
+    return command.results(folder), time.monotonic() - began
+
+
+def kill_until_finished(folder, seconds, kills, **changes):
+    """Kill a search and what goes on with it up to ``kills`` times; returns the seconds after which each was killed."""
+    done = []
+    for turn in range(kills):
+        begun = (folder / "runs" / "run" / "manifest.json").exists()
+        process = command.go_on(folder, SECONDS) if begun else command.search(folder, SECONDS, **changes)
+        after = random.uniform(0.2, seconds)
+        with process:
+            try:
+                process.wait(after)
+            except Exception:
+                process.kill()
+                done.append(round(after, 2))
+            errors = process.stderr.read()
+        assert "Traceback" not in errors, (turn, errors)
+        assert process.returncode in (0, -signal.SIGKILL), errors
+        if process.returncode == 0:
+            return done
+    if not (folder / "runs" / "run" / "manifest.json").exists():
+        with command.search(folder, **changes) as process:
+            process.stderr.read()
+    command.finish(folder)
+    return done
+
+
+def test_a_search_that_is_killed_at_random_ends_with_the_undisturbed_table(undisturbed, tmp_path):
+    expected, seconds = undisturbed
+    command.check(expected, 6)
+    done = kill_until_finished(tmp_path, seconds, kills=2)
+    print("killed after", done, "s")
+    assert command.results(tmp_path) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_many_searches_that_are_killed_at_random(undisturbed, tmp_path):
+    expected, seconds = undisturbed
+    count = 0
+    for run in range(40):
+        folder = tmp_path / str(run)
+        folder.mkdir()
+        done = kill_until_finished(folder, seconds, kills=6)
+        count += len(done)
+        print("run", run, "killed after", done, "s")
+        assert command.results(folder) == expected
+    print(f"{count} kills of the process that searches, each run ended with the undisturbed table")
+
+
+def workers_of(pid):
+    """Processes that a search has started, from /proc."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == pid:
+            found.append(int(entry))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
+def test_workers_and_parents_that_are_killed_at_random(tmp_path):
+    deaths = {"worker": 0, "parent": 0}
+    for run in range(12):
+        folder = tmp_path / str(run)
+        folder.mkdir()
+        process = command.search(folder, 0.5, **{"per-gpu": 2, "sampler": "random"})
+        for _ in range(8):
+            time.sleep(random.uniform(0.5, 12))
+            if process.poll() is not None:
+                break
+            victims = workers_of(process.pid)
+            if victims and random.random() < 0.6:
+                os.kill(random.choice(victims), signal.SIGKILL)
+                deaths["worker"] += 1
+            else:
+                process.kill()
+                assert "Traceback" not in process.stderr.read()
+                deaths["parent"] += 1
+                if not (folder / "runs" / "run" / "manifest.json").exists():
+                    process = command.search(folder, 0.5, **{"per-gpu": 2, "sampler": "random"})
+                else:
+                    process = command.go_on(folder, 0.5)
+        process.wait()
+        process.stderr.close()
+        command.finish(folder)
+        rows = command.results(folder)
+        # A candidate that cost three workers counts as failed; the others are complete.
+        failed = [row for row in rows if row["state"] == "failed"]
+        assert all("workers died of it" in row["error"] for row in failed)
+        command.check(
+            [row for row in rows if row not in failed], 6 - sum(row["phase"] == "search" for row in failed)
+        )
+        print("run", run, "with", deaths, "so far")
