@@ -1,0 +1,277 @@
+"""What a run of many trials costs, in processor time: the framework around trainings that take none.
+
+    python benchmarks/many_trials.py storage [--sizes 100 1000 3000]
+    python benchmarks/many_trials.py run [--sizes 100 1000 3000 10000] [--backbone resnet50] [--sampler random]
+
+`storage` compares ways to store a study: Optuna's journal, its RDBStorage on SQLite, and se-nas's whole trials in the
+same tables. Each trial has 20 parameters, a description, an outcome and two objective values. `run` searches with a
+trainer that answers at once, and prints what one more trial costs at each size, and what resume, show and report cost
+there, imports apart. The slope is that of a line through the logarithms: 1 means that cost grows as the run does, 0
+that it does not grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+
+SIZES = [100, 1000, 3000, 10_000]
+WINDOW = 50
+"""Trials over which the time of one is averaged."""
+PARAMETERS = {f"stage{number}.reduction": ("none", 4, 8, 16, 32) for number in range(20)}
+ROW = {
+    "key": "0" * 64,
+    "widths": list(range(16)),
+    "curve": [{"epoch": epoch, "accuracy": 50.0, "loss": 1.5, "seconds": 1.0} for epoch in range(3)],
+    **{f"field{number}": 1.0 for number in range(25)},
+}
+STORAGES = ("journal", "rdb", "whole")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    storage = commands.add_parser("storage")
+    storage.add_argument("--kinds", nargs="+", choices=STORAGES, default=list(STORAGES))
+    run = commands.add_parser("run")
+    run.add_argument("--backbone", default="resnet50")
+    run.add_argument("--sampler", default="random")
+    for command in (storage, run):
+        command.add_argument("--sizes", nargs="+", type=int, default=SIZES)
+    measure = commands.add_parser("measure", help="for `run`: one action on one run folder, as JSON")
+    measure.add_argument("action", choices=("resume", "show", "report"))
+    measure.add_argument("path", type=Path)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if options.command == "storage":
+        compare_storages(options.kinds, sorted(options.sizes))
+    elif options.command == "run":
+        run_search(options.backbone, options.sampler, sorted(options.sizes))
+    else:
+        print(json.dumps(measured(options.action, options.path)))
+
+
+def compare_storages(kinds: Sequence[str], sizes: Sequence[int]) -> None:
+    print(f"{'storage':<10}{'trials':>8}{'ms per trial':>14}{'wall ms':>10}{'open, s':>10}{'MB':>8}")
+    for kind in kinds:
+        with tempfile.TemporaryDirectory() as scratch:
+            study = make_study(kind, Path(scratch))
+            done = 0
+            for size in sizes:
+                add_trials(study, kind, max(0, size - done - WINDOW))
+                began, wall = time.process_time(), time.monotonic()
+                add_trials(study, kind, WINDOW)
+                each, wall_each = (time.process_time() - began) / WINDOW, (time.monotonic() - wall) / WINDOW
+                done = size
+                began = time.process_time()
+                assert len(make_study(kind, Path(scratch)).get_trials(deepcopy=False)) == size
+                opened = time.process_time() - began
+                size_mb = sum(path.stat().st_size for path in Path(scratch).iterdir()) / 1e6
+                print(
+                    f"{kind:<10}{size:>8}{1000 * each:>14.1f}{1000 * wall_each:>10.1f}{opened:>10.2f}{size_mb:>8.1f}",
+                    flush=True,
+                )
+
+
+def make_study(kind: str, folder: Path) -> optuna.Study:
+    """The study in a folder, new or as it is there."""
+    from se_nas.study.database import Database
+    from se_nas.study.whole_trials import WholeTrials
+
+    directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+    storage: BaseStorage
+    if kind == "journal":
+        storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    elif kind == "rdb":
+        storage = RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    else:
+        storage = WholeTrials(Database.open(folder / "study.db", directions))
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    if kind == "whole":
+        return optuna.load_study(study_name="se-nas", storage=storage, sampler=sampler)
+    return optuna.create_study(
+        study_name="se-nas", storage=storage, sampler=sampler, directions=directions, load_if_exists=True
+    )
+
+
+def add_trials(study: optuna.Study, kind: str, count: int) -> None:
+    for _ in range(count):
+        trial = study.ask()
+        for name, choices in PARAMETERS.items():
+            trial.suggest_categorical(name, choices)
+        if kind == "whole":
+            with study._storage.together():
+                trial.set_user_attr("se_nas:row", ROW)
+                study._storage.release(trial.number)
+            with study._storage.together():
+                trial.set_user_attr("se_nas:row", {**ROW, "state": "complete"})
+                study.tell(trial, [1.0, 2.0])
+        else:
+            trial.set_user_attr("se_nas:row", ROW)
+            trial.set_user_attr("outcome", ROW)
+            study.tell(trial, [1.0, 2.0])
+
+
+class Instant:
+    """An executor whose trainings take no time; accuracy follows from the number of gates."""
+
+    capacity = 1
+    tasks: tuple[Any, ...] = ()
+
+    def submit(self, task: Any, listener: Any) -> Mapping[str, Any]:
+        noise = np.random.default_rng(task.number).normal()
+        accuracy = 70 + 0.3 * task.architecture.num_gated + noise
+        curve = [{"epoch": 1, "accuracy": accuracy, "loss": 1.0, "train_loss": 1.2, "seconds": 1.0}]
+        listener.epoch_ended(task, curve, curve[-1])
+        listener.task_ended(
+            task,
+            {
+                "state": "complete",
+                "accuracy": accuracy,
+                "loss": 1.0,
+                "curve": curve,
+                "epochs": 1,
+                "seconds": 1.0,
+            },
+        )
+        return {}
+
+    def wait(self, listener: Any) -> None: ...
+
+    def paused(self) -> Any:
+        return nullcontext()
+
+    def close(self, *, kill: bool = False) -> None: ...
+
+
+def run_search(backbone: str, sampler: str, sizes: Sequence[int]) -> None:
+    from se_nas.run import RunFolder
+    from se_nas.study import SearchConfig
+    from se_nas.study.clock import Clock
+    from se_nas.study.phases.search import Search
+    from se_nas.study.phases.trainings import Trainings
+    from se_nas.study.plan import resolve
+    from se_nas.study.progress import Progress
+    from se_nas.study.session import _manifest
+    from se_nas.study.stopping import Stopping
+    from se_nas.study.storage import StudyStore
+    from se_nas.study.suggestions import Suggestions
+
+    scratch = Path(tempfile.mkdtemp())
+    config = SearchConfig(
+        backbone=backbone,
+        objectives="accuracy,params",
+        sampler=sampler,
+        trials=sizes[-1],
+        epochs=1,
+        device="cpu",
+        input_size=64,
+        runs=str(scratch),
+        name="run",
+    )
+    plan = resolve(config)
+    folder = RunFolder.create(plan.path, config.model_dump(mode="json"), _manifest(plan))
+    store = StudyStore.create(folder, config.objectives)
+
+    class Times(Progress):
+        def __init__(self) -> None:
+            self.times: list[float] = []
+            self.apart = 0.0
+
+        def trial_finished(self, row: Mapping[str, Any], store: StudyStore) -> None:
+            self.times.append(time.process_time() - self.apart)
+            if len(self.times) in sizes:
+                began = time.process_time()
+                store.write_table()
+                shutil.copytree(folder.path, scratch / str(len(self.times)))
+                self.apart += time.process_time() - began
+
+    times = Times()
+    clock, interrupts = Clock(None), SimpleNamespace(requested=False)
+    stopping = Stopping("off", 1, config.objectives, store, config.seed)
+    trainings = Trainings(plan, store, Instant(), stopping, times, clock, lambda: False)
+    Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts).run()  # type: ignore[arg-type]
+    store.close()
+    rows = []
+    for size in sizes:
+        each = 1000 * (times.times[size - 1] - times.times[size - 1 - WINDOW]) / WINDOW
+        actions = {
+            action: in_a_process(action, scratch / str(size)) for action in ("resume", "show", "report")
+        }
+        rows.append(
+            (
+                each,
+                *(actions[name]["seconds"] for name in actions),
+                max(found["gb"] for found in actions.values()),
+            )
+        )
+        print_row(size, rows[-1])
+    slopes = np.polyfit(np.log(sizes), np.log(np.array(rows)), 1)[0]
+    print(f"{'slope':>8}" + "".join(f"{slope:>12.2f}" for slope in slopes))
+    shutil.rmtree(scratch)
+
+
+def print_row(size: int, row: Sequence[float]) -> None:
+    if size == min(SIZES):
+        print(f"{'trials':>8}{'ms/trial':>12}{'resume, s':>12}{'show, s':>12}{'report, s':>12}{'GB':>12}")
+    print(f"{size:>8}" + "".join(f"{value:>12.2f}" for value in row), flush=True)
+
+
+def in_a_process(action: str, path: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "measure", action, str(path)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def measured(action: str, path: Path) -> dict[str, float]:
+    """Processor seconds of an action beyond its imports, and the most memory that the process had."""
+    import matplotlib.figure  # noqa: F401
+
+    from se_nas.cli.tables import print_front
+    from se_nas.report import ParetoReport, figures, page  # noqa: F401
+    from se_nas.report.run import Run
+    from se_nas.run import RunFolder
+    from se_nas.study import SearchConfig
+    from se_nas.study.plan import resolve
+    from se_nas.study.storage import StudyStore
+    from se_nas.study.suggestions import Suggestions
+
+    folder = RunFolder.open(path)
+    if action == "resume":
+        # What any run does before its first trial, whatever their number.
+        resolve(SearchConfig(**folder.config), frozen=folder.manifest)
+    began = time.process_time()
+    if action == "resume":
+        plan = resolve(SearchConfig(**folder.config), frozen=folder.manifest)
+        store = StudyStore.create(folder, plan.config.objectives)
+        Suggestions(plan, store).next()
+    elif action == "show":
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            print_front(ParetoReport.load(path))
+    else:
+        Run(folder).write_report()
+    seconds = time.process_time() - began
+    return {"seconds": seconds, "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+
+if __name__ == "__main__":
+    main()
