@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from se_nas.architecture import Architecture
-from se_nas.early_stopping import Candidate, EarlyStopping, StudyTable
+from se_nas.early_stopping import Candidate, EarlyStopping, Record, StudyTable
 from se_nas.samplers.pareto_sampler import PARTIAL
 from se_nas.study.storage import COLUMNS, StudyStore
 from se_nas.wording import counted
@@ -28,7 +28,10 @@ class Stopping:
     ) -> None:
         self._costs = [COLUMNS[name] for name in objectives[1:]]
         self._rule = EarlyStopping(
-            None if rule == "off" else rule, epochs=epochs, table=StudyTable(store.study), seed=seed
+            None if rule == "off" else rule,
+            epochs=epochs,
+            table=_ReadOnce(StudyTable(store.study)),
+            seed=seed,
         )
 
     @property
@@ -77,6 +80,25 @@ class Stopping:
             features=(architecture.num_gated / len(architecture.sites),),
             network=architecture.key,
         )
+
+
+class _ReadOnce:
+    """The records of a study's trials, in order of number. Only this process writes them, so they are read once."""
+
+    def __init__(self, table: StudyTable) -> None:
+        self._table = table
+        self._records = {record.candidate.number: record for record in table.records()}
+
+    def records(self) -> list[Record]:
+        return list(self._records.values())
+
+    def write(self, record: Record) -> None:
+        number = record.candidate.number
+        ahead = number not in self._records and number < max(self._records, default=-1)
+        self._records[number] = record
+        if ahead:
+            self._records = dict(sorted(self._records.items()))
+        self._table.write(record)
 
 
 def idle_note(rule: str, epochs: int) -> list[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import optuna
 import pytest
+from least_manifest import empty_run
 
 from se_nas.errors import ConfigError, RunError
-from se_nas.run import RunFolder
 from se_nas.samplers.pareto_sampler import ParetoSampler
 from se_nas.study.dashboard import Dashboard, expectations
 from se_nas.study.storage import StudyStore
@@ -28,7 +28,7 @@ def params_of(trial):
 @pytest.fixture
 def run(tmp_path):
     """A run folder whose study has six trials and is being written."""
-    folder = RunFolder.create(tmp_path / "run", {}, {"objectives": ["accuracy", "params"]})
+    folder = empty_run(tmp_path / "run")
     store = StudyStore.create(folder, ("accuracy", "params"))
     cost = {"none": 0, 8: 2, 16: 1}
     store.study.sampler = ParetoSampler(
