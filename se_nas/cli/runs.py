@@ -30,18 +30,17 @@ def search(
     from se_nas.cli.progress import make_progress
     from se_nas.study.config import SearchConfig
     from se_nas.study.plan import resolve
-    from se_nas.study.session import start
+    from se_nas.study.session import search as begin
 
     settings = SearchConfig.load(config, **ctx.obj) if config else SearchConfig(**ctx.obj)
     progress = make_progress()
-    plan = resolve(settings, progress)
-    progress.plan(plan.describe())
     if dry_run:
         from se_nas.cli import tables
 
+        progress.plan(resolve(settings, progress).describe())
         tables.print_config(settings)
         return
-    _finish(start(plan, progress))
+    _finish(begin(settings, progress))
 
 
 @app.command()

@@ -72,7 +72,7 @@ def test_a_run_says_which_stage_mattered_whichever_sampler_it_had(tmp_path, late
         32,
     }
     page = (run.path / "report.html").read_text()
-    assert "According to the sampler's model" in page.replace("&#39;", "'")
+    assert "averages over the search space in the sampler's model" in page.replace("&#39;", "'")
     assert "Importance of the parameters" in page
 
 
