@@ -91,11 +91,11 @@ class SiteTable:
 def inspect_backbone(backbone: str, position: str | None, side: int | None, reductions: str) -> SiteTable:
     """Find the sites of a backbone and price SE at each."""
     chosen = position or usual_position(backbone)
-    sites = tuple(find_sites(backbone, position=chosen))
+    size = (3, side or 224, side or 224)
+    sites = tuple(find_sites(backbone, position=chosen, input_size=size))
     ratios = _parse(reductions)
     for ratio in ratios:
         check_reductions(sites, {site.stage: ratio for site in sites})
-    size = (3, side or 224, side or 224)
     model = CostModel.for_backbone(backbone, position=chosen, input_size=size)
     added = tuple(
         tuple(None if site.native else _added(model, index, site.rd_channels(ratio)) for ratio in ratios)

@@ -41,8 +41,9 @@ def model_card(
         "## How it was found\n\n" + _search(manifest),
     ]
     if timm_line:
-        lines = "The same network from timm alone, which also loads its weights (verified at export):"
-        parts.insert(4, f"## In timm\n\n{lines}\n\n```python\n{timm_line}\n```")
+        lines = "The same network from timm alone, with these weights, in this folder (verified at export):"
+        loading = f'{timm_line.removesuffix(")")}, checkpoint_path="model.safetensors")'
+        parts.insert(4, f"## In timm\n\n{lines}\n\n```python\n{loading}\n```")
     parts += [
         "## License\n\nTo be filled in: the license of the weights, which depends on the data and on the"
         " weights that the training started from.",
@@ -87,7 +88,7 @@ def _results(facts: Mapping[str, Any], row: TrialRow | None, manifest: Manifest 
     measures = [
         ("top-1 on validation data", _number(row and row.accuracy, "{:.2f} %") + spread),
         ("top-1 on test data", _number(row and row.test_accuracy, "{:.2f} %")),
-        ("expected calibration error", _number(row and row.ece, "{:.2f} %")),
+        ("expected calibration error", _number(row and row.ece, "{:.2%}").replace("%", " %")),
     ]
     notes = []
     for name, cost in COSTS.items():

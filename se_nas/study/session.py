@@ -6,12 +6,13 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import se_nas
+from se_nas.backbones import find_sites
 from se_nas.errors import RunError, SeNasError
 from se_nas.report.run import Run
 from se_nas.run import CHECKPOINTS, FINAL, SCHEMA, SEARCH, Manifest, RunFolder
@@ -239,7 +240,7 @@ def _manifest(plan: Plan) -> Manifest:
             "fingerprint": space.fingerprint,
             "definition": definition,
         },
-        "sites": definition["sites"],
+        "sites": _sites_of_images(plan),
         "data": data_facts(data),
         "input_size": list(data.input_size),
         "objectives": list(config.objectives),
@@ -263,6 +264,22 @@ def _manifest(plan: Plan) -> Manifest:
         "warnings": list(plan.notes),
     }
     return Manifest.from_json(facts)
+
+
+def _sites_of_images(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """The sites of the space by position, with the sizes of their maps for the run's images."""
+    return {
+        position: [
+            asdict(site)
+            for site in find_sites(
+                plan.config.backbone,
+                position=position,
+                input_size=plan.data.input_size,
+                **plan.config.timm_kwargs,
+            )
+        ]
+        for position in plan.space.sites_by_position
+    }
 
 
 def _device(plan: Plan) -> dict[str, Any]:

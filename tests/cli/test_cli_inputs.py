@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -111,3 +113,16 @@ def test_the_moving_average_that_is_taken_is_said(se, tmp_path):
     assert code == 0
     assert "last.pth.tar: the moving average of the weights ('state_dict_ema') is used." in err
     assert "does not fit and starts anew" in err
+
+
+def test_map_sizes_are_those_of_the_images():
+    """resnet18 halves the image five times, its first stage works at a quarter."""
+    out = subprocess.run(
+        [sys.executable, "-m", "se_nas", "inspect", "resnet18", "--input-size", "64", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert [site["resolution"] for site in json.loads(out)["sites"]] == [
+        [side, side] for side in (16, 16, 8, 8, 4, 4, 2, 2)
+    ]

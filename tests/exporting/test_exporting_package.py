@@ -195,6 +195,28 @@ with torch.no_grad():
     assert without_se_nas(code, out, tmp_path / "expected.safetensors").split() == ["True", "True"]
 
 
+def test_the_timm_line_of_the_card_gives_the_exported_weights(tmp_path: Path) -> None:
+    arch = Architecture.uniform("resnet18", reduction=16)
+    model, out = trained(arch), tmp_path / "net"
+    export_model(arch, model, out, metadata=METADATA)
+    card = (out / "README.md").read_text()
+    line = card.split("## In timm")[1].split("```python\n")[1].split("\n```")[0]
+    assert line.endswith('checkpoint_path="model.safetensors")')
+    x = images(3)
+    with torch.no_grad():
+        save_file({"x": x, "y": model(x)}, tmp_path / "expected.safetensors")
+    code = f"""
+import os, torch
+from safetensors.torch import load_file
+expected = load_file(sys.argv[2])
+os.chdir(sys.argv[1])
+{line.replace("timm.create_model", "model = timm.create_model")}
+with torch.no_grad():
+    print(torch.equal(model.eval()(expected["x"]), expected["y"]))
+"""
+    assert without_se_nas(code, out, tmp_path / "expected.safetensors").split() == ["True"]
+
+
 def test_onnx_and_the_timm_line_run_where_se_nas_is_not(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

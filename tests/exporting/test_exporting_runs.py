@@ -99,7 +99,7 @@ def run(archs: dict[str, Architecture], tmp_path: Path) -> RunFolder:
             _row(plain, 0, 0, 90.0, baseline="plain"),
             _row(late, 1, 0, 92.0),
             _row(late, 2, 1, 94.0),
-            _row(everywhere, 3, 0, 97.0),
+            _row(everywhere, 3, 0, 97.0, ece=0.1258),
         ]
     )
     return folder
@@ -121,6 +121,7 @@ def test_the_best_pick_comes_back(run: RunFolder, archs: dict[str, Architecture]
     assert torch.equal(load_exported(exported.path)(x), model(x))
     card = (tmp_path / "net/README.md").read_text()
     assert "97.00 %" in card
+    assert "| expected calibration error | 12.58 % |" in card
     assert "digits (fingerprint d)" in card
     assert "Picked because" in card
     assert f"| parameters | {1000 + sum(archs['all'].widths):,} |" in card

@@ -56,6 +56,8 @@ def test_run_folder_is_complete(finished):
     assert manifest.stop_reason == "all 5 candidates have been evaluated"
     assert manifest.versions.keys() >= {"python", "torch", "timm", "optuna", "fvcore"}
     assert len(manifest.data.fingerprint) == 64
+    # digits has 32 pixels, and the first stage of test_resnet works at a quarter.
+    assert [site.resolution for site in manifest.sites["standard"]] == [(8, 8), (4, 4), (2, 2), (1, 1)]
     assert (finished.path / "report.html").stat().st_size > 10_000
     assert json.loads((finished.path / "report.json").read_text())["kind"] == "se-nas report"
     assert {path.suffix for path in (finished.path / "figures").iterdir()} >= {".png", ".svg"}
