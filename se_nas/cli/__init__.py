@@ -11,6 +11,7 @@ import typer
 
 import se_nas
 from se_nas.errors import SeNasError
+from se_nas.wording import printable
 
 USER_ERROR = 2
 SIGNALLED = 128
@@ -58,7 +59,9 @@ def main() -> None:
         raise SystemExit(0) from None
     except (SeNasError, OSError) as error:
         # An OSError here is a path that the user gave, or a full disk.
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        typer.secho(
+            f"error: {printable(str(error))}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None
+        )
         raise SystemExit(USER_ERROR) from None
     except KeyboardInterrupt as error:
         typer.echo("interrupted", err=True)

@@ -14,6 +14,7 @@ from rich.progress import Progress as Bars
 
 from se_nas.cli.tables import make_console
 from se_nas.study.progress import Progress
+from se_nas.wording import printable
 
 if TYPE_CHECKING:
     from se_nas.study.storage import StudyStore
@@ -63,7 +64,7 @@ class LineProgress(Progress):
         return ", ".join(words)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveProgress(LineProgress):
@@ -87,7 +88,7 @@ class LiveProgress(LineProgress):
 
     def plan(self, description: Sequence[tuple[str, str]]) -> None:
         for label, text in description:
-            self._console.print(f"[bold]{label:<{LABEL_WIDTH}}[/]{escape(text)}", highlight=False)
+            self._console.print(f"[bold]{label:<{LABEL_WIDTH}}[/]{escape(printable(text))}", highlight=False)
 
     def images_checked(self, done: int, total: int) -> None:
         if self._checking is None:
@@ -109,7 +110,7 @@ class LiveProgress(LineProgress):
         self._trials = {}
 
     def trial_started(self, row: Mapping[str, Any]) -> None:
-        self._trials[row["number"]] = self._bars.add_task(_trial(row), total=None, info="")
+        self._trials[row["number"]] = self._bars.add_task(printable(_trial(row)), total=None, info="")
 
     def epoch(self, row: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         task = self._trials.get(row["number"])

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from se_nas.wording import printable
+
 if TYPE_CHECKING:
     from se_nas.cli.inspection import SiteTable
     from se_nas.cost import Profile
@@ -36,12 +38,13 @@ def print_rows(rows: Sequence[Mapping[str, str]], title: str | None = None) -> N
     """A table of text; columns that hold numbers are aligned to the right."""
     if not rows:
         return
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False, box=None)
+    heading = None if title is None else Text(printable(title))
+    table = Table(title=heading, title_justify="left", header_style="bold", pad_edge=False, box=None)
     for column in rows[0]:
         numeric = all(set(row[column]) <= _NUMBERS for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(printable(column)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row.values()))
+        table.add_row(*(Text(printable(cell)) for cell in row.values()))
     make_console().print(table)
 
 
@@ -51,7 +54,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in pairs:
-        table.add_row(Text(name), Text(text))
+        table.add_row(Text(printable(name)), Text(printable(text)))
     make_console().print(table)
 
 
@@ -61,14 +64,14 @@ def print_front(report: ParetoReport) -> None:
 
     print_rows(front_table(report))
     typer.echo("")
-    typer.echo(summary(report))
+    typer.echo(printable(summary(report)))
 
 
 def print_sites(table: SiteTable) -> None:
     """The sites of a backbone and what SE would add at each."""
-    typer.echo(table.summary)
+    typer.echo(printable(table.summary))
     print_rows(table.rows())
-    typer.echo(table.note)
+    typer.echo(printable(table.note))
 
 
 def print_profile(profile: Profile) -> None:
@@ -76,7 +79,7 @@ def print_profile(profile: Profile) -> None:
     for title, rows in profile.tables():
         print_rows(rows, title)
         typer.echo("")
-    typer.echo(profile.summary() + "\n")
+    typer.echo(printable(profile.summary() + "\n"))
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -84,7 +87,7 @@ def print_comparison(comparison: Comparison) -> None:
     for title, rows in comparison.tables():
         print_rows(rows, title)
         typer.echo("")
-    typer.echo(comparison.verdict)
+    typer.echo(printable(comparison.verdict))
 
 
 def print_config(config: SearchConfig) -> None:

@@ -99,8 +99,9 @@ def candidates_csv(report: ParetoReport) -> str:
     writer = csv.DictWriter(stream, fieldnames=_columns(), lineterminator="\n")
     writer.writeheader()
     for record in candidate_records(report):
-        cells = {"placement": _plain_cell(record["placement"]), "on_front": int(record["on_front"])}
-        writer.writerow(record | cells)
+        # Widths are this program's numbers, of which the first may be negative.
+        words = {k: _plain_cell(v) for k, v in record.items() if isinstance(v, str) and k != "widths"}
+        writer.writerow(record | words | {"on_front": int(record["on_front"])})
     return stream.getvalue()
 
 

@@ -103,7 +103,8 @@ class Context:
             "accuracy": float(accuracy),
             "seconds": round(self.seconds, 3),
         }
-        row |= metrics
+        # NumPy's scalars, which JSON does not know, become plain numbers.
+        row |= {k: v.item() if isinstance(v, np.generic) else v for k, v in metrics.items()}
         self.curve.append(row)
         for logger in self.loggers:
             logger.on_epoch(self.name, epoch, row)

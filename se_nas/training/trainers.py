@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -88,13 +89,17 @@ def _checked(returned: Any, name: str, num_val: int) -> dict[str, Any]:
         got = sorted(returned) if isinstance(returned, Mapping) else type(returned).__name__
         raise ConfigError(f"{name} returned {got}; it must return a mapping with 'accuracy' in percent.")
     result = dict(returned)
-    accuracy = result["accuracy"]
-    if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 100:
-        raise ConfigError(f"{name} returned accuracy {accuracy!r}; it must be a percentage, 0 to 100.")
-    for field in ("loss", "top5", "ece", "train_loss"):
+    for field in ("accuracy", "loss", "top5", "ece", "train_loss"):
         value = result.get(field)
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+        # NumPy's scalars are real numbers; truth values are not meant as 0 and 1.
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value)
+        ):
             raise ConfigError(f"{name} returned {field} {value!r}; it must be a finite number.")
+        result[field] = None if value is None else float(value)
+    accuracy = result["accuracy"]
+    if accuracy is None or not 0 <= accuracy <= 100:
+        raise ConfigError(f"{name} returned accuracy {accuracy!r}; it must be a percentage, 0 to 100.")
     if result.get("correct") is not None:
         correct = np.asarray(result["correct"])
         if correct.dtype != np.bool_ or correct.shape != (num_val,):

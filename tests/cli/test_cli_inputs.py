@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,3 +127,20 @@ def test_map_sizes_are_those_of_the_images():
     assert [site["resolution"] for site in json.loads(out)["sites"]] == [
         [side, side] for side in (16, 16, 8, 8, 4, 4, 2, 2)
     ]
+
+
+def test_a_name_cannot_steer_the_terminal(tmp_path):
+    source = Path(__file__).parent.parent / "run" / "data" / "v0.1.0-finished"
+    run = tmp_path / "evil\x1b[31mred"
+    shutil.copytree(source, run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["name"] = manifest["data"]["name"] = "evil\x1b]0;owned\x07"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    for command in (
+        ["show", str(run)],
+        ["compare", str(run), str(source), "--force"],
+        ["show", str(run) + "x"],
+    ):
+        done = subprocess.run([sys.executable, "-m", "se_nas", *command], capture_output=True, text=True)
+        assert "\x1b" not in done.stdout + done.stderr
+    assert "\\x1b" in done.stderr

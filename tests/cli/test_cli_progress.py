@@ -6,7 +6,7 @@ from rich.console import Console
 
 from se_nas.cli.progress import LiveProgress
 
-STORE = SimpleNamespace(study=SimpleNamespace(best_trials=[1, 2]))
+STORE = SimpleNamespace(front_size=2)
 
 
 def row(number):

@@ -83,6 +83,9 @@ def test_csv_reads_back_and_is_no_formula(make_run):
     evil = simple_row(0, 90.0, 6.0, position="elsewhere", description="=HYPERLINK(1)")
     row = next(csv.DictReader(io.StringIO(candidates_csv(report_of([evil], provisional=True)))))
     assert row["placement"] == "'=HYPERLINK(1)"
+    evil |= {"position": "@cmd", "baseline": "+1"}
+    row = next(csv.DictReader(io.StringIO(candidates_csv(report_of([evil], provisional=True)))))
+    assert (row["position"], row["baselines"]) == ("'@cmd", "'+1")
 
 
 def test_csv_of_an_empty_run_has_a_header():

@@ -6,6 +6,7 @@ import sys
 import types
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 
 from se_nas import plugins
@@ -79,6 +80,8 @@ def test_names_that_lead_nowhere(module, name, message):
         ({"accuracy": 120.0}, "accuracy 120.0"),
         ({"accuracy": float("nan")}, "accuracy nan"),
         ({"accuracy": "good"}, "accuracy 'good'"),
+        ({"accuracy": True}, "accuracy True"),
+        ({"accuracy": None}, "accuracy None"),
         ({"accuracy": 5.0, "loss": float("inf")}, "loss inf"),
         ({"accuracy": 5.0, "correct": [True, False]}, r"shape \(2,\); .* each of the 24 validation images"),
         ({"accuracy": 5.0, "correct": [1] * 24}, "correct with type int64"),
@@ -88,6 +91,17 @@ def test_names_that_lead_nowhere(module, name, message):
 def test_what_it_returns_is_checked(small_net, make_context, returned, message):
     with pytest.raises(ConfigError, match=message):
         adapt(lambda model, context: returned)(small_net(), make_context())
+
+
+def test_real_numbers_of_numpy_are_numbers(small_net, make_context):
+    def trainer(model, context):
+        context.report(1, np.float32(74.5), loss=np.float32(0.5), seen=np.int64(3))
+        return {"accuracy": np.float32(74.5), "loss": np.float64(0.5)}
+
+    result = adapt(trainer)(small_net(), make_context())
+    assert (result.accuracy, result.loss) == (74.5, 0.5)
+    assert type(result.accuracy) is type(result.loss) is float
+    assert {type(value) for value in result.curve[0].values()} == {int, float}
 
 
 def test_it_may_say_which_images_were_right(small_net, make_context):

@@ -19,7 +19,7 @@ from se_nas.study.plan import Plan
 from se_nas.study.progress import Progress
 from se_nas.study.stopping import Stopping
 from se_nas.study.storage import COLUMNS, StudyStore, now
-from se_nas.training import FALLBACKS
+from se_nas.training import DEFAULT_TRAINER, FALLBACKS
 
 STOPPED = "stopped"
 MAX_FAILURES = 3
@@ -59,6 +59,7 @@ class Trainings:
         self._began: dict[int, float] = {}
         self._lasted: list[float] = []
         self._failures = 0
+        self._doubted = False
         self._changed = False
 
     def begin(self, task: Task, baseline: str | None) -> None:
@@ -216,7 +217,19 @@ class Trainings:
             self._lasted.append(max(lasted, fields["seconds"]))
         self._store.refresh_table()
         self._progress.trial_finished({**task.row, "seed": task.seed, **fields}, self._store)
+        self._doubt(fields)
         self._count_failures(fields)
+
+    def _doubt(self, fields: Mapping[str, Any]) -> None:
+        """Say once that an accuracy from a user's trainer looks like a fraction."""
+        accuracy = fields.get("accuracy")
+        if self._doubted or accuracy is None or fields["state"] != "complete":
+            return
+        if 0 < accuracy <= 1 and self._plan.config.trainer != DEFAULT_TRAINER:
+            self._doubted = True
+            self._progress.message(
+                f"an accuracy of {accuracy:g} % looks like a fraction: trainers return percent, 0 to 100"
+            )
 
     def _values(self, fields: Mapping[str, Any]) -> list[float] | None:
         if fields["state"] == STOPPED:

@@ -1,0 +1,33 @@
+"""Words in sentences, and names that must not steer a terminal."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from se_nas.wording import counted, printable
+
+
+def test_numbers_and_their_nouns():
+    assert [counted(number, "epoch") for number in (0, 1, 2)] == ["no epochs", "1 epoch", "2 epochs"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("resnet18 γ=16, ±0.3 %\n\tnext", "resnet18 γ=16, ±0.3 %\n\tnext"),
+        ("\x1b]0;owned\x07", "\\x1b]0;owned\\x07"),
+        ("a\rb\x9b31m", "a\\rb\\x9b31m"),
+        ("photo\u202egnp.exe", "photo\\u202egnp.exe"),
+    ],
+)
+def test_control_characters_are_shown_as_escapes(text, shown):
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_nothing_that_steers_a_terminal_is_left(text):
+    shown = printable(text)
+    assert not [c for c in shown if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs")]
+    assert printable(shown) == shown
