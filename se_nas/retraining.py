@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 
 from se_nas.architecture import Architecture
 from se_nas.checkpoints import load_weights
+from se_nas.checkpoints.sealed import load_sealed
 from se_nas.cost import measure_cost
 from se_nas.data import ImageData
 from se_nas.device import resolve_device
@@ -123,7 +123,7 @@ def retrain(
         found, weights = _trained(job, partial, progress)
         exported = export_model(
             job.architecture,
-            load_file(weights),
+            load_sealed(weights),
             out,
             metadata=_metadata(job, report, chosen, found),
             formats=formats,
@@ -281,7 +281,7 @@ def _trained(job: _Job, partial: Path, progress: Progress) -> tuple[dict[str, An
         weights = checkpoint_path(partial, job.architecture.key, job.config.seed)
         if weights.is_file():
             # Killed between the last epoch and the end of the export.
-            model.load_state_dict(load_file(weights))
+            model.load_state_dict(load_sealed(weights))
             metrics: Metrics = evaluate(job.runtime.place(model), context)
             found = metrics.to_dict()
         else:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from se_nas.architecture import Architecture
+from se_nas.checkpoints.sealed import load_sealed
 from se_nas.errors import CheckpointError, RunError
 from se_nas.exporting.package import ARCHITECTURE, CONFIG, WEIGHTS
 from se_nas.exporting.timm_entry import create
@@ -21,7 +21,7 @@ def load_exported(path: str | Path) -> nn.Module:
 
     Raises:
         RunError: the folder or one of its files is missing or damaged.
-        CheckpointError: the weights do not fit the architecture.
+        CheckpointError: the weights are damaged, or do not fit the architecture.
     """
     folder = Path(path)
     missing = [name for name in (ARCHITECTURE, CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -31,7 +31,7 @@ def load_exported(path: str | Path) -> nn.Module:
     architecture = Architecture.from_dict(read_json(folder / ARCHITECTURE))
     model = create(architecture=architecture.to_dict(), pretrained_cfg=config["pretrained_cfg"])
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        model.load_state_dict(load_sealed(folder / WEIGHTS), strict=True)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder / WEIGHTS} cannot be read: {error}.") from error
     except RuntimeError as error:

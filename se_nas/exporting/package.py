@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from se_nas.architecture import Architecture
+from se_nas.checkpoints.sealed import save_sealed
 from se_nas.errors import CheckpointError, ConfigError, RunError, nearest
 from se_nas.exporting.card import model_card
 from se_nas.exporting.citation import citation_file
@@ -112,7 +112,7 @@ def export_model(
         write_json(temporary / ARCHITECTURE, architecture.to_dict())
         write_json(temporary / CONFIG, hub_config(architecture, network, facts))
         with whole_file(temporary / WEIGHTS) as weights:
-            save_file(_plain_tensors(network), weights, {"format": "pt"})
+            save_sealed(_plain_tensors(network), weights, {"format": "pt"})
         title = facts.get("name") or f"{architecture.backbone} with SE, {architecture.key}"
         write_text(temporary / CITATION, citation_file(architecture, title))
         if "onnx" in formats:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from se_nas.architecture import Architecture, freeze_kwargs
+from se_nas.checkpoints.sealed import load_sealed
 from se_nas.errors import RunError
 from se_nas.exporting.package import Exported, export_model
 from se_nas.report import ParetoReport
@@ -110,6 +110,7 @@ def kept_weights(report: ParetoReport, candidate: Candidate) -> tuple[int, dict[
 
     Raises:
         RunError: none were kept (the message says whose were), or they cannot be read.
+        CheckpointError: they are damaged.
     """
     folder = Path(report.source or "")
     counted = {reading.number for reading in candidate.counted}
@@ -124,7 +125,7 @@ def kept_weights(report: ParetoReport, candidate: Candidate) -> tuple[int, dict[
         path = checkpoint_path(folder / CHECKPOINTS, candidate.key, reading.seed)
         if path.is_file():
             try:
-                return reading.number, load_file(path)
+                return reading.number, load_sealed(path)
             except (OSError, SafetensorError) as error:
                 raise RunError(f"the weights {path} cannot be read: {error}.") from error
     stems = {path.name.rpartition("-s")[0] for path in (folder / CHECKPOINTS).glob(f"*{WEIGHTS}")}

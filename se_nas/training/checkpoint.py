@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from se_nas.checkpoints.sealed import save_sealed
 from se_nas.errors import CheckpointError, ConfigError
 from se_nas.run import whole_file
 
@@ -102,7 +102,7 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor], about: Mapping
     """Write a state dict; ``about`` goes into the header as JSON."""
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
     _atomically(
-        path, lambda target: save_file(tensors, target, {"format": "pt", "se_nas": json.dumps(dict(about))})
+        path, lambda target: save_sealed(tensors, target, {"format": "pt", "se_nas": json.dumps(dict(about))})
     )
 
 
