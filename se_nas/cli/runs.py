@@ -57,6 +57,10 @@ def resume(
             help="End when the sampler expects next to nothing of what is left, or not; by default as before.",
         ),
     ] = None,
+    data: Annotated[str | None, typer.Option(help="Where the images are now, if they have moved.")] = None,
+    val_data: Annotated[str | None, typer.Option(help="Where the validation data is now.")] = None,
+    test_data: Annotated[str | None, typer.Option(help="Where the test data is now.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Where the file with the weights is now.")] = None,
 ) -> None:
     """Continue a run where it stopped, even after it was killed.
 
@@ -71,6 +75,10 @@ def resume(
             budget=budget,
             trials=trials,
             stop_when_settled=stop_when_settled,
+            data=data,
+            val_data=val_data,
+            test_data=test_data,
+            checkpoint=checkpoint,
             progress=make_progress(),
         )
     )

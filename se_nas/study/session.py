@@ -15,7 +15,7 @@ import se_nas
 from se_nas.backbones import find_sites
 from se_nas.errors import RunError, SeNasError
 from se_nas.report.run import Run
-from se_nas.run import CHECKPOINTS, FINAL, SCHEMA, SEARCH, Manifest, RunFolder
+from se_nas.run import CHECKPOINTS, CONFIG, FINAL, SCHEMA, SEARCH, Manifest, RunFolder, write_json
 from se_nas.study.analysis import what_mattered
 from se_nas.study.attributes import BASELINE
 from se_nas.study.claim import claimed
@@ -72,6 +72,10 @@ def resume(
     budget: str | float | None = None,
     trials: int | None = None,
     stop_when_settled: bool | None = None,
+    data: str | Path | None = None,
+    val_data: str | Path | None = None,
+    test_data: str | Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Go on with a run where it stopped: unfinished trials from their checkpoints, then the search.
@@ -81,6 +85,8 @@ def resume(
         budget: a new time for everything, the time already spent included.
         trials: a new number of candidates in all.
         stop_when_settled: whether to end when the sampler expects next to nothing more; None: as before.
+        data, val_data, test_data, checkpoint: where these files are now, if they have moved; images are recognised by
+            their fingerprint.
         progress: receives the search's events.
 
     Raises:
@@ -89,9 +95,11 @@ def resume(
     refuse_unguarded()
     progress = progress or Progress()
     folder = RunFolder.open(path)
+    paths = {"data": data, "val_data": val_data, "test_data": test_data, "checkpoint": checkpoint}
+    moved = {name: str(path) for name, path in paths.items() if path is not None}
     changes = {"budget": budget, "trials": trials, "stop_when_settled": stop_when_settled}
     given = {name: value for name, value in changes.items() if value is not None}
-    config = SearchConfig(**{**folder.config, **given})
+    config = SearchConfig(**{**folder.config, **moved, **given})
     manifest = folder.manifest
     with folder.lock():
         plan = resolve(config, progress, frozen=manifest)
@@ -101,6 +109,8 @@ def resume(
             )
         wait_for_orphans(folder.path)
         folder.remove_leftovers()
+        if moved:
+            write_json(folder.path / CONFIG, {**folder.config, **moved})
         progress.plan(plan.describe())
         return _carry_out(plan, folder, progress)
 

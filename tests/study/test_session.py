@@ -1,13 +1,16 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import optuna
 import pytest
+from PIL import Image
 from small_cases import SEARCH, search_script, table
 
 import se_nas
@@ -390,3 +393,26 @@ def test_latency_options_that_do_not_work_are_refused_before_anything_is_written
 def test_latency_options_without_a_latency_are_said_to_be_idle(small):
     plan = resolve(small(trials=1, latency_mode="compile"))
     assert plan.notes == ("latency_mode without effect: no objective or limit needs a measurement.",)
+
+
+def test_a_run_goes_on_where_its_images_have_moved_to(small, tmp_path):
+    draws = np.random.default_rng(0)
+    for label in range(2):
+        (tmp_path / "images" / f"class{label}").mkdir(parents=True)
+        for index in range(30):
+            pixels = draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / f"class{label}" / f"{index}.png")
+    recipe = {**SEARCH["recipe"], "batch_size": 16}
+    config = small(data=str(tmp_path / "images"), trials=1, final_seeds=0, input_size=32, recipe=recipe)
+    run = search(config)
+    moved, other = tmp_path / "elsewhere", tmp_path / "other"
+    (tmp_path / "images").rename(moved)
+    with pytest.raises(SeNasError, match="images"):
+        resume(run.path, trials=2)
+    shutil.copytree(moved, other)
+    (other / "class0" / "0.png").unlink()
+    with pytest.raises(RunError, match="its fingerprint has changed"):
+        resume(run.path, trials=2, data=other)
+    assert len(table(resume(run.path, trials=2, data=moved).path)) == 2
+    # From now on that is where they are.
+    assert len(table(resume(run.path, trials=3).path)) == 3
