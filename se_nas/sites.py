@@ -139,3 +139,21 @@ def check_width(site: Site, width: int) -> None:
         raise ConfigError(
             f"the native {site.native} gate at {site.path!r} has no width: keep (-1) or remove (0)."
         )
+
+
+def image_size(size: int | Sequence[int]) -> tuple[int, int, int]:
+    """(channels, height, width) in pixels, from those or from the side of square images with three channels.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(size, int) and not isinstance(size, bool):
+        size = (3, size, size)
+    sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else ()
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
+    if len(sides) != 3 or not whole:
+        raise ConfigError(
+            f"input_size is {size!r}; it must be (channels, height, width), or the side of square images, all"
+            " integers above 0."
+        )
+    return sides[0], sides[1], sides[2]

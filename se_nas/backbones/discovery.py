@@ -13,7 +13,7 @@ from se_nas.backbones._survey import Survey
 from se_nas.backbones.adapters import adapter_of
 from se_nas.backbones.creation import create_on_meta, input_size_of
 from se_nas.errors import BackboneError
-from se_nas.sites import Site
+from se_nas.sites import Site, image_size
 
 _CACHE_SIZE = 64
 _surveys: OrderedDict[str, Survey] = OrderedDict()
@@ -24,7 +24,7 @@ def find_sites(
     model_or_name: nn.Module | str,
     *,
     position: str | None = None,
-    input_size: tuple[int, int, int] | None = None,
+    input_size: int | tuple[int, int, int] | None = None,
     **timm_kwargs: Any,
 ) -> list[Site]:
     """Every tensor of a backbone that an SE block can gate at a position, in order of execution.
@@ -34,13 +34,16 @@ def find_sites(
     Args:
         model_or_name: a timm model name, or any module that takes one image tensor. The survey of a name is cached.
         position: standard, pre, post, identity, conv3x3 or slot; None is the backbone's usual position.
-        input_size: (channels, height, width) at which resolutions are given; None is the model's default.
+        input_size: (channels, height, width) at which resolutions are given, or the side of square images; None is
+            the model's default.
         timm_kwargs: further keywords of ``timm.create_model`` that change the network.
 
     Raises:
         BackboneError: the name is unknown, the model has no site, lacks the position, cannot run at the input
             size, or does not say which input size it takes.
     """
+    if isinstance(input_size, int):
+        input_size = image_size(input_size)
     if isinstance(model_or_name, str):
         own = _own_sites(model_or_name, position, timm_kwargs)
         if own is not None:

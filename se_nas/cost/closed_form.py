@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture
 from se_nas.errors import BackboneError, ConfigError
-from se_nas.sites import ABSENT, Site, native_width
+from se_nas.sites import ABSENT, Site, image_size, native_width
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ class CostModel:
         *,
         position: str | None = None,
         bias: bool = True,
-        input_size: tuple[int, int, int] = INPUT_SIZE,
+        input_size: int | tuple[int, int, int] = INPUT_SIZE,
         num_classes: int = NUM_CLASSES,
         **timm_kwargs: Any,
     ) -> CostModel:
@@ -87,7 +87,7 @@ class CostModel:
             backbone: a timm model name.
             position: where SE is inserted; None is the family's usual position.
             bias: whether inserted blocks have biases.
-            input_size: (channels, height, width) in pixels.
+            input_size: (channels, height, width) in pixels, or the side of square images.
             num_classes: classes of the head.
             timm_kwargs: further keywords of ``timm.create_model`` that change the network.
 
@@ -101,12 +101,14 @@ class CostModel:
     def for_architecture(
         cls,
         arch: Architecture,
-        input_size: tuple[int, int, int] = INPUT_SIZE,
+        input_size: int | tuple[int, int, int] = INPUT_SIZE,
         num_classes: int = NUM_CLASSES,
     ) -> CostModel:
         """The cost model of all architectures that share backbone, position, sites and bias with ``arch``."""
         # The sites are compared instead of hashed: equal tuples mostly hold the same objects, and hashing them
         # would take longer than the sum itself.
+        if not isinstance(input_size, tuple):
+            input_size = image_size(input_size)
         key = (arch.backbone, arch.timm_kwargs, arch.position, arch.bias, input_size, num_classes)
         models = _models.setdefault(key, [])
         for model in models:
@@ -166,14 +168,14 @@ class CostModel:
 def measure_cost(
     arch: Architecture,
     *,
-    input_size: tuple[int, int, int] = INPUT_SIZE,
+    input_size: int | tuple[int, int, int] = INPUT_SIZE,
     num_classes: int = NUM_CLASSES,
 ) -> Cost:
     """Exact cost of an architecture by closed form; the backbone is counted by fvcore on first use.
 
     Args:
         arch: the architecture.
-        input_size: (channels, height, width) in pixels.
+        input_size: (channels, height, width) in pixels, or the side of square images.
         num_classes: classes of the head.
 
     Raises:
@@ -296,10 +298,7 @@ def _resolutions(arch: Architecture, input_size: tuple[int, int, int]) -> dict[s
     return {site.path: site.resolution for site in sites}
 
 
-def _checked(input_size: tuple[int, int, int], num_classes: int) -> tuple[tuple[int, int, int], int]:
-    size = tuple(input_size)
-    if len(size) != 3 or not all(isinstance(value, int) and value > 0 for value in size):
-        raise ConfigError(f"input_size is {input_size!r}; it must be (channels, height, width), all above 0.")
+def _checked(input_size: int | Sequence[int], num_classes: int) -> tuple[tuple[int, int, int], int]:
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
         raise ConfigError(f"num_classes is {num_classes!r}; it must be an integer of at least 0.")
-    return (size[0], size[1], size[2]), num_classes
+    return image_size(input_size), num_classes

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from se_nas.errors import ConfigError, DeviceError, nearest
+from se_nas.sites import image_size
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +63,7 @@ class LatencySettings:
     backend: str = "torch"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "input_size", image_size(self.input_size))
         object.__setattr__(self, "mode", _OLD_MODES.get(self.mode, self.mode))
         for name, allowed in (("precision", PRECISIONS), ("mode", (AUTO, *MODES))):
             value = getattr(self, name)

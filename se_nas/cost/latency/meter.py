@@ -13,7 +13,7 @@ from se_nas.cost.latency.paired import Pairs, measure_pairs, warm_up
 from se_nas.cost.preparation import cpu_threads, infeasible_if_out_of_memory, prepare_inference
 from se_nas.cost.settings import AUTO, LatencySettings, conditions, device_lock
 from se_nas.errors import ConfigError
-from se_nas.sites import ABSENT, native_width
+from se_nas.sites import ABSENT, image_size, native_width
 
 if TYPE_CHECKING:
     import numpy as np
@@ -230,7 +230,7 @@ class LatencyMeter:
 def measure_latency(
     arch: Architecture,
     *,
-    input_size: tuple[int, int, int] = (3, 224, 224),
+    input_size: int | tuple[int, int, int] = (3, 224, 224),
     batch_size: int = 1,
     device: str = "cpu",
     num_classes: int = 1000,
@@ -253,7 +253,7 @@ def measure_latency(
         BackboneError, ConfigError, DeviceError, InfeasibleError: as ``LatencyMeter``.
     """
     settings = LatencySettings(
-        input_size=input_size,
+        input_size=image_size(input_size),
         batch_size=batch_size,
         device=device,
         num_classes=num_classes,
