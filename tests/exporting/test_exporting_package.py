@@ -354,7 +354,7 @@ def test_a_full_disk_leaves_nothing_behind(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(package, "save_file", full)
+    monkeypatch.setattr(package, "save_sealed", full)
     with pytest.raises(RunError, match="net cannot be written: No space left on device"):
         export_model(arch, trained(arch), tmp_path / "net", metadata=METADATA)
     assert list(tmp_path.iterdir()) == []
