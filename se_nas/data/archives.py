@@ -16,10 +16,10 @@ from se_nas.data.listing import (
     LeftOut,
     Listing,
     StoredFile,
+    encodable,
     is_hidden,
     is_image,
     is_silent,
-    printable,
 )
 from se_nas.errors import DataError
 
@@ -108,14 +108,14 @@ class _Scan:
             raise DataError(
                 f"{self._root!r} has the member {name!r}, which points out of the archive; pack the folder anew."
             )
-        return printable(str(PurePosixPath(name))) if name else ""
+        return encodable(str(PurePosixPath(name))) if name else ""
 
     def _target(self, member: tarfile.TarInfo, prefix: str, name: str) -> str:
         """Where a link leads, below the root of the tar."""
         target = member.linkname
         if member.issym() and not target.startswith("/"):
             target = posixpath.join(posixpath.dirname(name[len(prefix) :]), target)
-        target = posixpath.normpath(printable(target))
+        target = posixpath.normpath(encodable(target))
         if target.startswith(("/", "../")) or target == "..":
             raise DataError(
                 f"{self._root!r} has the link {member.name!r} to {member.linkname!r}, which leads out of the"

@@ -16,10 +16,10 @@ from se_nas.data.listing import (
     LeftOut,
     Listing,
     StoredFile,
+    encodable,
     is_hidden,
     is_image,
     is_silent,
-    printable,
     suffix_of,
 )
 from se_nas.data.splits import split_word
@@ -65,7 +65,7 @@ class _Walk:
         while waiting:
             folder, prefix = waiting.pop()
             for entry in _entries(folder):
-                name = prefix + printable(entry.name)
+                name = prefix + encodable(entry.name)
                 if entry.is_dir():
                     if is_hidden(entry.name):
                         continue

@@ -130,7 +130,7 @@ def natural_key(name: str) -> list[str | int]:
     return parts
 
 
-def printable(name: str) -> str:
+def encodable(name: str) -> str:
     """A name with bytes that are not UTF-8 written out, so that it can go into messages and files."""
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
