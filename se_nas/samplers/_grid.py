@@ -8,53 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 
 from se_nas.errors import ConfigError
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Params = dict[str, Any]
-
-MAX_CHOICES = 1000
-"""Longest grid of one numeric parameter."""
-SKETCH = 2048
-"""Points from which the ranges of known objectives are estimated if the grid is too large to enumerate."""
-
-
-def choices_of(name: str, distribution: BaseDistribution) -> tuple[Any, ...]:
-    """The finite list of values of a distribution.
-
-    Raises:
-        ConfigError: the distribution is continuous, or has more than `MAX_CHOICES` values.
-    """
-    if isinstance(distribution, CategoricalDistribution):
-        return tuple(distribution.choices)
-    step: float | None = None
-    if isinstance(distribution, IntDistribution):
-        step = 1 if distribution.log else distribution.step
-    elif isinstance(distribution, FloatDistribution):
-        step = distribution.step
-    if step is None or not isinstance(distribution, IntDistribution | FloatDistribution):
-        raise ConfigError(
-            f"parameter {name!r} is continuous ({distribution}); ParetoSampler takes categorical parameters,"
-            " integers and floats with a step. Give it a step, or use suggest_categorical."
-        )
-    low, high = distribution.low, distribution.high
-    count = math.floor((high - low) / step + 1e-9) + 1
-    if count > MAX_CHOICES:
-        raise ConfigError(
-            f"parameter {name!r} has {count} values ({distribution}); at most {MAX_CHOICES} are allowed."
-            " Give it a larger step, or list the values with suggest_categorical."
-        )
-    if isinstance(distribution, IntDistribution):
-        return tuple(range(distribution.low, distribution.high + 1, int(step)))
-    return tuple(round(low + i * step, 12) for i in range(count))
 
 
 class Grid:
@@ -115,6 +74,13 @@ class Grid:
         numbers = self.choices_in(params)
         return np.array(list(numbers.values())) if len(numbers) == len(self.names) else None
 
+    def part(self, params: Mapping[str, Any]) -> Index | None:
+        """As `row`, but with -1 for parameters that are missing; None if there is none of the space."""
+        numbers = self.choices_in(params)
+        if not numbers or any(name in params and i not in numbers for i, name in enumerate(self.names)):
+            return None
+        return np.array([numbers.get(i, -1) for i in range(len(self.names))])
+
     def choices_in(self, params: Mapping[str, Any]) -> dict[int, int]:
         """Index of the parameter → index of its choice, for those of ``params`` that are in the space."""
         out = {}
@@ -134,7 +100,7 @@ class Grid:
             return list(numbers)
         missing = {number: i for i, number in enumerate(numbers) if number not in self._keys}
         points = self.params(rows[list(missing.values())])
-        found = _called(self._key, points)
+        found = _called(self._key, points, "key")
         for value, point in zip(found, points, strict=True):
             if not isinstance(value, Hashable):
                 raise ConfigError(
@@ -183,9 +149,10 @@ class Grid:
         return np.array([self._costs[key] for key in keys], dtype=float).reshape(len(rows), -1)
 
     def _call(self, function: Callable[..., Any], points: list[Params]) -> list[float]:
-        raw = _called(function, points)
         prior = self.has_prior and function is self._functions[-1]
-        name = f"{'prior' if prior else 'known'} function {_name(function)}"
+        kind = "prior" if prior else "known"
+        name = f"{kind} function {_name(function)}"
+        raw = _called(function, points, kind)
         for value, point in zip(raw, points, strict=True):
             try:
                 ok = math.isfinite(value)
@@ -202,7 +169,7 @@ class Grid:
         keys = self.identify(rows).tolist()
         missing = {key: i for i, key in enumerate(keys) if key not in self._allowed}
         points = self.params(rows[list(missing.values())])
-        answers = _called(self._feasible, points)
+        answers = _called(self._feasible, points, "feasible")
         self._allowed.update(zip(missing, (bool(a) for a in answers), strict=True))
         return np.array([self._allowed[key] for key in keys], dtype=bool)
 
@@ -229,24 +196,31 @@ class Grid:
                 out.append(row)
         return np.array(out, dtype=np.int64).reshape(-1, len(self.sizes))
 
-    def positions(self, sketch: Index) -> list[Array]:
+    def positions(
+        self, sketch: Index, levels: Index | None = None, left_out: Sequence[int] = ()
+    ) -> list[Array]:
         """For every parameter, the positions of its choices on their order, in [0, 1]; NaN if they have none.
+
+        The parameters ``left_out`` have one more choice, the last: that a point does not have them, as -1 in
+        ``levels`` (n, n_params) says of the points ``sketch`` (n, n_params).
 
         Choices are ordered by what they add to a known cost, by least squares over ``sketch``. That puts "no SE"
         next to the narrowest SE, whatever the choices are called and however expensive other parameters are.
         Without such a cost, numbers are ordered by value. Equal choices share a position.
         """
         costs = self.functions(sketch)[:, : len(self.known_columns)]
-        offsets = np.cumsum(np.append(0, self.sizes))
+        levels = sketch if levels is None else np.where(levels < 0, self.sizes, levels)
+        choices = [(*values, None) if i in left_out else values for i, values in enumerate(self.choices)]
+        offsets = np.cumsum([0, *map(len, choices)])
         onehot = np.zeros((len(sketch), offsets[-1]))
-        onehot[np.arange(len(sketch))[:, None], offsets[:-1] + sketch] = 1.0
+        onehot[np.arange(len(sketch))[:, None], offsets[:-1] + levels] = 1.0
         counts = onehot.sum(axis=0)
         effects = np.linalg.pinv(onehot.T @ onehot, rcond=1e-10, hermitian=True) @ (onehot.T @ costs)
         # The part of a cost that the sum of effects leaves unexplained makes them uncertain by about this much.
         error = np.sqrt(((costs - onehot @ effects) ** 2).mean(axis=0) / max(1.0, counts.min()))
         error += 1e-9 * costs.std(axis=0)
         out: list[Array] = []
-        for d, values in enumerate(self.choices):
+        for d, values in enumerate(choices):
             place = np.array([v if _is_number(v) else np.nan for v in values], dtype=float)
             own, alike = slice(offsets[d], offsets[d + 1]), 0.0
             for column in range(costs.shape[1]):
@@ -260,12 +234,25 @@ class Grid:
         return out
 
 
-def _called(function: Callable[..., Any], points: list[Params]) -> list[Any]:
-    """What a user's function returns for each point, through its method ``batch`` if it has one."""
+def _called(function: Callable[..., Any], points: list[Params], kind: str) -> list[Any]:
+    """What a user's function returns for each point, through its method ``batch`` if it has one.
+
+    Raises:
+        ConfigError: it asks for a parameter that is not in the space, or returns too few values.
+    """
     batch = getattr(function, "batch", None)
-    if batch is None or not points:
-        return [function(point) for point in points]
-    found = list(batch(points))
+    try:
+        if batch is None or not points:
+            return [function(point) for point in points]
+        found = list(batch(points))
+    except KeyError as error:
+        name = error.args[0] if error.args else None
+        if not isinstance(name, str) or name in points[0]:
+            raise
+        raise ConfigError(
+            f"the {kind} function {_name(function)} needs the parameter {name!r}, which is not in the space"
+            f" ({', '.join(points[0])}): list it in space=, or read it with params.get."
+        ) from error
     if len(found) != len(points):
         raise ConfigError(f"{_name(function)}.batch returned {len(found)} values for {len(points)} points.")
     return found

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from se_nas.samplers._grid import Array, Grid, Index
+from se_nas.samplers._grid import Array, Index
+from se_nas.samplers._reachable import Reachable
 
 
 def local_search(
-    grid: Grid,
+    space: Reachable,
     front: Index,
     others: Index,
     weigh: Callable[[Index], Array],
@@ -19,7 +20,7 @@ def local_search(
     """Search around a front: by neighbours and mutations of its members, by crossing them, and from random points.
 
     Args:
-        grid: the space.
+        space: what trials can ask for.
         front: (n_front, n_params) points to search around.
         others: (n, n_params) further points to start from.
         weigh: function from rows (n, n_params) to scores (n,); more is better.
@@ -28,6 +29,7 @@ def local_search(
     Returns:
         Allowed points (n_found, n_params), each once, and their scores (n_found,).
     """
+    grid = space.grid
     front = front[rng.permutation(len(front))[:32]]
     mutated = front[rng.integers(len(front), size=2_000)]
     change = rng.random(mutated.shape) < 2.5 / mutated.shape[1]
@@ -37,21 +39,16 @@ def local_search(
         front[rng.integers(len(front), size=1_000)],
         front[rng.integers(len(front), size=1_000)],
     )
-    found = _allowed(
-        grid, np.concatenate([grid.neighbours(front), mutated, crossed, grid.sample(1_000, rng), others])
+    found = space.allowed(
+        np.concatenate([grid.neighbours(front), mutated, crossed, grid.sample(1_000, rng), others])
     )
     scores = weigh(found)
     for _ in range(4):
         top = found[np.argsort(-scores, kind="stable")[:24]]
-        more = grid.neighbours(top)
+        more = space.canonical(grid.neighbours(top))
         more = more[~np.isin(grid.identify(more), grid.identify(found))]
         if not len(more):
             break
-        more = _allowed(grid, more)
+        more = space.allowed(more)
         found, scores = np.concatenate([found, more]), np.concatenate([scores, weigh(more)])
     return found, scores
-
-
-def _allowed(grid: Grid, rows: Index) -> Index:
-    rows = grid.distinct(rows)
-    return rows[grid.allowed(rows)]

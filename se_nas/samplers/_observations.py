@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.errors import ConfigError
+from se_nas.samplers._conditions import Conditions
 from se_nas.samplers._grid import Array, Grid, Index
 
 PARTIAL = "se_nas:partial"
@@ -22,6 +23,10 @@ PARTIAL = "se_nas:partial"
 
 DUPLICATE = "duplicate_of"
 """User attribute of a trial that was not run but took over the values of another one with equal params."""
+MODEL = "se_nas:model"
+"""System attribute of a trial: its proposal, where that came from and what the model expected of it."""
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""A trial that ended so has asked for all of its parameters."""
 _PROPOSING = timedelta(minutes=10)
 """After this time a running trial without params is taken for lost: no proposal takes so long."""
 
@@ -38,7 +43,11 @@ class History:
         pending: (n_pending, n_params) points in progress.
         unseen: earlier trials that are being proposed right now, so their params are not known yet: number and
             start of each.
-        keys: keys of everything that was asked for.
+        keys: keys of everything that was proposed or asked for.
+        asked: (n_ended, n_params) choices in every trial that ended without failing, -1 for parameters that it
+            did not ask for.
+        conditions: what ``asked`` says about which parameters are asked for; ``rows`` and ``pending`` are in
+            their canonical form.
     """
 
     rows: Index
@@ -48,6 +57,8 @@ class History:
     pending: Index
     unseen: tuple[tuple[int, datetime], ...]
     keys: frozenset[Hashable]
+    asked: Index
+    conditions: Conditions
 
     def joined_by(self, rows: Index, keys: Sequence[Hashable]) -> History:
         """The history with ``rows`` (n, n_params) also in progress."""
@@ -57,33 +68,47 @@ class History:
 def read(
     trials: Sequence[FrozenTrial], grid: Grid, signs: Array, number: int, as_of: datetime | None = None
 ) -> History:
-    """The history that trial ``number`` may use. Trials with parameters outside the grid are left out.
+    """The history that trial ``number`` may use. Trials with choices outside the grid are left out.
 
     With ``as_of``, trials that ended later are still in progress.
     """
-    rows, values, extra, barred, pending = [], [], [], [], []
-    canonical: dict[Hashable, Index] = {}
-    asked: list[tuple[FrozenTrial, Index]] = []
+    width, count = len(grid.names), len(signs)
+    found: list[tuple[FrozenTrial, TrialState, Index]] = []
+    proposed: list[Index] = []
     unseen: list[tuple[int, datetime]] = []
     recent = datetime.now() - _PROPOSING
     for trial in trials:
         if trial.number == number or trial.state == TrialState.WAITING:
             continue
-        row = grid.row(trial.params)
-        if row is None:
-            started = trial.datetime_start
-            if trial.state == TrialState.RUNNING and trial.number < number and started and started > recent:
-                unseen.append((trial.number, started))
-            continue
-        asked.append((trial, row))
-    keys = grid.keys(np.array([row for _, row in asked], dtype=np.int64).reshape(-1, len(grid.names)))
-    for (trial, own), key in zip(asked, keys, strict=True):
-        row = canonical.setdefault(key, own)
         later = as_of is not None and trial.datetime_complete is not None and trial.datetime_complete > as_of
-        if trial.state == TrialState.RUNNING or later:
+        state: TrialState = TrialState.RUNNING if later else trial.state
+        proposal = proposed_params(trial)
+        part = grid.part(trial.params if state in ENDED else {**proposal, **trial.params})
+        if proposal and (part is None or proposal != trial.params):
+            # If it could not be had, it is not proposed again either.
+            row = grid.row(proposal)
+            proposed += [] if row is None else [row]
+        whole = part is not None and bool((part >= 0).all())
+        if state == TrialState.RUNNING and not whole:
+            started = trial.datetime_start
+            if trial.number < number and started and started > recent:
+                unseen.append((trial.number, started))
+                continue
+        if part is not None and (whole or state != TrialState.FAIL):
+            found.append((trial, state, part))
+    parts = np.array([part for *_, part in found], dtype=np.int64).reshape(-1, width)
+    asked = parts[[state in ENDED for _, state, _ in found]]
+    conditions = Conditions.learned(asked)
+    own = conditions.canonical(np.maximum(parts, 0))
+    keys = grid.keys(own)
+    rows, values, extra, barred, pending = [], [], [], [], []
+    canonical: dict[Hashable, Index] = {}
+    for (trial, state, _), first, key in zip(found, own, keys, strict=True):
+        row = canonical.setdefault(key, first)
+        if state == TrialState.RUNNING:
             pending.append(row)
             continue
-        reading = reading_of(trial, len(signs))
+        reading = reading_of(trial, count)
         # A duplicate has the values of another trial, so it is not another reading.
         if reading is None or DUPLICATE in trial.user_attrs:
             continue
@@ -91,7 +116,7 @@ def read(
         values.append(signs * reading[0])
         extra.append(reading[1])
         barred.append(any(value > 0 for value in trial.constraints.values()))
-    width, count = len(grid.names), len(signs)
+    keys += grid.keys(conditions.canonical(np.array(proposed, dtype=np.int64).reshape(-1, width)))
     return History(
         rows=np.array(rows, dtype=np.int64).reshape(-1, width),
         values=np.array(values, dtype=float).reshape(-1, count),
@@ -100,7 +125,14 @@ def read(
         pending=np.array(pending, dtype=np.int64).reshape(-1, width),
         unseen=tuple(unseen),
         keys=frozenset(keys),
+        asked=asked,
+        conditions=conditions,
     )
+
+
+def proposed_params(trial: FrozenTrial) -> dict[str, Any]:
+    """What was proposed for a trial, all parameters of the space; empty if nothing was."""
+    return dict(trial.system_attrs.get(MODEL, {}).get("params", {}))
 
 
 def reading_of(trial: FrozenTrial, count: int) -> tuple[Array, Array] | None:

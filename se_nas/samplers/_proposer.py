@@ -8,27 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from se_nas.errors import InfeasibleError
 from se_nas.pareto import free_boxes, improvement, volume
 from se_nas.samplers._acquisition import contenders, front_rows, reread
+from se_nas.samplers._conditions import Conditions
 from se_nas.samplers._gp import Points, Surrogate
 from se_nas.samplers._grid import Array, Grid, Index
 from se_nas.samplers._local_search import local_search
 from se_nas.samplers._observations import History, fit_count, thinned
+from se_nas.samplers._reachable import Reachable
 
-ENUMERATE = 131_072
-"""Largest space of which every point is weighed; beyond it, local search."""
-SKETCH = 2_048
 SIEVE = 512
 """Points of an enumerated space that are weighed in double precision: the best in single precision."""
 SHORTLIST = 128
 DRAWS = 32
 EVALUATED = 64
-COMPLETIONS = 512
-"""Random points that are weighed if some parameters are given."""
+COMPLETIONS = PROBES = 512
+"""Random points that are weighed if some parameters are given, or if one was never asked for."""
 CAP = 256
 """Readings that the process is conditioned on; more are thinned out."""
 FIT_CAP = 128
+MOST_SPACES = 4
+"""Spaces that are kept: workers that ask at the same instant may know different conditions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,8 @@ class Proposer:
         repeats: whether points may be read again.
         initial: points of the initial design, counting what the history already has.
         listed: (n, n_params) points that come first, in order.
+        telling: of every parameter the choices that others may depend on, of which all were had before a
+            parameter counts as never asked for; None: all of them.
     """
 
     def __init__(
@@ -71,51 +73,27 @@ class Proposer:
         repeats: bool,
         initial: int,
         listed: Sequence[Index] = (),
+        telling: Sequence[Index] | None = None,
     ) -> None:
         self.grid, self._signs, self._repeats = grid, signs, repeats
         self._entropy = entropy
         self._known = grid.known_columns
         self._modelled = [m for m in range(len(signs)) if m not in self._known]
-        self._fits: dict[tuple[int, int], Array] = {}
-        rng = np.random.default_rng([entropy, 0])
-        self._pool: Index | None = None
-        if grid.total <= ENUMERATE:
-            pool = grid.everything()
-            self._pool = pool[grid.allowed(pool)]
-            sketch = self._pool
-        else:
-            sketch = grid.sample(SKETCH, rng)
-            sketch = sketch[grid.allowed(sketch)]
-        if not len(sketch):
-            raise InfeasibleError(
-                "no point of the space is allowed by `feasible`: loosen the budget or widen the space."
-            )
-        self._extremes = grid.extremes(sketch)
-        sketch = np.concatenate([sketch, self._extremes])
-        self._positions = grid.positions(sketch)
-        self._sorted = np.sort(grid.functions(sketch), axis=0)
-        self._pool_points = None if self._pool is None else self._points(self._pool)
-        self._pool_costs = self._costs(self._pool if self._pool is not None else self._extremes)
+        self._spaces: dict[Conditions, Reachable] = {}
+        self._fits: dict[tuple[int, int, Conditions], Array] = {}
         self._initial, self._listed = initial, listed
+        self._telling = [np.arange(size) for size in grid.sizes] if telling is None else telling
+        self._reach(Conditions())
 
-    def _points(self, rows: Index) -> Points:
-        """Points with known functions as features of the trend, twice: by value, and by rank as accuracy saturates."""
-        values = self.grid.functions(rows)
-        columns = []
-        for i, ordered in enumerate(self._sorted.T):
-            spread = ordered.std()
-            if spread > 0:
-                columns.append((values[:, i] - ordered.mean()) / spread)
-                ranks = np.interp(values[:, i], ordered, np.linspace(-1.7, 1.7, len(ordered)))
-                columns.append(ranks)
-        features = np.stack(columns, axis=1) / np.sqrt(2) if columns else np.zeros((len(rows), 0))
-        return Points(index=rows, features=features)
-
-    def _costs(self, rows: Index) -> Array:
-        """(n, n_objectives) known objectives, signed to be maximised; 0 for the modelled ones."""
-        out = np.zeros((len(rows), len(self._signs)))
-        out[:, self._known] = self.grid.functions(rows)[:, : len(self._known)] * self._signs[self._known]
-        return out
+    def _reach(self, conditions: Conditions) -> None:
+        """Look at the points that trials can ask for under ``conditions``."""
+        found = self._spaces.get(conditions)
+        if found is None:
+            found = Reachable(self.grid, conditions, self._signs, self._entropy)
+            while len(self._spaces) >= MOST_SPACES:
+                del self._spaces[next(iter(self._spaces))]
+            self._spaces[conditions] = found
+        self._space = found
 
     def propose(
         self,
@@ -136,15 +114,24 @@ class Proposer:
         """
         theirs = np.zeros((0, len(self.grid.names)), dtype=np.int64)
         for other, known in others:
-            row = self._propose(known.joined_by(theirs, self.grid.keys(theirs)), other).row
+            row = self._propose(self._joined(known, theirs), other).row
             theirs = np.concatenate([theirs, row[None]])
-        history = history.joined_by(theirs, self.grid.keys(theirs))
+        history = self._joined(history, theirs)
         return self._completed(history, number, fixed) if fixed else self._propose(history, number)
 
+    def _joined(self, history: History, rows: Index) -> History:
+        """The history with ``rows`` (n, n_params) also in progress."""
+        self._reach(history.conditions)
+        return history.joined_by(self._space.canonical(rows), self._space.keys(rows))
+
     def _propose(self, history: History, number: int) -> Proposal:
+        self._reach(history.conditions)
         for first in self._listed:
             if self._unasked(first[None], history)[0]:
                 return Proposal(row=first, source="initial")
+        probe = self.probe(history)
+        if probe is not None:
+            return Proposal(row=probe, source="initial")
         rng = np.random.default_rng([self._entropy, 1, number])
         usable = self._usable(history)
         if len(history.keys) < self._initial or not self._enough(usable):
@@ -158,12 +145,10 @@ class Proposer:
     def _completed(self, history: History, number: int, fixed: Mapping[int, int]) -> Proposal:
         """The best of some random points with the given choices."""
         rng = np.random.default_rng([self._entropy, 1, number])
-        rows = self.grid.sample(COMPLETIONS, rng)
-        rows[:, list(fixed)] = list(fixed.values())
-        rows = self.grid.distinct(rows)
-        free = rows[self.grid.allowed(rows) & self._unasked(rows, history)]
+        rows = self._space.completions(fixed, rng, COMPLETIONS)
+        free = rows[self._unasked(rows, history)][:COMPLETIONS]
         if not len(free):
-            return Proposal(row=rows[rng.integers(len(rows))], source="again")
+            return Proposal(row=rows[0], source="again")
         usable = self._usable(history)
         if not self._enough(usable):
             return Proposal(row=free[rng.integers(len(free))], source="initial")
@@ -171,52 +156,45 @@ class Proposer:
 
     def _again(self, history: History, rng: np.random.Generator) -> Proposal:
         """A point once more, as every allowed one was asked for: of those that were read, one with fewest readings."""
-        rows = history.rows if len(history.rows) else self._some(rng, 64)
+        rows = history.rows if len(history.rows) else self._space.some(rng, 64)
         unique, counts = np.unique(rows, axis=0, return_counts=True)
         least = unique[counts == counts.min()]
         return Proposal(row=least[rng.integers(len(least))], source="again")
 
-    def _some(self, rng: np.random.Generator, count: int) -> Index:
-        """Random allowed points, at most ``count``."""
-        if self._pool is not None:
-            return self._pool[rng.permutation(len(self._pool))[:count]]
-        rows = self.grid.sample(2 * count, rng)
-        return np.concatenate([self._extremes, rows[self.grid.allowed(rows)][:count]])
-
     def _unasked(self, rows: Index, history: History) -> NDArray[np.bool_]:
-        return np.array([key not in history.keys for key in self.grid.keys(rows)], dtype=bool)
+        return np.array([key not in history.keys for key in self._space.keys(rows)], dtype=bool)
 
     def _spread(self, history: History, rng: np.random.Generator, *, corners: bool) -> Index | None:
         """The point that is least known a priori; with ``corners``, the cheapest and most expensive come first."""
         if corners:
-            free = self._extremes[self._unasked(self._extremes, history)]
+            free = self._space.extremes[self._unasked(self._space.extremes, history)]
             if len(free):
                 return free[0]
-        rows = self._some(rng, 512)
+        rows = self._space.some(rng, 512)
         rows = rows[self._unasked(rows, history)]
-        if not len(rows) and self._pool is not None:
-            rows = self._pool[self._unasked(self._pool, history)]
+        if not len(rows) and self._space.pool is not None:
+            rows = self._space.pool[self._unasked(self._space.pool, history)]
         if not len(rows):
             return None
         asked = np.concatenate([history.rows, history.pending])
         if not len(asked):
             return rows[0]
         blank = Surrogate(
-            self._positions,
-            self._points(asked[-CAP:]),
+            self._space.positions,
+            self._space.points(asked[-CAP:]),
             np.zeros(len(asked[-CAP:])),
             by_cost=bool(self._known),
         )
-        _, sd = blank.predict(self._points(rows))
+        _, sd = blank.predict(self._space.points(rows))
         return rows[int(sd.argmax())]
 
     def _surrogate(self, history: History, usable: NDArray[np.bool_], column: int) -> Surrogate:
         chosen = np.flatnonzero(usable)
         known = fit_count(len(chosen))
-        theta = self._fits.get((column, known))
+        theta = self._fits.get((column, known, history.conditions))
         if theta is None:
             theta = self._gather(history, thinned(chosen[:known], FIT_CAP), column, None).theta
-            self._fits[column, known] = theta
+            self._fits[column, known, history.conditions] = theta
         return self._gather(history, thinned(chosen, CAP), column, theta)
 
     def _gather(self, history: History, chosen: Index, column: int, theta: Array | None) -> Surrogate:
@@ -233,8 +211,8 @@ class Proposer:
         means = np.bincount(member, weights=values[complete], minlength=len(unique)) / counts
         within = float(((values[complete] - means[member]) ** 2).sum()), int(complete.sum() - len(unique))
         return Surrogate(
-            self._positions,
-            self._points(np.concatenate([unique, rows[~complete]])),
+            self._space.positions,
+            self._space.points(np.concatenate([unique, rows[~complete]])),
             np.concatenate([means, values[~complete]]),
             counts=np.concatenate([counts, np.ones(int((~complete).sum()))]),
             extra=np.concatenate([np.zeros(len(unique)), extra[~complete] ** 2]),
@@ -247,21 +225,25 @@ class Proposer:
         return {column: self._surrogate(history, usable, column) for column in self._modelled}
 
     def _predict(self, models: dict[int, Surrogate], points: Points) -> tuple[Array, Array]:
-        mean, sd = self._costs(points.index), np.zeros((len(points), len(self._signs)))
+        mean = self._space.costs(self._space.rows(points))
+        sd = np.zeros_like(mean)
         for column, model in models.items():
             mean[:, column], sd[:, column] = model.predict(points)
         return mean, sd
 
     def predict(self, history: History, rows: Index) -> tuple[Array, Array]:
         """Mean and deviation (n, n_objectives) of the true objectives, in the directions of the study."""
+        self._reach(history.conditions)
         models = self._models(history, self._usable(history))
-        mean, sd = self._predict(models, self._points(rows))
+        mean, sd = self._predict(models, self._space.points(self._space.canonical(rows)))
         return mean * self._signs, sd
 
     def contrast(self, history: History, plus: Index, minus: Index, column: int) -> tuple[float, float]:
         """Mean and deviation of a modelled objective's average over ``plus`` less that over ``minus``."""
+        self._reach(history.conditions)
         model = self._surrogate(history, self._usable(history), column)
-        mean, sd = model.contrast(self._points(plus), self._points(minus))
+        plus, minus = self._space.canonical(plus), self._space.canonical(minus)
+        mean, sd = model.contrast(self._space.points(plus), self._space.points(minus))
         return mean * float(self._signs[column]), sd
 
     def _usable(self, history: History) -> NDArray[np.bool_]:
@@ -280,7 +262,7 @@ class Proposer:
         evaluated = self.grid.distinct(np.concatenate([read, history.pending]))
         if not len(evaluated):
             evaluated = self.grid.distinct(history.rows)
-        evaluated_points = self._points(evaluated)
+        evaluated_points = self._space.points(evaluated)
         means, deviations = self._predict(models, evaluated_points)
         reference = self._reference(means)
         boxes, total = free_boxes(means, reference), volume(means, reference)
@@ -288,12 +270,12 @@ class Proposer:
         flat = bool(models) and not np.ptp(history.values[usable][:, self._modelled], axis=0).any()
 
         def weigh(rows: Index) -> Array:
-            return improvement(*self._predict(models, self._points(rows)), *boxes)
+            return improvement(*self._predict(models, self._space.points(rows)), *boxes)
 
         rows = among if among is not None else self._sieve(models, boxes)
         if rows is None:
             best = evaluated[front_rows(means)]
-            rows, scores = local_search(self.grid, best, self._extremes, weigh, rng)
+            rows, scores = local_search(self._space, best, self._space.extremes, weigh, rng)
         else:
             scores = weigh(rows)
         picked = self._best_unasked(rows, scores, history)
@@ -302,11 +284,11 @@ class Proposer:
             if left is None:
                 return self._again(history, rng)
             return self._proposal(models, left, "spread", 0.0, total if total > 0 else 1.0)
-        shortlist = self._points(rows[picked])
+        shortlist = self._space.points(rows[picked])
         chosen = contenders(means, deviations, EVALUATED)
         scores = self._noisy(models, evaluated_points[chosen], shortlist, reference, rng)
         place = int(scores.argmax())
-        gain, row = float(scores[place]), shortlist.index[place]
+        gain, row = float(scores[place]), rows[picked][place]
         if self._repeats and models and len(read) and among is None:
             place, promised = self._reread(models, read, reference, history)
             if promised > gain:
@@ -330,7 +312,7 @@ class Proposer:
     def _proposal(
         self, models: dict[int, Surrogate], row: Index, source: str, gain: float, total: float
     ) -> Proposal:
-        mean, sd = self._predict(models, self._points(row[None]))
+        mean, sd = self._predict(models, self._space.points(row[None]))
         return Proposal(
             row=row,
             source=source,
@@ -343,7 +325,7 @@ class Proposer:
         self, models: dict[int, Surrogate], read: Index, reference: Array, history: History
     ) -> tuple[int, float]:
         """Index of the point of ``read`` whose next reading promises most, and how much that is."""
-        means, deviations = self._predict(models, self._points(read))
+        means, deviations = self._predict(models, self._space.points(read))
         numbers = self.grid.identify(read)
         # What was stopped early is not started again: the rule that stopped it judged the same promise.
         whole = history.rows[(history.extra[:, self._modelled] == 0).all(axis=1)]
@@ -363,8 +345,8 @@ class Proposer:
         rng: np.random.Generator,
     ) -> Array:
         """Improvement, averaged over draws of the true values at ``evaluated``, which includes pending points."""
-        values = np.repeat(self._costs(evaluated.index)[None], DRAWS, axis=0)
-        means = np.repeat(self._costs(at.index)[None], DRAWS, axis=0)
+        values = np.repeat(self._space.costs(self._space.rows(evaluated))[None], DRAWS, axis=0)
+        means = np.repeat(self._space.costs(self._space.rows(at))[None], DRAWS, axis=0)
         sd = np.zeros((len(at), len(self._signs)))
         for column, model in models.items():
             normal = rng.standard_normal((DRAWS, len(evaluated)))
@@ -378,7 +360,7 @@ class Proposer:
         """The worst value of every known objective; a little below the worst mean of a modelled one."""
         out = np.empty(len(self._signs))
         for i, column in enumerate(self._known):
-            ordered = self._signs[column] * self._sorted[:, i]
+            ordered = self._signs[column] * self._space.spread[:, i]
             out[column] = ordered.min() - 1e-9 * np.ptp(ordered)
         for column in self._modelled:
             worst, best = means[:, column].min(), means[:, column].max()
@@ -387,10 +369,32 @@ class Proposer:
 
     def _sieve(self, models: dict[int, Surrogate], boxes: tuple[Array, Array]) -> Index | None:
         """The most promising points of an enumerated space; None if it is too large to enumerate."""
-        if self._pool is None or self._pool_points is None or len(self._pool) <= SIEVE or not models:
-            return self._pool
-        mean, sd = self._pool_costs.copy(), np.zeros_like(self._pool_costs)
+        pool, points, costs = self._space.pool, self._space.pool_points, self._space.pool_costs
+        if pool is None or points is None or costs is None or len(pool) <= SIEVE or not models:
+            return pool
+        mean, sd = costs.copy(), np.zeros_like(costs)
         for column, model in models.items():
-            mean[:, column], sd[:, column] = model.rough(self._pool_points)
+            mean[:, column], sd[:, column] = model.rough(points)
         kept = np.argpartition(-improvement(mean, sd, *boxes), SIEVE)[:SIEVE]
-        return self._pool[np.sort(kept)]
+        return pool[np.sort(kept)]
+
+    def probe(self, history: History) -> Index | None:
+        """While a parameter was never asked for: a point with choices that no trial has had; None if none is left.
+
+        Whatever a parameter depends on, one of these shows it, unless it takes several at once.
+        """
+        asked = history.asked
+        if not len(asked) or not (asked < 0).all(axis=0).any():
+            return None
+        self._reach(history.conditions)
+        rng = np.random.default_rng([self._entropy, 3, len(asked)])
+        rows = self._space.some(rng, PROBES)
+        rows = self._space.allowed(np.concatenate([rows, self.grid.neighbours(rows[:4])]))
+        rows = rows[self._unasked(rows, history)]
+        new = np.zeros(rows.shape, dtype=bool)
+        for column, choices in enumerate(self._telling):
+            shown = asked[:, column]
+            if (shown >= 0).any():
+                new[:, column] = np.isin(rows[:, column], np.setdiff1d(choices, shown))
+        gains = new.sum(axis=1)
+        return rows[int(gains.argmax())] if gains.any() else None

@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from se_nas.errors import ConfigError, nearest
-from se_nas.samplers._grid import choices_of
+from se_nas.samplers._parameters import choices_of
 from se_nas.samplers.pareto_sampler import ParetoSampler
 
 LEAST_TRIALS = 10

@@ -7,21 +7,23 @@ in the known objectives (`se_nas.pareto`), over every point of the space or by l
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from copy import copy
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from se_nas.errors import ConfigError
-from se_nas.samplers._grid import Array, Grid, Index, Params, choices_of
-from se_nas.samplers._observations import DUPLICATE, PARTIAL, History, read
+from se_nas.errors import ConfigError, nearest
+from se_nas.samplers._grid import Array, Grid, Index, Params
+from se_nas.samplers._observations import DUPLICATE, ENDED, MODEL, PARTIAL, History, proposed_params, read
+from se_nas.samplers._parameters import as_distribution, asked_space, check_kind, choices_of, telling_choices
 from se_nas.samplers._proposer import Proposal, Proposer
+from se_nas.samplers._told import Told
 
 __all__ = ["DUPLICATE", "MODEL", "PARTIAL", "ParetoSampler"]
 
@@ -29,8 +31,6 @@ INITIAL = 3
 """Points of the initial design unless another number is asked for."""
 MOST_UNSEEN = 16
 """Simultaneous proposals of others that are worked out first."""
-MODEL = "se_nas:model"
-"""System attribute of a trial: the source of its proposal and what the model expected of it."""
 
 
 class ParetoSampler(BaseSampler):
@@ -46,13 +46,19 @@ class ParetoSampler(BaseSampler):
         key: what makes params equal, from a params dict (``batch`` as above). None: the params themselves.
         initial: number of points of the initial design, or the first params dicts, in order.
         space: parameter name → its choices or Optuna's distribution, if known beforehand. Without it the first
-            trial is drawn at random, and the space consists of the parameters that all finished trials share.
+            trial is drawn at random, and the space consists of the parameters that earlier trials have asked for.
         feasible: tells from a params dict (``batch`` as above) whether it may be proposed.
         prior: cheap estimate of the first modelled objective from a params dict; how far to trust it is
             learned.
 
+    Parameters that only some trials ask for are searched as well: which ones depend on which choices is learned,
+    and a point is what a trial can ask for. Known functions, ``key``, ``feasible`` and ``prior`` always get all
+    parameters of the space; those that a trial will not ask for have their first choice.
+
     Raises:
-        ConfigError: an option is invalid, or a parameter of the study is continuous.
+        ConfigError: an option is invalid; a parameter of the study is continuous; ``space`` names a parameter that
+            no trial asks for or that trials ask for as another kind; or a known function gives other values
+            than the trials were told.
     """
 
     def __init__(
@@ -98,8 +104,8 @@ class ParetoSampler(BaseSampler):
         self._initial = INITIAL if initial is None else initial if isinstance(initial, int) else 0
         self._feasible, self._prior = feasible, prior
         self._entropy = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self._given = None if space is None else {name: _distribution(name, v) for name, v in space.items()}
-        self._intersections: dict[tuple[int, int], IntersectionSearchSpace] = {}
+        self._given = None if space is None else {name: as_distribution(name, v) for name, v in space.items()}
+        self._told = Told()
         self._proposers: dict[str, Any] = {}
         self._lock = threading.RLock()
 
@@ -118,52 +124,100 @@ class ParetoSampler(BaseSampler):
         return self._known
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters that all finished trials share (or those given as ``space``), ordered by name."""
+        """The parameters that earlier trials asked for (or those given as ``space``), ordered by name."""
         self._signs(study)
-        if self._given is not None:
-            return dict(self._given)
-        intersection = self._intersections.setdefault(
-            _identity(study), IntersectionSearchSpace(include_pruned=True)
-        )
-        found = intersection.calculate(study)
-        if not found:
-            # Nothing has finished, but a trial that failed after its last parameter shows the space.
-            failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-            found = max((t.distributions for t in failed), key=len, default={})
-        return {name: found[name] for name in sorted(found)}
+        return dict(self._given) if self._given is not None else asked_space(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next point; empty while the space is unknown, or if the trial's params are given."""
+        """The next point; empty while the space is unknown, or if the trial's params are given.
+
+        Empty too if ``space`` was given: `sample_independent` knows how the trial asks for a parameter.
+        """
         fixed = trial.system_attrs.get("fixed_params", {})
-        if not search_space or search_space.keys() <= fixed.keys():
+        whole = self.infer_relative_search_space(study, trial)
+        # What another sampler keeps from this one has its latest value (`PartialFixedSampler`).
+        held = _latest(study, whole.keys() - search_space.keys())
+        if search_space and search_space.keys() <= fixed.keys():
+            return {}
+        if not search_space or held is None:
+            study._storage.set_trial_system_attr(trial._trial_id, MODEL, _record(None, {}))
             return {}
         with self._lock:
-            proposer, signs = self._prepared(study, search_space)
+            proposer, signs = self._prepared(study, whole)
             trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
             history = read(trials, proposer.grid, signs, trial.number)
+            self._refuse_unasked(proposer, history, trials)
             others = [
                 (number, read(trials, proposer.grid, signs, number, as_of=began))
                 for number, began in history.unseen[-MOST_UNSEEN:]
             ]
-            proposal = proposer.propose(
-                history, trial.number, fixed=proposer.grid.choices_in(fixed), others=others
-            )
-        study._storage.set_trial_system_attr(trial._trial_id, MODEL, _record(proposal))
-        return proposer.grid.params(proposal.row[None])[0]
+            given = proposer.grid.choices_in({**held, **fixed})
+            proposal = proposer.propose(history, trial.number, fixed=given, others=others)
+        params = proposer.grid.params(proposal.row[None])[0]
+        study._storage.set_trial_system_attr(trial._trial_id, MODEL, _record(proposal, params))
+        return {} if self._given is not None else {name: params[name] for name in search_space}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A random value, or that of ``initial``: before the space is known, and for what only some trials have."""
+        """The proposal's value if it is in range; before the space is known, that of ``initial``; else at random.
+
+        Raises:
+            ConfigError: the parameter is continuous, or ``space`` has another kind of it.
+        """
         choices = choices_of(param_name, param_distribution)
-        if trial.number < len(self._listed):
-            value = self._listed[trial.number].get(param_name)
+        if self._given is not None and param_name in self._given:
+            check_kind(param_name, self._given[param_name], param_distribution)
+        wanted = dict(self._listed[trial.number]) if trial.number < len(self._listed) else {}
+        wanted |= proposed_params(trial)
+        if param_name in wanted:
+            value = wanted[param_name]
             if any(value == choice and type(value) is type(choice) for choice in choices):
                 return value
         seed = np.random.default_rng([self._entropy, 2, trial.number, *param_name.encode()]).integers(2**31)
         return RandomSampler(seed=int(seed)).sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Checks that trials ask for the parameters of ``space``, and that known functions give the told values.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        with self._lock:
+            current = self._proposers if self._proposers.get("of", (None,))[0] == _identity(study) else {}
+            proposer: Proposer | None = current.get("proposer")
+            if state == TrialState.COMPLETE and values is not None:
+                self._told.add(_identity(study), trial, values)
+                if proposer is not None:
+                    self._told.check(_identity(study), proposer.grid)
+            missing = self._given is not None and not self._given.keys() <= trial.params.keys()
+            if proposer is not None and missing and state in ENDED:
+                ended = copy(trial)
+                ended.state, ended.values = state, values
+                trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+                history = read([*trials, ended], proposer.grid, self._signs(study), -1)
+                self._refuse_unasked(proposer, history, trials)
+
+    def _refuse_unasked(self, proposer: Proposer, history: History, trials: Sequence[FrozenTrial]) -> None:
+        """Refuse a name in ``space`` that no trial asks for, once nothing is left that it may depend on."""
+        never = np.flatnonzero((history.asked < 0).all(axis=0))
+        if (
+            self._given is None
+            or not len(history.asked)
+            or not len(never)
+            or proposer.probe(history) is not None
+        ):
+            return
+        name = proposer.grid.names[int(never[0])]
+        others = {name for trial in trials for name in trial.params} - self._given.keys()
+        raise ConfigError(
+            f"space names {name!r}, and none of {len(history.asked)} trials with other values of the other parameters"
+            f" has asked for it: take it out, or correct its name.{nearest(name, others)}"
+        )
 
     def predict(self, study: Study, params: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
         """What the model believes after the trials so far.
@@ -245,6 +299,7 @@ class ParetoSampler(BaseSampler):
                 repeats=self._repeats,
                 initial=self._initial,
                 listed=self._first_rows(grid),
+                telling=[telling_choices(distribution) for distribution in search_space.values()],
             )
             self._proposers = {"of": current, "proposer": proposer}
         return self._proposers["proposer"], signs
@@ -279,21 +334,21 @@ def _rows(grid: Grid, points: Sequence[Mapping[str, Any]]) -> Index:
     return np.array(rows, dtype=np.int64).reshape(-1, len(grid.names))
 
 
-def _distribution(name: str, choices: Any) -> BaseDistribution:
-    if isinstance(choices, BaseDistribution):
-        return choices
-    if isinstance(choices, str) or not isinstance(choices, Iterable):
-        raise ConfigError(f"space has {name!r}: {choices!r}; it must be a list of choices.")
-    values = tuple(choices)
-    if not values:
-        raise ConfigError(f"space has the parameter {name!r} without a choice; it needs at least one.")
-    return CategoricalDistribution(values)
+def _latest(study: Study, names: Set[str]) -> dict[str, Any] | None:
+    """The values that some parameters had last; None if one of them was never asked for."""
+    found: dict[str, Any] = {}
+    for trial in reversed(study.get_trials(deepcopy=False, states=ENDED) if names else []):
+        found = {name: trial.params[name] for name in names if name in trial.params} | found
+    return found if found.keys() == names else None
 
 
-def _record(proposal: Proposal) -> dict[str, Any]:
-    """What the model expected, ready for JSON."""
+def _record(proposal: Proposal | None, params: Params) -> dict[str, Any]:
+    """What was proposed and what the model expected, ready for JSON."""
+    if proposal is None:
+        proposal = Proposal(row=np.empty(0, dtype=np.int64), source="initial")
     return {
         "source": proposal.source,
+        "params": params,
         "improvement": proposal.improvement,
         "mean": None if proposal.mean is None else list(proposal.mean),
         "sd": None if proposal.sd is None else list(proposal.sd),

@@ -134,11 +134,11 @@ def test_the_sieve_keeps_what_promises_most(monkeypatch: pytest.MonkeyPatch) -> 
     rng = np.random.default_rng(0)
     rows = grid.sample(12, rng)
     values = rows @ rng.random(5) + 0.1 * rng.standard_normal(12)
-    model = Surrogate(proposer._positions, proposer._points(rows), values)
+    model = Surrogate(proposer._space.positions, proposer._space.points(rows), values)
     means = np.stack([values, -rows.sum(axis=1)], axis=1)
     boxes = free_boxes(front_of(means), np.array([values.min() - 0.1, -10.1]))
     everything = grid.everything()
-    mean, sd = proposer._predict({0: model}, proposer._points(everything))
+    mean, sd = proposer._predict({0: model}, proposer._space.points(everything))
     best = np.argsort(-improvement(mean, sd, *boxes))[:20]
     kept = proposer._sieve({0: model}, boxes)
     assert kept is not None
