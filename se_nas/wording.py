@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 
 
 def counted(count: int, noun: str) -> str:
     """``"1 epoch"``, ``"2 epochs"``, ``"no epochs"``: a number with its noun in the right form."""
     return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def as_words(seconds: float) -> str:
+    """A duration for a sentence: ``"80 s"``, ``"12.5 min"``."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.1f} min"
+
+
+def as_budget(seconds: float) -> str:
+    """A duration as ``--budget`` takes it, rounded up to tens of seconds, minutes or half hours: ``"30m"``."""
+    if seconds <= 120:
+        return f"{10 * math.ceil(seconds / 10)}s"
+    if seconds <= 7200:
+        return f"{math.ceil(seconds / 60)}m"
+    return f"{math.ceil(seconds / 1800) / 2:g}h"
 
 
 def printable(text: str) -> str:

@@ -10,13 +10,10 @@ from typing import Annotated
 import typer
 
 import se_nas
+from se_nas.cli.exit_codes import MEANINGS, SIGNALLED, USER_ERROR
 from se_nas.errors import SeNasError
 from se_nas.wording import printable
 
-USER_ERROR = 2
-SIGNALLED = 128
-"""Exit code of a command that a signal ended, less the signal's number; so shells have it."""
-INTERRUPTED = SIGNALLED + signal.SIGINT
 _ORDER = (
     *("search", "resume", "show", "report", "export", "retrain", "compare", "dashboard"),
     *("inspect", "spaces", "profile"),
@@ -26,7 +23,13 @@ _ORDER = (
 app = typer.Typer(
     name="se-nas",
     help="Find where channel attention pays: search for Squeeze-and-Excitation (SE) blocks in a timm backbone.",
-    epilog="Begin with:  se-nas search --backbone resnet50",
+    epilog="\n\n".join(
+        [
+            "Begin with:  se-nas search --backbone resnet50",
+            "Exit codes:",
+            *(f"{code:>5}  {meaning}" for code, meaning in MEANINGS.items()),
+        ]
+    ),
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -13,13 +13,16 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElap
 from rich.progress import Progress as Bars
 
 from se_nas.cli.tables import make_console
+from se_nas.run import FINAL, SEARCH
 from se_nas.study.progress import Progress
-from se_nas.wording import printable
+from se_nas.wording import counted, printable
 
 if TYPE_CHECKING:
     from se_nas.study.storage import StudyStore
 
-PHASES = {"latency": "latency", "search": "search", "final": "final seeds"}
+PHASES = {"latency": "latency", SEARCH: "search", FINAL: "final seeds"}
+CORRECTED = 0.1
+"""Share by which the number of candidates has to change before that is said."""
 LABEL_WIDTH = 11
 
 
@@ -35,6 +38,8 @@ class LineProgress(Progress):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._best: float | None = None
+        self._phase_name = ""
+        self._done, self._planned, self._end = 0, 0, math.inf
 
     def message(self, text: str) -> None:
         self._print(text)
@@ -44,11 +49,33 @@ class LineProgress(Progress):
             self._print(f"{label:<{LABEL_WIDTH}}{text}")
 
     def phase(self, name: str, seconds: float) -> None:
+        self._begin(name)
         limit = "" if math.isinf(seconds) else f", up to {seconds / 60:.1f} min"
         self._print(f"{PHASES.get(name, name)}{limit}")
 
+    def outlook(self, done: int, planned: int, seconds: float) -> None:
+        changed = abs(planned - self._planned) > CORRECTED * self._planned
+        if changed and self._planned and self._phase_name == SEARCH:
+            self._print(f"about {counted(planned, 'candidate')} will fit, not {self._planned}")
+        if changed:
+            self._planned = planned
+        self._done, self._end = done, time.monotonic() + seconds
+
     def trial_finished(self, row: Mapping[str, Any], store: StudyStore) -> None:
-        self._print(f"{_trial(row)}  {self._result(row)}")
+        self._done += row["state"] != "unfinished"
+        outlook = self._outlook()
+        self._print(f"{_trial(row)}  {self._result(row)}{f'  [{outlook}]' if outlook else ''}")
+
+    def _begin(self, phase: str) -> None:
+        self._phase_name, self._done, self._planned, self._end = phase, 0, 0, math.inf
+
+    def _outlook(self) -> str:
+        """What is done of what is planned, and the time that the run still takes; empty if that is unknown."""
+        if not self._planned:
+            return ""
+        left = self._end - time.monotonic()
+        time_left = "" if math.isinf(left) else f", {_clock(max(0.0, left))} left"
+        return f"{self._done} of about {max(self._done, self._planned)}{time_left}"
 
     def _result(self, row: Mapping[str, Any]) -> str:
         words = [] if row["state"] == "complete" else [row["state"]]
@@ -85,6 +112,7 @@ class LiveProgress(LineProgress):
         self._checking: TaskID | None = None
         self._trials: dict[int, TaskID] = {}
         self._limit, self._began = math.inf, 0.0
+        self._summary = ""
 
     def plan(self, description: Sequence[tuple[str, str]]) -> None:
         for label, text in description:
@@ -101,6 +129,7 @@ class LiveProgress(LineProgress):
             self._checking = None
 
     def phase(self, name: str, seconds: float) -> None:
+        self._begin(name)
         self._bars.start()
         for task in list(self._bars.task_ids):
             self._bars.remove_task(task)
@@ -108,6 +137,10 @@ class LiveProgress(LineProgress):
         total = None if math.isinf(seconds) else seconds
         self._phase = self._bars.add_task(PHASES.get(name, name), total=total, info="")
         self._trials = {}
+
+    def outlook(self, done: int, planned: int, seconds: float) -> None:
+        super().outlook(done, planned, seconds)
+        self._tick()
 
     def trial_started(self, row: Mapping[str, Any]) -> None:
         self._trials[row["number"]] = self._bars.add_task(printable(_trial(row)), total=None, info="")
@@ -126,16 +159,27 @@ class LiveProgress(LineProgress):
         if task is not None:
             self._bars.remove_task(task)
         if self._phase is not None:
-            best = f"best {self._best:.2f} %" if self._best is not None else ""
-            self._bars.update(self._phase, info=f"{best}, front of {store.front_size}")
+            best = f"best {self._best:.2f} %, " if self._best is not None else ""
+            self._summary = f"{best}front of {store.front_size}"
         self._tick()
 
     def close(self) -> None:
         self._bars.stop()
 
     def _tick(self) -> None:
-        if self._phase is not None and not math.isinf(self._limit):
+        if self._phase is None:
+            return
+        if not math.isinf(self._limit):
             self._bars.update(self._phase, completed=min(self._limit, time.monotonic() - self._began))
+        info = ", ".join(part for part in (self._outlook(), self._summary) if part)
+        self._bars.update(self._phase, info=info)
+
+
+def _clock(seconds: float) -> str:
+    """``4:05``, ``2:10:00``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _trial(row: Mapping[str, Any]) -> str:

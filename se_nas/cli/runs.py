@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from se_nas.cli import INTERRUPTED, SIGNALLED, app
+from se_nas.cli import app
 from se_nas.cli.config_options import ConfigCommand
+from se_nas.cli.exit_codes import INTERRUPTED, NOTHING_FINISHED, SIGNALLED
 from se_nas.cli.options import RunPath
 
 
@@ -21,6 +22,9 @@ def search(
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print configuration and plan; write nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin even if the budget is too short for two candidates.")
     ] = False,
 ) -> None:
     """Search for the SE blocks that pay.
@@ -37,10 +41,10 @@ def search(
     if dry_run:
         from se_nas.cli import tables
 
-        progress.plan(resolve(settings, progress).describe())
+        progress.plan(resolve(settings, progress, force=True).describe())
         tables.print_config(settings)
         return
-    _finish(begin(settings, progress))
+    _finish(begin(settings, progress, force=force))
 
 
 @app.command()
@@ -86,7 +90,8 @@ def resume(
 
 def _finish(run: Any) -> None:
     from se_nas.cli import tables
-    from se_nas.run import CHECKPOINTS, HTML
+    from se_nas.run import CHECKPOINTS, HTML, RunFolder
+    from se_nas.study.continuation import resume_command
     from se_nas.training.checkpoint import WEIGHTS
 
     tables.print_front(run.report)
@@ -94,6 +99,11 @@ def _finish(run: Any) -> None:
         typer.echo(f"\nStopped. Continue with:  se-nas resume {run.path}")
     if run.interrupted or run.signal is not None:
         raise typer.Exit(INTERRUPTED if run.signal is None else SIGNALLED + run.signal)
+    if not run.front:
+        folder = RunFolder.open(run.path)
+        command = resume_command(folder, budget=folder.manifest.budget.seconds)
+        typer.echo(f"\nNo candidate has finished. Continue with:  {command}", err=True)
+        raise typer.Exit(NOTHING_FINISHED)
     # A user's trainer keeps no weights, and neither does --keep none.
     command = "export" if any((run.path / CHECKPOINTS).glob(f"*{WEIGHTS}")) else "retrain"
     typer.echo(

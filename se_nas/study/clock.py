@@ -1,4 +1,4 @@
-"""How a budget of time is divided, and how many epochs a candidate gets from it."""
+"""Time spent on a run against its budget."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-SEARCH_SHARE = 0.6
-FINAL_SHARE = 0.3
-LATENCY_SHARE = 0.1
-CANDIDATES = 20
-"""Different architectures that a search should see when the schedule is sized to the budget."""
+from se_nas.study.budget import MARGIN
 
 
 class Clock:
@@ -18,7 +14,7 @@ class Clock:
 
     Args:
         budget: seconds for everything, or None for no limit.
-        spent: seconds that the run had used before this process.
+        spent: seconds that the run had used before this clock began.
         monotonic: a clock in seconds (given in tests).
     """
 
@@ -36,30 +32,5 @@ class Clock:
 
     @property
     def left(self) -> float:
-        """Seconds left for everything; infinite without a budget."""
-        return math.inf if self.budget is None else max(0.0, self.budget - self.spent)
-
-    def search_left(self, reserve_finals: bool) -> float:
-        """Seconds left for the search: all but the share that final seeds and their latency keep."""
-        if self.budget is None:
-            return math.inf
-        reserved = (FINAL_SHARE if reserve_finals else 0.0) * self.budget
-        return max(0.0, self.left - reserved)
-
-
-def sized_epochs(
-    seconds_per_epoch: float, seconds_per_candidate: float, search_seconds: float, candidates: int, most: int
-) -> int:
-    """Epochs per candidate, so that ``candidates`` of them fit into the time of the search; at least 1.
-
-    Args:
-        seconds_per_epoch: of one candidate, training and evaluation.
-        seconds_per_candidate: what one costs besides its epochs (building, latency, checkpoints).
-        search_seconds: time for all candidates; infinite for no limit.
-        candidates: how many should fit.
-        most: epochs of the recipe, an upper limit.
-    """
-    if math.isinf(search_seconds):
-        return most
-    affordable = (search_seconds / candidates - seconds_per_candidate) / seconds_per_epoch
-    return max(1, min(most, math.floor(affordable)))
+        """Seconds left for trainings: all but what the report needs; infinite without a budget."""
+        return math.inf if self.budget is None else max(0.0, (1 - MARGIN) * self.budget - self.spent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,20 +19,21 @@ from se_nas.objectives import COSTS
 from se_nas.run import Manifest, RunFolder
 from se_nas.space import SearchSpace
 from se_nas.study.baselines import baselines
+from se_nas.study.budget import LATENCY_SHARE, USUAL, Division
 from se_nas.study.candidate import build_candidate
 from se_nas.study.claim import default_name
-from se_nas.study.clock import CANDIDATES, FINAL_SHARE, LATENCY_SHARE, SEARCH_SHARE
 from se_nas.study.config import SearchConfig
 from se_nas.study.constraints import Constraints
 from se_nas.study.executors.task import Setup
+from se_nas.study.forecast import Forecast
 from se_nas.study.images import as_weights_want, load_images
 from se_nas.study.packing import Packing, capacities, unpacked
 from se_nas.study.progress import Progress
 from se_nas.study.sampler_choice import check_sampler
-from se_nas.study.schedule import Schedule, for_device, recipe_of, schedule
+from se_nas.study.schedule import Schedule, division, for_device, recipe_of, schedule
 from se_nas.study.stopping import idle_note
 from se_nas.study.warm_start import check_source
-from se_nas.training import CompileChoice, Recipe, Runtime, load_logger, load_trainer
+from se_nas.training import DEFAULT_TRAINER, CompileChoice, Recipe, Runtime, load_logger, load_trainer
 from se_nas.training.masked import Capacity
 from se_nas.wording import counted
 
@@ -53,10 +55,13 @@ class Plan:
         plain: the backbone as timm makes it, with which costs are compared.
         axes: costs by name: every exact one, and those measured that are an objective or limited.
         constraints: hard limits on costs.
-        epoch_seconds: measured time of one epoch of the most expensive baseline; None if the epochs were given.
+        epoch_seconds: measured time of one epoch of the most expensive baseline; None if it was not timed.
+        forecast: what fits into the budget; None if no epoch was timed, and for a run that goes on.
+        division: how time is divided between the search and the final seeds.
         compilation: whether blocks are compiled, with what was measured.
         packing: how many candidates train at a time, and where.
         notes: decisions and warnings that the user should see.
+        seconds: how long it took to make the plan, which counts as time spent.
     """
 
     config: SearchConfig
@@ -70,9 +75,12 @@ class Plan:
     axes: Mapping[str, CostAxis]
     constraints: Constraints
     epoch_seconds: float | None
+    forecast: Forecast | None
+    division: Division
     compilation: CompileChoice
     packing: Packing
     notes: tuple[str, ...]
+    seconds: float
 
     def setup(self, folder: RunFolder) -> Setup:
         """What the trainings of this plan share, in a run folder."""
@@ -136,11 +144,8 @@ class Plan:
         if self.packing.at_a_time > 1:
             text += f", {self.packing.at_a_time} candidates at a time"
         if self.epoch_seconds is not None:
-            text += f" (an epoch takes {self.epoch_seconds:.1f} s here; sized so that {self._target()} candidates fit)"
+            text += f" (an epoch takes {self.epoch_seconds:.1f} s here)"
         return text
-
-    def _target(self) -> int:
-        return self.config.trials or CANDIDATES
 
     def _budget(self) -> str:
         seconds, trials = self.config.budget_seconds, self.config.trials
@@ -148,15 +153,17 @@ class Plan:
         if trials is not None:
             words.append(f"{trials} candidates, baselines included")
         if seconds is not None:
-            words.append(
-                f"{seconds / 60:.1f} min: {SEARCH_SHARE:.0%} search, {FINAL_SHARE:.0%} final seeds,"
-                f" {LATENCY_SHARE:.0%} latency"
-            )
-        return f"{', '.join(words)}; {counted(self.config.final_seeds, 'final seed')}"
+            words.append(f"{seconds / 60:.1f} min")
+        words.append(counted(self.config.final_seeds, "final seed"))
+        return ", ".join(words) + (f": {self.forecast.describe()}" if self.forecast is not None else "")
 
 
 def resolve(
-    config: SearchConfig, progress: Progress | None = None, *, frozen: Manifest | None = None
+    config: SearchConfig,
+    progress: Progress | None = None,
+    *,
+    frozen: Manifest | None = None,
+    force: bool = False,
 ) -> Plan:
     """Check a configuration and resolve it; writes nothing.
 
@@ -164,11 +171,12 @@ def resolve(
         config: what the user asked.
         progress: is notified of what takes time.
         frozen: the manifest of a run that goes on; its decisions are kept instead of taken anew.
+        force: plan even if the budget is too short for two candidates.
 
     Raises:
         SeNasError: whatever the user has to mend, by its kind.
     """
-    progress = progress or Progress()
+    progress, began = progress or Progress(), time.monotonic()
     devices = [str(device) for device in resolve_devices(config.device)]
     path = Path(config.runs) / (config.name or default_name(config))
     if frozen is None:
@@ -199,10 +207,27 @@ def resolve(
         model = build_candidate(most_gated, config, recipe, num_classes=data.num_classes, seed=config.seed)
         data = as_weights_want(data, config, model)
         runtime = Runtime.decide(model, recipe, devices[0])
-        scheduled = schedule(config, recipe, runtime, model, data, space, found, devices, progress.message)
-    recipe = scheduled.recipe
+        scheduled = schedule(
+            config,
+            recipe,
+            runtime,
+            model,
+            data,
+            space,
+            found,
+            devices,
+            progress.message,
+            lambda: time.monotonic() - began,
+        )
+    recipe, forecast = scheduled.recipe, scheduled.forecast
+    if forecast is not None and not force and config.trainer == DEFAULT_TRAINER:
+        forecast.check()
     measured = {name for name in (*config.objectives, *config.limits()) if name in COSTS}
-    notes = [*_checkpoint_notes(config, data), *idle_note(config.early_stopping, recipe.epochs)]
+    notes = [
+        *(forecast.notes() if forecast is not None else ()),
+        *_checkpoint_notes(config, data),
+        *idle_note(config.early_stopping, recipe.epochs),
+    ]
     if all(COSTS[name].exact for name in measured):
         notes += _idle_latency_options(config)
     plain = Architecture.plain(
@@ -215,7 +240,7 @@ def resolve(
             plain=plain,
             settings=timed,
             seconds=None if config.budget_seconds is None else LATENCY_SHARE * config.budget_seconds,
-            candidates=CANDIDATES,
+            candidates=forecast.candidates if forecast is not None else config.trials or USUAL,
             width=config.latency_width,
             frozen=_frozen_costs(frozen),
             say=progress.message,
@@ -236,9 +261,12 @@ def resolve(
         axes=axes,
         constraints=constraints,
         epoch_seconds=scheduled.epoch_seconds,
+        forecast=forecast,
+        division=division(config, scheduled.packing, space, found),
         compilation=scheduled.compilation,
         packing=scheduled.packing,
         notes=(*notes, *constraints.check()),
+        seconds=time.monotonic() - began,
     )
 
 

@@ -34,6 +34,12 @@ class Progress:
         """A phase (latency, search, final) begins and may take so many seconds (infinite for no limit)."""
         _log.info("%s", name)
 
+    def outlook(self, done: int, planned: int, seconds: float) -> None:
+        """By what is known now: trainings of the phase that are done, how many there will be, seconds until the end.
+
+        The end is that of the run (infinite if it is unknown).
+        """
+
     def trial_started(self, row: Mapping[str, Any]) -> None:
         """A candidate is about to be trained."""
 

@@ -12,9 +12,11 @@ import torch
 from se_nas.architecture import Architecture
 from se_nas.data import ImageData
 from se_nas.model import build_model
+from se_nas.objectives import COSTS
 from se_nas.space import SearchSpace
-from se_nas.study.clock import CANDIDATES, SEARCH_SHARE, sized_epochs
+from se_nas.study.budget import BUILD_SECONDS, LATENCY_SHARE, MOST, USUAL, Allowance, Division
 from se_nas.study.config import DEFAULT_RECIPE, SearchConfig
+from se_nas.study.forecast import Forecast
 from se_nas.study.packing import Packing, decide_packing
 from se_nas.training import (
     DEFAULT_TRAINER,
@@ -30,8 +32,6 @@ from se_nas.training import (
 if TYPE_CHECKING:
     from torch import nn
 
-BUILD_SECONDS = 1.5
-"""Allowance for what a candidate costs besides its epochs: building, evaluation of costs, writing."""
 MOST_SAMPLES = 100
 """Candidates that are looked at to count the different blocks that will be compiled."""
 
@@ -43,16 +43,18 @@ class Schedule:
     Attributes:
         recipe: with the epochs of a candidate decided.
         runtime: with compiling and CUDA graphs decided.
-        epoch_seconds: seconds of device time that an epoch of one candidate takes; None if the epochs were given.
         compilation: whether blocks are compiled, with what was measured.
         packing: how many candidates train at a time.
+        epoch_seconds: seconds of device time that an epoch of one candidate takes; None if it was not timed.
+        forecast: what fits into the budget; None if no epoch was timed, and for a run that goes on.
     """
 
     recipe: Recipe
     runtime: Runtime
-    epoch_seconds: float | None
     compilation: CompileChoice
     packing: Packing
+    epoch_seconds: float | None = None
+    forecast: Forecast | None = None
 
 
 def schedule(
@@ -65,10 +67,24 @@ def schedule(
     baselines: Mapping[str, Architecture],
     devices: Sequence[str],
     say: Callable[[str], object],
+    spent: Callable[[], float],
 ) -> Schedule:
-    """Decide how candidates are trained, from a few real steps. ``model`` is the most expensive baseline."""
-    budget, candidates = config.budget_seconds, config.trials or CANDIDATES
-    seconds = None if budget is None else SEARCH_SHARE * budget
+    """Decide how candidates are trained, from a few real steps.
+
+    Args:
+        config: what the user asked.
+        recipe: with the epochs that are usual for it.
+        runtime: device, precision and memory format.
+        model: the most expensive baseline.
+        data: the images.
+        space: what is searched.
+        baselines: by name.
+        devices: on which candidates train.
+        say: is given what takes time.
+        spent: gives the seconds of the budget that are gone.
+    """
+    budget, candidates = config.budget_seconds, config.trials or USUAL
+    seconds = None if budget is None else (1 - LATENCY_SHARE) * budget
     if config.epochs is not None:
         recipe = recipe.with_(epochs=config.epochs)
     context = Context(data=data, recipe=recipe, runtime=runtime)
@@ -77,28 +93,46 @@ def schedule(
     packing = decide_packing(config, space, baselines, model, context, devices, say, measure_step_time)
     if packing.packed:
         context = replace(context, runtime=replace(context.runtime, graphs=True))
-    if config.epochs is not None or seconds is None:
-        return Schedule(
-            recipe=recipe,
-            runtime=context.runtime,
-            epoch_seconds=None,
-            compilation=choice,
-            packing=packing,
-        )
+    decided = Schedule(recipe=recipe, runtime=context.runtime, compilation=choice, packing=packing)
+    if budget is None or (config.epochs is not None and config.trainer != DEFAULT_TRAINER):
+        return decided
     say("timing a few training steps to size the schedule")
-    timed = measure_step_time(model, context)
-    epoch = timed.epoch / len(packing.devices)
+    epoch = measure_step_time(model, context).epoch / len(packing.devices)
     if packing.rates:
         # Kernels of candidates side by side overlap.
         epoch *= packing.rates[1] / packing.rates.get(packing.places, packing.rates[1])
-    epochs = sized_epochs(epoch, BUILD_SECONDS, seconds, candidates, most=recipe.epochs)
-    return Schedule(
-        recipe=recipe.with_(epochs=epochs),
-        runtime=context.runtime,
-        epoch_seconds=epoch,
-        compilation=choice,
-        packing=packing,
+    allowance = Allowance(
+        budget=budget,
+        spent=spent(),
+        measures=measures(config),
+        epoch=epoch,
+        overhead=BUILD_SECONDS,
+        division=division(config, packing, space, baselines),
     )
+    epochs = config.epochs or allowance.epochs(recipe.epochs, candidates)
+    return replace(
+        decided,
+        recipe=recipe.with_(epochs=epochs),
+        epoch_seconds=epoch,
+        forecast=Forecast(allowance=allowance, epochs=epochs, usual=recipe.epochs, trials=config.trials),
+    )
+
+
+def division(
+    config: SearchConfig, packing: Packing, space: SearchSpace, baselines: Mapping[str, Architecture]
+) -> Division:
+    """How the time of a run is divided, with the candidates that there can be."""
+    outside = sum(space.params(architecture) is None for architecture in baselines.values())
+    return Division(
+        final_seeds=config.final_seeds,
+        places=packing.at_a_time,
+        most=min(space.size + outside, config.trials or MOST),
+    )
+
+
+def measures(config: SearchConfig) -> bool:
+    """Whether a cost of the search is measured."""
+    return any(not COSTS[name].exact for name in (*config.objectives, *config.limits()) if name in COSTS)
 
 
 def _compile(

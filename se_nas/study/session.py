@@ -18,9 +18,11 @@ from se_nas.report.run import Run
 from se_nas.run import CHECKPOINTS, CONFIG, FINAL, SCHEMA, SEARCH, Manifest, RunFolder, write_json
 from se_nas.study.analysis import what_mattered
 from se_nas.study.attributes import BASELINE
+from se_nas.study.budget import is_spent
 from se_nas.study.claim import claimed
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
+from se_nas.study.continuation import resume_command
 from se_nas.study.executors import Executor, make_executor
 from se_nas.study.executors._processes import refuse_unguarded, wait_for_orphans
 from se_nas.study.images import data_facts
@@ -35,26 +37,26 @@ from se_nas.study.storage import StudyStore, now
 from se_nas.study.suggestions import Suggestions
 from se_nas.study.warm_start import import_readings
 from se_nas.training import disk_used, prune
+from se_nas.wording import as_words
 
-MARGIN = 0.02
-"""Share of the budget that is kept for writing the report."""
 _LIBRARIES = ("torch", "timm", "optuna", "fvcore", "numpy", "scipy", "pandas", "scikit-learn")
 
 
-def search(config: SearchConfig, progress: Progress | None = None) -> Run:
+def search(config: SearchConfig, progress: Progress | None = None, *, force: bool = False) -> Run:
     """Search, write the run folder, and return the run.
 
     Args:
         config: what to search.
         progress: receives the search's events; by default they are only logged.
+        force: begin even if the budget is too short for two candidates.
 
     Raises:
-        SeNasError: a value does not fit; nothing has been written then.
+        SeNasError: a value does not fit, or the budget is too short; nothing has been written then.
     """
     refuse_unguarded()
     progress = progress or Progress()
     with claimed(config) as settled:
-        plan = resolve(settled, progress)
+        plan = resolve(settled, progress, force=force)
         progress.plan(plan.describe())
         return start(plan, progress)
 
@@ -101,6 +103,10 @@ def resume(
     given = {name: value for name, value in changes.items() if value is not None}
     config = SearchConfig(**{**folder.config, **moved, **given})
     manifest = folder.manifest
+    if manifest.status == "finished" and is_spent(config.budget_seconds, manifest.budget.spent):
+        taken, command = as_words(manifest.budget.spent), resume_command(folder, budget=config.budget_seconds)
+        progress.message(f"the budget is spent: the run has taken {taken}. To go on:  {command}")
+        return Run(folder)
     with folder.lock():
         plan = resolve(config, progress, frozen=manifest)
         if plan.data.fingerprint != manifest.data.fingerprint:
@@ -143,7 +149,7 @@ def _prepare(plan: Plan, store: StudyStore, progress: Progress) -> None:
 def _search(
     plan: Plan, folder: RunFolder, store: StudyStore, progress: Progress, interrupts: Interrupts
 ) -> Run:
-    clock = Clock(plan.config.budget_seconds, spent=store.spent)
+    clock = Clock(plan.config.budget_seconds, spent=store.spent + plan.seconds)
     folder.update_manifest(status="running", stop_reason=None)
     try:
         reason, provisional = _run_phases(plan, folder, store, progress, clock, interrupts)
@@ -179,8 +185,7 @@ def _run_phases(
     stopping = Stopping(config.early_stopping, plan.recipe.epochs, config.objectives, store, config.seed)
 
     def interrupted() -> bool:
-        margin = MARGIN * clock.budget if clock.budget is not None else 0.0
-        return interrupts.requested or clock.left <= margin
+        return interrupts.requested or clock.left <= 0
 
     with _executor(plan, folder, progress) as executor:
         trainings = Trainings(plan, store, executor, stopping, progress, clock, interrupted)
@@ -188,15 +193,15 @@ def _run_phases(
             axis.quiet = executor.paused
             for row in store.rows():
                 axis.remember(row)
-        search = Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts)
+        search = Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts, progress)
         search.take_up()
-        progress.phase(SEARCH, clock.search_left(config.final_seeds > 0))
+        progress.phase(SEARCH, search.seconds_left())
         reason = search.run()
         if config.final_seeds > 0:
             finals = Finals(store.rows(), plan)
             if not interrupts.requested:
                 progress.phase(FINAL, clock.left)
-            report = train_finalists(finals, plan, store, trainings, clock, interrupts)
+            report = train_finalists(finals, plan, store, trainings, clock, interrupts, progress)
             folder.update_manifest(finals=report)
             provisional = not finals.settled(store.rows())
     if stopping.active:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import sys
 import tarfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from se_nas.cli import app, main
+from se_nas.cli.exit_codes import MEANINGS
 from se_nas.study import SearchConfig, search
 
 
@@ -116,7 +118,6 @@ MISTAKES = [
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else "",
 )
 def test_mistakes_are_explained_and_nothing_is_written(se, tmp_path, arguments, message):
-    import re
 
     code, out, err = se(*arguments)
     assert code == 2
@@ -345,6 +346,32 @@ def test_search_ends_with_a_command_that_can_be_carried_out(se, keep, command):
     assert code == 0, err
     line = out.splitlines()[-1]
     assert line == f"{command:<8}se-nas {command} runs/test_resnet-digits-1 --pick best --out best"
+
+
+def test_a_search_that_finishes_nothing_says_how_to_go_on(se):
+    code, out, err = se(*SEARCH, "--budget", "1s", "--force")
+    assert code == 4
+    assert re.search(
+        r"No candidate has finished\. Continue with:  se-nas resume runs/test_resnet-digits-1 --budget \d+[smh]$",
+        err.rstrip(),
+    )
+    assert "--pick best" not in out
+
+
+def test_a_budget_for_less_than_two_candidates_is_refused(se, tmp_path):
+    code, _, err = se(*SEARCH, "--budget", "1s")
+    assert code == 2
+    assert "the budget of 1 s is too short" in err
+    assert "--force" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_documentation_have_the_exit_codes(se):
+    _, out, _ = se("--help")
+    page = (Path(__file__).parents[2] / "docs" / "exit-codes.md").read_text()
+    assert dict(re.findall(r"^\| (\d\S*) \| (.+) \|$", page, re.MULTILINE)) == MEANINGS
+    for code, meaning in MEANINGS.items():
+        assert re.search(rf"{re.escape(code)} +{re.escape(meaning)}", out), meaning
 
 
 def test_retrain_writes_an_export_and_mends_nothing_by_itself(se, run_folder, tmp_path):

@@ -10,23 +10,23 @@ import numpy as np
 
 from se_nas.pareto import Finalist, SeedModel, choose_finalists, next_training
 from se_nas.run import FINAL, SEARCH
+from se_nas.study.budget import BEST, MIN_SEEDS
 from se_nas.study.clock import Clock
 from se_nas.study.executors import Task
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan
+from se_nas.study.progress import Progress
 from se_nas.study.storage import COLUMNS, StudyStore
 
 Row = Mapping[str, Any]
-MIN_SEEDS = 2
-"""Readings that a mean needs before it has an interval."""
 MOST = 2
 """A finalist gets up to this many times the seeds that all get."""
 EXTRA_SHARE = 0.5
 """Trainings beyond the seeds that all get, as a share of those; a budget of time sets the limit instead."""
 MIN_DOF = 5
 """Degrees of freedom that an estimate of the search's noise needs to be worth more than a guess."""
-OPTIONAL = "near the front"
+OPTIONAL, ON_FRONT = "near the front", "front"
 DECIDED, EXHAUSTED, TOO_LATE, BY_USER = "decided", "exhausted", "budget", "stopped"
 """Why the phase ended."""
 _FAILED = ("failed", "diverged", "infeasible")
@@ -56,13 +56,9 @@ class Finals:
         Finalists that cannot get ``MIN_SEEDS`` readings in the time left are dropped from the end of the
         list, so that those that stay get intervals.
         """
-        chosen, finals = list(self._rows), self._trained(rows)
-        timed = seconds_each > 0 and math.isfinite(seconds_left)
-        if timed:
-            affordable = int(seconds_left // seconds_each)
-            while chosen and sum(self._lacking(own) for own in finals) > affordable:
-                chosen.pop()
-                finals.pop()
+        affordable = _affordable(seconds_left, seconds_each)
+        chosen, finals = self._kept(rows, affordable)
+        timed = math.isfinite(affordable)
         given = sum(map(len, finals))
         limit = math.inf if timed else (1 + EXTRA_SHARE) * self._base * len(chosen)
         if not chosen or not self._base or given >= limit:
@@ -77,7 +73,7 @@ class Finals:
             under_way=[
                 (i, row["seed"]) for i, own in enumerate(finals) for row in own if row["state"] != "complete"
             ],
-            failed=[i for i, own in enumerate(finals) if any(row["state"] in _FAILED for row in own)],
+            failed=[i for i, own in enumerate(finals) if _fails(own)],
             seeds=range(first, first + MOST * self._base),
             base_seeds=self._base,
         )
@@ -90,15 +86,24 @@ class Finals:
     def settled(self, rows: Sequence[Row]) -> bool:
         """Whether the front can rest on final readings.
 
-        Everything but what is merely near the front needs ``MIN_SEEDS`` of them, unless its training fails.
+        The plain backbone and the two that are most probably on the front need ``MIN_SEEDS`` of them, unless their
+        training fails. The time that the search keeps for final seeds is planned so that these get them.
         """
         enough = min(MIN_SEEDS, self._base)
+        best = [finalist for finalist in self._finalists if finalist.reason == ON_FRONT][: min(BEST)]
         needed = [
             sum(row["state"] == "complete" for row in own)
             for own, finalist in zip(self._trained(rows), self._finalists, strict=True)
-            if finalist.reason != OPTIONAL and not any(row["state"] in _FAILED for row in own)
+            if finalist in (self._finalists[0], *best) and not _fails(own)
         ]
         return enough > 0 and bool(needed) and min(needed) >= enough
+
+    def planned(self, rows: Sequence[Row], seconds_left: float, seconds_each: float) -> int:
+        """Final trainings that there will be without further seeds: those begun, and those that there is time for."""
+        affordable = _affordable(seconds_left, seconds_each)
+        _, finals = self._kept(rows, affordable)
+        lacking = sum(max(0, self._base - len(own)) for own in finals if not _fails(own))
+        return sum(map(len, self._trained(rows))) + int(min(lacking, affordable))
 
     def report(self, cut: str | None = None) -> dict[str, Any]:
         """For the manifest: who was chosen why, the numbers of seeds, and why there are no more.
@@ -152,11 +157,17 @@ class Finals:
         finals = [row for row in rows if row["phase"] == FINAL]
         return [[row for row in finals if row["key"] == chosen["key"]] for chosen in self._rows]
 
+    def _kept(self, rows: Sequence[Row], affordable: float) -> tuple[list[Row], list[list[Row]]]:
+        """The first finalists that can all have intervals, with their final trainings."""
+        chosen, finals = list(self._rows), self._trained(rows)
+        while chosen and sum(self._lacking(own) for own in finals) > affordable:
+            chosen.pop()
+            finals.pop()
+        return chosen, finals
+
     def _lacking(self, own: Sequence[Row]) -> int:
         """Trainings that a finalist lacks before its mean has an interval."""
-        if any(row["state"] in _FAILED for row in own):
-            return 0
-        return max(0, min(MIN_SEEDS, self._base) - len(own))
+        return 0 if _fails(own) else max(0, min(MIN_SEEDS, self._base) - len(own))
 
     def _costs(self, rows: Sequence[Row]) -> np.ndarray:
         return np.array([[row[column] for column in self._columns[1:]] for row in rows], dtype=float)
@@ -167,8 +178,24 @@ class Finals:
         return 100 * math.sqrt(max(share * (1 - share), 1e-4) / max(len(self._plan.data.val), 1))
 
 
+def _affordable(seconds_left: float, seconds_each: float) -> float:
+    """Trainings that there is time for; infinite if nothing limits them."""
+    timed = seconds_each > 0 and math.isfinite(seconds_left)
+    return seconds_left // seconds_each if timed else math.inf
+
+
+def _fails(own: Sequence[Row]) -> bool:
+    return any(row["state"] in _FAILED for row in own)
+
+
 def train_finalists(
-    finals: Finals, plan: Plan, store: StudyStore, trainings: Trainings, clock: Clock, interrupts: Interrupts
+    finals: Finals,
+    plan: Plan,
+    store: StudyStore,
+    trainings: Trainings,
+    clock: Clock,
+    interrupts: Interrupts,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Train the finalists until all is decided, or the time is up; returns ``finals.report``."""
     cut = None
@@ -180,12 +207,22 @@ def train_finalists(
             cut = TOO_LATE
         else:
             chosen = finals.next(store.rows(), trainings.time_left(), trainings.expected_seconds())
+            _tell_outlook(finals, store.rows(), trainings, clock, progress)
             if chosen is not None:
                 _train(chosen[0], chosen[1], plan, store, trainings)
             elif not trainings.wait_for_one():
                 break
     trainings.drain()
     return finals.report(cut)
+
+
+def _tell_outlook(
+    finals: Finals, rows: Sequence[Row], trainings: Trainings, clock: Clock, progress: Progress
+) -> None:
+    each = trainings.expected_seconds()
+    planned = finals.planned(rows, trainings.time_left(), each)
+    done = sum(row["phase"] == FINAL and row["state"] == "complete" for row in rows)
+    progress.outlook(done, planned, min(clock.left, trainings.seconds_for(planned - done)))
 
 
 def _train(row: Row, seed: int, plan: Plan, store: StudyStore, trainings: Trainings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from se_nas.study.executors import Task
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan
+from se_nas.study.progress import Progress
 from se_nas.study.storage import StudyStore
 from se_nas.study.suggestions import Suggestions
 
@@ -33,6 +35,7 @@ class Search:
         trainings: what trains them.
         clock: time left for the search.
         interrupts: whether the user has asked for an end.
+        progress: is notified of how many candidates there will be.
     """
 
     def __init__(
@@ -43,15 +46,23 @@ class Search:
         trainings: Trainings,
         clock: Clock,
         interrupts: Interrupts,
+        progress: Progress,
     ) -> None:
         self._plan, self._store, self._suggestions = plan, store, suggestions
         self._trainings, self._clock, self._interrupts = trainings, clock, interrupts
+        self._progress = progress
 
     def take_up(self) -> None:
         """Go on with the trials that were begun by a process that is gone."""
         for trial in self._store.open_trials():
             self._take_up(trial)
             self._trainings.make_room()
+
+    def seconds_left(self) -> float:
+        """Seconds that the search may take without the final seeds of its candidates; infinite for no limit."""
+        each, division = self._trainings.expected_seconds(), self._plan.division
+        fitting = division.candidates(self._clock.left, each, done=self._done())
+        return max(0.0, self._clock.left - division.seconds(fitting, each, done=fitting))
 
     def run(self) -> str:
         """Search; returns why it ended, in words."""
@@ -66,6 +77,7 @@ class Search:
             reason = self._reason_to_stop()
             if reason is not None:
                 return reason
+            self._tell_outlook()
             found = self._suggestions.next()
             if found is None:
                 return f"every architecture of the space that the limits allow has been evaluated ({self._done()})"
@@ -91,11 +103,26 @@ class Search:
                 f"the search has settled: each of the last {SETTLED_IN_A_ROW} suggestions promised less than"
                 f" {SETTLED_SHARE:.1%} more hypervolume ({self._done()} candidates)"
             )
-        left = self._clock.search_left(self._plan.config.final_seeds > 0)
-        # A candidate that would end well beyond the search's share would eat the final seeds' time.
-        if left < 0.5 * self._trainings.expected_seconds() or self._trainings.should_stop():
+        if self._trainings.should_stop() or not self._another_fits():
             return f"the search's share of the budget is spent ({self._done()} candidates)"
         return None
+
+    def _another_fits(self) -> bool:
+        """Whether there is time for one more candidate and the final seeds of all; the first one is always tried."""
+        done, each = self._done(), self._trainings.expected_seconds()
+        return not done or self._plan.division.seconds(done + 1, each, done=done) <= self._clock.left
+
+    def _tell_outlook(self) -> None:
+        """Say how many candidates there will be, and when the run ends, by what trainings have taken so far."""
+        done, each, division = self._done(), self._trainings.expected_seconds(), self._plan.division
+        if each:
+            left = self._trainings.wall_left()
+            planned = division.candidates(left, each, done=done)
+            seconds = self._clock.left
+            if planned >= division.most:
+                under_way = 0.0 if math.isinf(left) else seconds - left
+                seconds = min(seconds, under_way + division.seconds(planned, each, done=done))
+            self._progress.outlook(self._store.num_evaluated(), planned, seconds)
 
     def _done(self) -> int:
         return self._store.num_evaluated() + self._trainings.searching()

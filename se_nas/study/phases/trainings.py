@@ -22,6 +22,8 @@ from se_nas.study.storage import COLUMNS, StudyStore, now
 from se_nas.training import DEFAULT_TRAINER, FALLBACKS
 
 STOPPED = "stopped"
+RECENT = 5
+"""Trainings that say how long the next will last: machines get busier and idler."""
 MAX_FAILURES = 3
 """Candidates in a row that may fail before the run gives up: then the fault is not theirs."""
 
@@ -143,20 +145,31 @@ class Trainings:
         return sum(task.phase == SEARCH for task in self._executor.tasks)
 
     def expected_seconds(self) -> float:
-        """Expected wall time per candidate, including cost measurement and waiting; 0 before one has ended.
+        """Expected wall time per candidate, including cost measurement and waiting; 0 if nothing is known.
 
-        Before one has ended in this process, the training time of those that ended in an earlier one.
+        Before one has ended in this process, the training time of those that ended in an earlier one, or else the
+        plan's forecast.
         """
         seconds = self._lasted or [
             row["seconds"] for row in self._store.rows() if row["seconds"] and row["state"] == "complete"
         ]
-        return float(np.median(seconds)) if seconds else 0.0
+        if seconds:
+            return float(np.median(seconds[-RECENT:]))
+        return 0.0 if self._plan.forecast is None else self._plan.forecast.each
 
     def time_left(self) -> float:
         """Seconds of training that the budget still has room for, over all places together."""
         moment, expected = time.monotonic(), self.expected_seconds()
         under_way = sum(max(0.0, expected - (moment - began)) for began in self._began.values())
         return max(0.0, self._executor.capacity * self._clock.left - under_way)
+
+    def seconds_for(self, trainings: int) -> float:
+        """Expected wall time of so many trainings."""
+        return self.expected_seconds() * math.ceil(trainings / self._executor.capacity)
+
+    def wall_left(self) -> float:
+        """Seconds that each place still has, on average, once what is under way has ended."""
+        return self.time_left() / self._executor.capacity
 
     def should_stop(self) -> bool:
         return self._interrupted()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from se_nas.study.budget import Division
 from se_nas.study.phases.finals import Finals
 
 
@@ -143,14 +144,37 @@ def test_a_finalist_that_fails_gets_no_more_and_does_not_hold_the_others_up():
     assert finals.settled(rows)
 
 
-def test_a_front_is_settled_with_two_seeds_each_of_all_but_the_merely_near():
+def test_a_front_is_settled_with_two_seeds_each_of_the_plain_backbone_and_the_two_best():
     finals = Finals(searched(), plan_of())
     chosen = finals.report()["chosen"]
     once, _ = carried_out(finals, searched(), TRUTH, trainings=len(chosen))
     assert not finals.settled(once)
-    needed = [entry["key"] for entry in chosen if entry["reason"] != "near the front"]
-    twice = once + [row_of(key, 90.0, 100, phase="final", seed=2) for key in needed]
-    assert finals.settled(twice)
+    best = [entry["key"] for entry in chosen if entry["reason"] == "front"][:2]
+    again = [row_of(key, 90.0, 100, phase="final", seed=2) for key in ("plain", *best)]
+    assert len(again) == 3
+    assert not finals.settled(once + again[:2])
+    assert finals.settled(once + again)
+
+
+def test_the_time_that_a_search_keeps_is_enough_for_a_final_front():
+    """Of each number of candidates, whatever they read."""
+    for seed, candidates in enumerate(range(3, 24)):
+        rng = np.random.default_rng(seed)
+        rows = [row_of("plain", 90.0, 100, "plain")]
+        rows += [row_of(str(i), 90.0 + rng.normal(0, 2), 101 + i) for i in range(1, candidates)]
+        finals = Finals(rows, plan_of())
+        left = Division(final_seeds=3).final_trainings(candidates)
+        trained, _ = carried_out(finals, rows, {row["key"]: row["accuracy"] for row in rows}, left=left)
+        assert finals.settled(trained), candidates
+
+
+def test_the_final_trainings_that_are_planned_are_those_that_come():
+    finals = Finals(searched(), plan_of())
+    count = len(finals.report()["chosen"])
+    assert finals.planned(searched(), math.inf, 1.0) == 3 * count
+    assert finals.planned(searched(), 5.5, 1.0) == 5
+    rows, _ = carried_out(finals, searched(), TRUTH, trainings=4)
+    assert finals.planned(rows, math.inf, 1.0) == 3 * count
 
 
 @pytest.mark.parametrize("final_seeds", [0, 1])

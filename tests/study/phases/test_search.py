@@ -1,5 +1,6 @@
 """The loop of a search with a fake executor: what is trained when, and what comes of a death, a stop, an interrupt."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from small_cases import SEARCH as SMALL
 
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
+from se_nas.study.phases import trainings as trainings_module
 from se_nas.study.phases.search import Search
 from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import resolve
@@ -18,10 +20,20 @@ from se_nas.study.storage import StudyStore
 from se_nas.study.suggestions import Suggestions
 
 
+class Told(Progress):
+    """Keeps what it is told of the outlook."""
+
+    def __init__(self):
+        self.outlooks = []
+
+    def outlook(self, done, planned, seconds):
+        self.outlooks.append((done, planned, seconds))
+
+
 class Loop:
     """A search of test_resnet, whose trainings are played."""
 
-    def __init__(self, path, play, capacity=2, **changes):
+    def __init__(self, path, play, capacity=2, clock=None, **changes):
         given = {"objectives": "accuracy,params", "sampler": "random", "epochs": 2, "runs": str(path.parent)}
         config = SearchConfig(**{**SMALL, **given, **changes})
         self.plan = resolve(config)
@@ -29,22 +41,25 @@ class Loop:
         self.store = StudyStore.create(folder, config.objectives)
         self.stopping = Stopping(config.early_stopping, 2, config.objectives, self.store, config.seed)
         self.interrupts = SimpleNamespace(requested=False)
-        self.executor = FakeExecutor(play, capacity)
+        self.executor, self.clock = FakeExecutor(play, capacity, clock), clock
         self._go_on(config)
 
     def _go_on(self, config):
-        clock = Clock(None)
+        budget = None if self.clock is None else config.budget_seconds
+        clock, self.progress = Clock(budget, monotonic=lambda: getattr(self.clock, "now", 0.0)), Told()
         self.trainings = Trainings(
             self.plan,
             self.store,
             self.executor,
             self.stopping,
-            Progress(),
+            self.progress,
             clock,
             lambda: self.interrupts.requested,
         )
         suggestions = Suggestions(self.plan, self.store)
-        self.search = Search(self.plan, self.store, suggestions, self.trainings, clock, self.interrupts)
+        self.search = Search(
+            self.plan, self.store, suggestions, self.trainings, clock, self.interrupts, self.progress
+        )
 
     def states(self):
         return [row["state"] for row in self.store.rows()]
@@ -107,6 +122,33 @@ def test_an_interrupt_ends_what_is_in_flight_as_unfinished_and_a_resume_takes_it
     assert [(row["key"], row["seed"]) for row in after][: len(before)] == [
         (row["key"], row["seed"]) for row in before
     ]
+
+
+def test_the_number_of_candidates_is_corrected_as_times_are_learned(loop, monkeypatch):
+    """Candidates of 4 s were forecast, and they take 2 s: of 100 s less 2 %, 24 and 49 have room."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(trainings_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    found = loop(lambda task: [50.0, 60.0], capacity=1, clock=clock, budget="100s", final_seeds=0)
+    found.trainings._plan = replace(found.plan, forecast=SimpleNamespace(each=4.0))
+    assert found.search.run() == "the search's share of the budget is spent (49 candidates)"
+    assert found.progress.outlooks[0] == (0, 24, 98.0)
+    assert found.progress.outlooks[1] == (1, 49, 96.0)
+    assert found.progress.outlooks[-1] == (48, 49, 2.0)
+
+
+def test_the_search_leaves_the_time_of_the_final_seeds(loop, monkeypatch):
+    """Of 98 s with trainings of 2 s: 31 candidates take 62 s, and their 16 final trainings may take 35.2 s."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(trainings_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    found = loop(lambda task: [50.0, 60.0], capacity=1, clock=clock, budget="100s")
+    found.trainings._plan = replace(found.plan, forecast=None)
+    assert found.search.run() == "the search's share of the budget is spent (31 candidates)"
+
+
+def test_what_trials_limit_ends_with_the_last(loop, monkeypatch):
+    found = loop(lambda task: [50.0, 60.0], trials=3, final_seeds=0)
+    found.search.run()
+    assert {planned for _, planned, _ in found.progress.outlooks} <= {3}
 
 
 def test_three_failures_in_a_row_end_the_search(loop):

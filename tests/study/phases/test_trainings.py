@@ -11,6 +11,7 @@ from small_cases import SITES
 
 from se_nas.architecture import Architecture
 from se_nas.run import FINAL, SEARCH
+from se_nas.study.budget import MARGIN
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
 from se_nas.study.executors import Task
@@ -37,7 +38,11 @@ class ParamsAxis:
 
 def make_trainings(store, executor, stopping, clock, **plan):
     given = SimpleNamespace(
-        runtime=Runtime(device="cpu"), axes={"params": ParamsAxis()}, recipe=SimpleNamespace(epochs=2), **plan
+        runtime=Runtime(device="cpu"),
+        axes={"params": ParamsAxis()},
+        recipe=SimpleNamespace(epochs=2),
+        forecast=None,
+        **plan,
     )
     return Trainings(given, store, executor, stopping, Progress(), clock, lambda: False)
 
@@ -99,7 +104,7 @@ def timed(clock):
             return {}
 
     def make(rows=()):
-        timer = Clock(1000.0, monotonic=lambda: clock.now)
+        timer = Clock(1000.0 / (1 - MARGIN), monotonic=lambda: clock.now)
         executor = Inline(None, capacity=1)
         stopping = SimpleNamespace(finished=lambda *args: None, expectation=lambda *args: {})
         config = SimpleNamespace(objectives=("accuracy",), seed=0)
