@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from se_nas.cli import app
+from se_nas.cli.exit_codes import UNDECIDED, WORSE
 from se_nas.cli.options import Formats, Json, OutFolder, Pick, ReplaceExport, RunPath, Standalone
-
-WORSE = 3
 
 
 @app.command()
@@ -83,7 +82,12 @@ def compare(
         bool, typer.Option("--force", help="Compare runs that measured different things.")
     ] = False,
     fail_if_worse: Annotated[
-        bool, typer.Option("--fail-if-worse", help="Exit with code 3 if the last run's front is worse.")
+        bool,
+        typer.Option(
+            "--fail-if-worse",
+            help=f"Exit with code {WORSE} if the last run's front is worse, and with {UNDECIDED} if the runs cannot"
+            " decide it.",
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -99,7 +103,12 @@ def compare(
     if out is not None:
         write_comparison(comparison, out)
     tables.print_json(comparison.to_dict()) if json else tables.print_comparison(comparison)
-    if fail_if_worse and comparison.worse:
+    if not fail_if_worse:
+        return
+    if comparison.undecided is not None:
+        typer.echo(f"undecided: {comparison.undecided}.", err=True)
+        raise typer.Exit(UNDECIDED)
+    if comparison.worse:
         raise typer.Exit(WORSE)
 
 

@@ -58,7 +58,7 @@ class Difference:
 
     ``low`` and ``high`` hold the 95 % band; ``ahead`` is 1 where the second is ahead by more than that, -1 where
     the first is, and 0 elsewhere. ``volume`` is the difference of hypervolumes with its 95 % interval (None: not
-    known).
+    known). ``over_seeds`` says whether anything was read twice, so that the band covers the choice of seeds.
     """
 
     budgets: np.ndarray
@@ -68,6 +68,7 @@ class Difference:
     volume: float
     volume_interval: tuple[float, float] | None
     basis: str
+    over_seeds: bool
 
     @property
     def ahead(self) -> np.ndarray:
@@ -102,7 +103,7 @@ def difference(first: Sequence[Entry], second: Sequence[Entry], reference: Seque
     sides = (slice(0, len(first)), slice(len(first), len(entries)))
     value = curves[sides[1]].mean(0) - curves[sides[0]].mean(0)
     volume = float(volumes[sides[1]].mean() - volumes[sides[0]].mean())
-    model, basis = _model(entries)
+    model, basis, repeated = _model(entries)
     if model is None:
         unknown = np.full(len(budgets), np.nan)
         return Difference(
@@ -113,6 +114,7 @@ def difference(first: Sequence[Entry], second: Sequence[Entry], reference: Seque
             volume=volume,
             volume_interval=None,
             basis=basis,
+            over_seeds=False,
         )
     generator = np.random.default_rng(0)
     errors = model.draw(generator, _DRAWS) - model.mean
@@ -152,21 +154,25 @@ def difference(first: Sequence[Entry], second: Sequence[Entry], reference: Seque
         volume=volume,
         volume_interval=(float(interval[0]), float(interval[1])),
         basis=f"{basis}{over_runs}",
+        over_seeds=repeated,
     )
 
 
-def _model(entries: Sequence[Entry]) -> tuple[SeedModel | None, str]:
-    """Joint noise of all members; without repeats, what follows from the number of validation images alone."""
+def _model(entries: Sequence[Entry]) -> tuple[SeedModel | None, str, bool]:
+    """Joint noise of all members, in words, and whether it was seen in repeats.
+
+    Without repeats it is what follows from the number of validation images alone.
+    """
     readings = [member.by_seed for entry in entries for member in entry.members]
     model = SeedModel.fit(readings)
     if model is not None:
         found = _hits(entries)
         if found is None:
-            return model, "95 % over seeds, for all costs at once"
-        return model.with_images(found), "95 % over seeds and validation images, for all costs at once"
+            return model, "95 % over seeds, for all costs at once", True
+        return model.with_images(found), "95 % over seeds and validation images, for all costs at once", True
     images = min(entry.report.manifest.data.num_val for entry in entries)
     if not images:
-        return None, "nothing was read twice, so the size of chance is not known"
+        return None, "nothing was read twice, so the size of chance is not known", False
     share = float(np.mean([value for own in readings for value in own.values()])) / 100
     sd = 100 * math.sqrt(max(share * (1 - share), 0.0) / images)
     basis = (
@@ -175,7 +181,7 @@ def _model(entries: Sequence[Entry]) -> tuple[SeedModel | None, str]:
     )
     # Every reading gets a different seed: none of this scatter is known to be shared.
     apart = [dict(zip([index], own.values(), strict=True)) for index, own in enumerate(readings)]
-    return SeedModel.fit(apart, sd=sd), basis
+    return SeedModel.fit(apart, sd=sd), basis, False
 
 
 def _hits(entries: Sequence[Entry]) -> list[dict[int, np.ndarray]] | None:

@@ -198,12 +198,30 @@ class Comparison:
             lines.append(f"Forced: {'; '.join(self.objections)}. The difference may be due to that alone.")
         return "\n".join(lines)
 
+    @cached_property
+    def undecided(self) -> str | None:
+        """Why these runs cannot decide whether the last front is worse than the first; None if they can."""
+        compared = (*self.groups[0], *self.groups[-1])
+        provisional = [self.names[index] for index in compared if not self.reports[index].final]
+        if provisional:
+            return (
+                f"{', '.join(dict.fromkeys(provisional))} {'is' if len(provisional) == 1 else 'are'} provisional, and"
+                " the best of many single readings is best partly by luck"
+            )
+        if not self.pairs[-1].difference.over_seeds:
+            return (
+                "no network was trained with two seeds, so luck with seeds cannot be told from a difference"
+            )
+        return None
+
     @property
     def worse(self) -> bool:
-        """Whether the last front is worse than the first beyond chance.
+        """Whether the last front is worse than the first beyond chance; never while that is undecided.
 
         Its hypervolume is smaller with 95 % confidence, or it is behind at some cost and ahead at none.
         """
+        if self.undecided is not None:
+            return False
         found = self.pairs[-1].difference
         behind, ahead = (found.ahead < 0).any(), (found.ahead > 0).any()
         smaller = found.volume_interval is not None and found.volume_interval[1] < 0
@@ -309,6 +327,7 @@ class Comparison:
             "kind": KIND,
             "verdict": self.verdict,
             "worse": self.worse,
+            "undecided": self.undecided,
             "forced": bool(self.objections),
             "objections": list(self.objections),
             "objectives": [{"name": item.name, "direction": item.direction} for item in self.objectives],

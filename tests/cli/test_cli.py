@@ -276,20 +276,32 @@ def test_compare_a_run_with_itself(se, run_folder, tmp_path):
     code, _, _ = se("compare", run_folder, run_folder / "report.json", "--out", tmp_path / "c.html")
     assert code == 0
     assert (tmp_path / "c.html").exists()
-    assert se("compare", run_folder, run_folder, "--fail-if-worse")[0] == 0
+    assert se("compare", run_folder, run_folder, "--fail-if-worse")[0] == 6
     assert json.loads(se("compare", run_folder, run_folder, "--json")[1])
 
 
 def test_a_worse_run_is_an_exit_code_for_ci(se, run_folder, tmp_path):
-    better = json.loads((run_folder / "report.json").read_text())
-    better["trials"] = [{**row, "accuracy": 99.5} for row in better["trials"]]
-    path = tmp_path / "better.json"
-    path.write_text(json.dumps(better))
-    code, out, _ = se("compare", path, run_folder, "--fail-if-worse", "--json")
-    assert code == 3
+    """The readings of a search decide nothing; those of two seeds do."""
+    searched = json.loads((run_folder / "report.json").read_text())
+    paths = {}
+    for name, gain in (("good", 0.0), ("bad", -9.0)):
+        rows = [
+            {**row, "number": 100 * seed + row["number"], "phase": "final", "seed": seed}
+            | {"accuracy": row["accuracy"] + gain + (-1) ** row["number"] * 0.1 * seed}
+            for row in searched["trials"]
+            for seed in (1, 2)
+        ]
+        final = searched | {"trials": rows, "manifest": searched["manifest"] | {"provisional": False}}
+        paths[name] = tmp_path / f"{name}.json"
+        paths[name].write_text(json.dumps(final))
+    code, out, err = se("compare", paths["good"], paths["bad"], "--fail-if-worse", "--json")
+    assert (code, err) == (3, "")
     assert json.loads(out)["worse"] is True
-    assert se("compare", path, run_folder)[0] == 0
-    assert se("compare", run_folder, path, "--fail-if-worse")[0] == 0
+    assert se("compare", paths["good"], paths["bad"])[0] == 0
+    assert se("compare", paths["bad"], paths["good"], "--fail-if-worse")[0] == 0
+    code, _, err = se("compare", paths["good"], run_folder, "--fail-if-worse")
+    assert code == 6
+    assert re.fullmatch(r"undecided: .* is provisional, and .*\.\n", err)
 
 
 def test_inspect_lists_every_site_with_what_se_adds(se):

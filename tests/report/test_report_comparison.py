@@ -136,6 +136,27 @@ def test_a_run_against_itself_cannot_be_told_apart(make_run, options):
     assert comparison.dominated_share(0, by=1) == 0
 
 
+def test_a_lead_of_single_readings_decides_nothing():
+    """Final, but with one seed each: the lead may be that seed's luck."""
+    pair = [
+        run_of(A, "a", seeds=(1,), scatter=(0.0,)),
+        run_of([(80.0, 7.0)], "b", seeds=(1,), scatter=(0.0,)),
+    ]
+    comparison = compare(pair)
+    assert (comparison.pairs[0].difference.ahead < 0).any()
+    assert not comparison.worse
+    assert "no network was trained with two seeds" in comparison.undecided
+    assert compare([run_of(A, "a"), run_of([(80.0, 7.0)], "b")]).undecided is None
+
+
+def test_only_the_runs_that_are_compared_must_be_final():
+    rows = [simple_row(0, 91.0, 7.0), simple_row(1, 92.5, 8.0)]
+    middle = report_of(rows, name="b", baseline=6.0, recipe={"lr": 2}, provisional=True)
+    last = run_of(A, "c", recipe={"lr": 3})
+    assert compare([run_of(A, "a"), middle, last]).undecided is None
+    assert "b is provisional" in compare([run_of(A, "a"), last, middle]).undecided
+
+
 def test_without_repeats_the_validation_images_stand_in_for_the_noise():
     changes = {"provisional": True, "baseline": 6.0}
     rows = [simple_row(0, 90.0, 6.0), simple_row(1, 91.0, 7.0)]
@@ -149,6 +170,9 @@ def test_without_repeats_the_validation_images_stand_in_for_the_noise():
         in comparison.verdict
     )
     assert "Provisional: in a, b not all finalists were retrained" in comparison.verdict
+    assert not compare([second, first]).worse
+    assert comparison.undecided.startswith("a, b are provisional, and")
+    assert comparison.to_dict()["undecided"] == comparison.undecided
     unknown = manifest()["data"] | {"num_val": 0}
     third = report_of(rows, name="c", **changes, data=unknown)
     silent = compare([first, third])
@@ -338,7 +362,7 @@ def test_band_covers_a_true_difference_of_zero():
     """40 pairs of runs of equal truth, fresh noise: the whole band holds zero in about 95 % of them."""
     generator = np.random.default_rng(3)
     points = [(90.0, 6.0), (90.8, 6.5), (91.3, 7.0), (91.5, 8.0)]
-    wrong = 0
+    wrong = worse = 0
     for _ in range(40):
         pair = []
         for name in "ab":
@@ -353,6 +377,9 @@ def test_band_covers_a_true_difference_of_zero():
                 for seed in (1, 2, 3)
             ]
             pair.append(report_of(rows, name=name))
-        wrong += bool((compare(pair).pairs[0].difference.ahead != 0).any())
+        comparison = compare(pair)
+        wrong += bool((comparison.pairs[0].difference.ahead != 0).any())
+        worse += comparison.worse
     # Binomial with 40 draws of 5 %: more than 6 has a probability of 0.3 %.
     assert wrong <= 6
+    assert worse <= 6
