@@ -75,6 +75,11 @@ class Constraints:
                 known.append((KnownCost(self._space, costs), limit.absolute(axis.baseline)))
         return Feasible(known) if known else None
 
+    @property
+    def measured(self) -> bool:
+        """Whether judging an architecture takes the device."""
+        return any(self._axis(limit).by_widths() is None for limit in self._limits)
+
     def check(self) -> list[str]:
         """Judge the limits against the space; returns what the user should know.
 

@@ -43,7 +43,6 @@ class _Watched(WholeTrials):
             if not self._live:
                 self._database.close()
         self._objectives: Sequence[str] = folder.manifest.objectives
-        self._lock = threading.Lock()
         self._settled = 0
 
     def get_all_trials(

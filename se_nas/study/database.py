@@ -140,6 +140,10 @@ class Database:
         self._ids |= ids
         self._saved |= {trial.number: trial for trial in trials}
 
+    def saved(self, number: int) -> FrozenTrial | None:
+        """A trial as it was last read or written; None if it is not in the database."""
+        return self._saved.get(number)
+
     def close(self) -> None:
         """Give the file back; SQLite joins its log with it then."""
         self._close()

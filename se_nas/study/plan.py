@@ -94,6 +94,16 @@ class Plan:
             logs=folder.path / LOGS,
         )
 
+    @property
+    def suggests_ahead(self) -> bool:
+        """Whether the next suggestion is made while candidates train.
+
+        In a pack all places would wait for it. Not if its limits have to be measured, which takes the device, or if
+        images are on disk: candidates then begin together, so that these are decoded once.
+        """
+        several = self.packing.packed and self.packing.at_a_time > 1
+        return several and self.data.in_memory and not self.constraints.measured
+
     def capacities(self) -> list[Capacity]:
         """What the masked networks of a packed run can be."""
         return capacities(self.space, list(self.baselines.values())) if self.packing.masked else []

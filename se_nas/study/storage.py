@@ -78,7 +78,8 @@ def _refuse_lost(folder: RunFolder, path: Path) -> None:
 class StudyStore:
     """The study of one run folder, with its trials as rows.
 
-    One process writes a run, so what has been asked once is kept and follows every change.
+    One process writes a run, so what has been asked once is kept and follows every change. A second thread may
+    ``ask``, and ``tell`` and ``mark`` what it has asked for; everything else belongs to one thread.
     """
 
     def __init__(self, folder: RunFolder, storage: WholeTrials) -> None:
@@ -179,14 +180,16 @@ class StudyStore:
 
     def ask(self) -> Trial:
         """A trial: the oldest queued one, else a new one."""
-        with quiet_optuna():
-            return self.study.ask()
+        return self.study.ask()
+
+    def forget_proposals(self) -> None:
+        """Forget trials that were asked for and not described; those that were queued are queued again."""
+        self._storage.discard()
 
     def tell(self, number: int, values: Sequence[float] | None, *, stopped: bool = False) -> None:
         """Notify the sampler of a trial's objective values; None: it was stopped early, or has failed."""
         without = TrialState.PRUNED if stopped else TrialState.FAIL
-        with quiet_optuna():
-            self.study.tell(number, values, state=None if values is not None else without)
+        self.study.tell(number, values, state=None if values is not None else without)
         self._learn(self._storage.get_trial(number))
 
     def spend(self, seconds: float) -> None:
@@ -212,13 +215,17 @@ class StudyStore:
         return self._storage.get_n_trials(self.study._study_id)
 
     def last_suggestions(self, count: int) -> list[dict[str, Any]]:
-        """What the sampler's model said of its last suggestions, oldest first (`ParetoSampler` only)."""
+        """What the sampler's model said of its last suggestions, oldest first (`ParetoSampler` only).
+
+        Suggestions that were made ahead and not taken yet are left out.
+        """
         found: list[dict[str, Any]] = []
         for number in range(self.num_trials - 1, -1, -1):
             if len(found) == count:
                 break
-            record = self._storage.get_trial(number).system_attrs.get(MODEL)
-            if record is not None:
+            trial = self._storage.get_trial(number)
+            record = trial.system_attrs.get(MODEL)
+            if record is not None and (trial.state.is_finished() or ROW in trial.user_attrs):
                 found.append(record)
         return found[::-1]
 

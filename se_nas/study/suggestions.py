@@ -57,8 +57,9 @@ class Suggestions:
         architecture = self._draw(seen)
         if architecture is None:
             return None
-        self._store.enqueue(self._plan.space.params(architecture), architecture)
-        return self._propose(seen)
+        with self._store.together():
+            self._store.enqueue(self._plan.space.params(architecture), architecture)
+            return self._propose(seen)
 
     def seed(self, architecture: Architecture) -> int:
         """The seed to train an architecture with in the search: the run's own, and another for another reading.

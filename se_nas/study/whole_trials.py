@@ -3,11 +3,14 @@
 A trial reaches the database in one transaction when it is complete in itself: a queued or finished one at once, one
 that is being proposed when it is described (`WholeTrials.release`). A process that is killed while it proposes
 leaves no trace of the proposal, and a queued trial is still queued.
+
+Two threads may write: one that proposes, and one that does everything else.
 """
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -47,31 +50,52 @@ class WholeTrials(BaseStorage):
         self._changed: dict[int, None] = {}
         self._attributes: list[tuple[Table, str, Any]] = []
         self._depth = 0
+        self._lock = threading.RLock()
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What is written inside of this becomes true in one transaction, at the end; after an error, not at all."""
-        self._depth += 1
-        try:
-            yield
-        except BaseException:
-            self._changed.clear()
-            self._attributes.clear()
-            raise
-        finally:
-            self._depth -= 1
-        self._save()
+        """What is written inside of this becomes true in one transaction, at the end; after an error, not at all.
+
+        Another thread waits with what it has to write.
+        """
+        with self._lock:
+            self._depth += 1
+            try:
+                yield
+            except BaseException:
+                self._changed.clear()
+                self._attributes.clear()
+                raise
+            finally:
+                self._depth -= 1
+            self._save()
 
     def release(self, trial_id: int) -> None:
         """Write a trial that was being proposed: from now on the database follows every change of it."""
         self._held.discard(trial_id)
         self._set(self.get_trial(trial_id))
 
+    def discard(self) -> None:
+        """Forget all trials that are being proposed; those that were queued are queued again."""
+        with self._lock:
+            for number in sorted(self._held, reverse=True):
+                queued = self._database.saved(number)
+                if queued is None:
+                    assert number == len(self._trials) - 1
+                    self._trials.pop()
+                else:
+                    self._trials[number] = queued
+            self._held.clear()
+
     def close(self) -> None:
         """Give the database back."""
         self._database.close()
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        with self._lock:
+            return self._create(template_trial)
+
+    def _create(self, template_trial: FrozenTrial | None) -> int:
         number = len(self._trials)
         if template_trial is None:
             trial = FrozenTrial(
@@ -95,7 +119,7 @@ class WholeTrials(BaseStorage):
                 for name, distribution in trial.distributions.items()
             }
         if trial.state == TrialState.RUNNING:
-            self._held.add(number)
+            self._hold(number)
         self._trials.append(trial)
         self._set(trial)
         return number
@@ -125,7 +149,10 @@ class WholeTrials(BaseStorage):
             if trial.state != TrialState.WAITING:
                 return False
             trial.datetime_start = datetime.now()
-            self._held.add(trial_id)
+            # Optuna's `Trial` writes to the dictionaries of what it was given; the queued trial must stay as it is.
+            for name in ("params", "distributions", "user_attrs", "system_attrs"):
+                setattr(trial, name, dict(getattr(trial, name)))
+            self._hold(trial_id)
         trial.state = state
         if values is not None:
             trial.values = list(values)
@@ -149,14 +176,16 @@ class WholeTrials(BaseStorage):
         self._set(trial)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._user_attrs[key] = value
-        self._attributes.append((USER_ATTRIBUTES, key, value))
-        self._save()
+        with self._lock:
+            self._user_attrs[key] = value
+            self._attributes.append((USER_ATTRIBUTES, key, value))
+            self._save()
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._system_attrs[key] = value
-        self._attributes.append((SYSTEM_ATTRIBUTES, key, value))
-        self._save()
+        with self._lock:
+            self._system_attrs[key] = value
+            self._attributes.append((SYSTEM_ATTRIBUTES, key, value))
+            self._save()
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         if not 0 <= trial_id < len(self._trials):
@@ -216,11 +245,17 @@ class WholeTrials(BaseStorage):
         self.check_trial_is_updatable(trial_id, trial.state)
         return copy.copy(trial)
 
+    def _hold(self, trial_id: int) -> None:
+        """Keep a trial that is being proposed out of the database, even if it was queued in this transaction."""
+        self._held.add(trial_id)
+        self._changed.pop(trial_id, None)
+
     def _set(self, trial: FrozenTrial) -> None:
-        self._trials[trial.number] = trial
-        if trial.number not in self._held:
-            self._changed[trial.number] = None
-            self._save()
+        with self._lock:
+            self._trials[trial.number] = trial
+            if trial.number not in self._held:
+                self._changed[trial.number] = None
+                self._save()
 
     def _save(self) -> None:
         if self._depth == 0 and (self._changed or self._attributes):

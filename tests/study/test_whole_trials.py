@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import optuna
@@ -170,3 +171,53 @@ def test_errors_name_the_file(tmp_path):
     storage = WholeTrials(Database.open(reader, read_only=True))
     with pytest.raises(RunError, match=r"read\.db cannot be used: attempt to write a readonly database"):
         storage.set_study_user_attr(0, "spent", 1.0)
+
+
+def test_what_is_being_proposed_is_forgotten_and_what_was_queued_is_queued_again(study, path):
+    study.enqueue_trial({"a": 8, "b": True})
+    queued, fresh = study.ask(), study.ask()
+    suggest(queued)
+    suggest(fresh)
+    study._storage.discard()
+    assert [trial.state for trial in study.trials] == [TrialState.WAITING]
+    assert [facts(trial) for trial in study.trials] == [facts(trial) for trial in stored(path)]
+    again = study.ask()
+    assert (again.number, suggest(again)) == (0, {"a": 8, "b": True})
+
+
+def test_a_trial_that_is_queued_and_asked_for_in_one_transaction_is_not_stored(study, path):
+    with study._storage.together():
+        study.enqueue_trial({"a": 8, "b": True})
+        study.ask()
+    assert stored(path) == []
+    study._storage.discard()
+    assert study.trials == []
+
+
+def test_one_thread_proposes_while_another_writes(study, path):
+    """Trials that are told in one thread and described in the other, all of them stored whole and in order."""
+    running = [study.ask() for _ in range(3)]
+    for trial in running:
+        suggest(trial)
+        study._storage.release(trial.number)
+
+    def propose():
+        for _ in range(40):
+            trial = study.ask()
+            suggest(trial)
+            study.tell(trial, [1.0, 2.0])
+
+    with ThreadPoolExecutor(1) as thread:
+        proposing = thread.submit(propose)
+        epochs = 0
+        while not proposing.done() or epochs < 40:
+            for trial in running:
+                with study._storage.together():
+                    trial.set_user_attr("epochs", epochs)
+                    study.set_user_attr("spent", epochs)
+            epochs += 1
+        proposing.result()
+    found = stored(path)
+    assert [trial.number for trial in found] == list(range(43))
+    assert [facts(trial) for trial in found] == [facts(trial) for trial in study.trials]
+    assert all(trial.user_attrs == {"epochs": epochs - 1} for trial in found[:3])

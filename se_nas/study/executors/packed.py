@@ -36,6 +36,8 @@ from se_nas.training.loader import LoaderBatches
 from se_nas.training.masked import Capacity, FirstWeights, Place
 from se_nas.training.shared_batches import SharedBatches
 
+MOMENT = 0.05
+"""Seconds after which ``wait`` returns in any case, so that a place is not left empty for an epoch of the others."""
 SEEDS = 4
 """Seeds whose draws are kept."""
 
@@ -154,9 +156,9 @@ class Packed:
         )
 
     def wait(self, listener: Listener) -> None:
-        """Train until a candidate has ended an epoch, or has ended."""
-        self._reported = False
-        while self._running and not self._reported:
+        """Train until a candidate has ended an epoch, or has ended, or a moment has passed."""
+        self._reported, until = False, time.monotonic() + MOMENT
+        while self._running and not self._reported and time.monotonic() < until:
             began, round_, self._under_way = time.monotonic(), list(self._running), True
             for running in round_:
                 self._advance(running, listener)

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 
 from se_nas.architecture import Architecture
 from se_nas.run import SEARCH
+from se_nas.study.ahead import Ahead
 from se_nas.study.attributes import BASELINE, FIXED, ROW
 from se_nas.study.clock import Clock
 from se_nas.study.executors import Task
@@ -49,6 +50,7 @@ class Search:
         progress: Progress,
     ) -> None:
         self._plan, self._store, self._suggestions = plan, store, suggestions
+        self._ahead = Ahead(suggestions, store, threaded=plan.suggests_ahead)
         self._trainings, self._clock, self._interrupts = trainings, clock, interrupts
         self._progress = progress
 
@@ -66,7 +68,10 @@ class Search:
 
     def run(self) -> str:
         """Search; returns why it ended, in words."""
-        reason = self._run()
+        try:
+            reason = self._run()
+        finally:
+            self._ahead.close()
         self._trainings.drain()
         # What was still in training may have changed the numbers.
         return self._reason_to_stop() or reason
@@ -77,8 +82,11 @@ class Search:
             reason = self._reason_to_stop()
             if reason is not None:
                 return reason
+            if not self._ahead.ready and self._trainings.wait():
+                # The others train on until it is.
+                continue
             self._tell_outlook()
-            found = self._suggestions.next()
+            found = self._ahead.next()
             if found is None:
                 return f"every architecture of the space that the limits allow has been evaluated ({self._done()})"
             trial, architecture = found
@@ -89,6 +97,8 @@ class Search:
                 phase=SEARCH,
             )
             self._trainings.begin(task, trial.user_attrs.get(BASELINE))
+            if self._reason_to_stop() is None:
+                self._ahead.prepare()
 
     def _reason_to_stop(self) -> str | None:
         if self._interrupts.requested:

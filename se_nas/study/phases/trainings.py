@@ -123,6 +123,13 @@ class Trainings:
         self._costs[task.number] = costs
         self._executor.submit(task, self)
 
+    def wait(self) -> bool:
+        """Return when something has happened to what is in training, or after a moment; False if nothing is."""
+        if not self._executor.tasks:
+            return False
+        self._executor.wait(self)
+        return True
+
     def make_room(self) -> None:
         """Return when another candidate can be trained."""
         while len(self._executor.tasks) >= self._executor.capacity:
@@ -137,8 +144,8 @@ class Trainings:
 
     def drain(self) -> None:
         """Return when nothing is in training."""
-        while self._executor.tasks:
-            self._executor.wait(self)
+        while self.wait():
+            pass
 
     def searching(self) -> int:
         """Candidates of the search that are in training."""
