@@ -33,6 +33,7 @@ class Measuring:
         frozen: for a run that goes on, by name of the cost: its ``conditions`` and ``baseline``, which stay. Empty
             for a new run.
         say: is given what takes time, and what was decided.
+        packed: whether candidates train side by side in this process, so that all wait while one is measured.
     """
 
     space: SearchSpace
@@ -43,6 +44,7 @@ class Measuring:
     width: float
     frozen: Mapping[str, Mapping[str, Any]]
     say: Callable[[str], object]
+    packed: bool = False
 
 
 class CostAxis(Protocol):

@@ -254,6 +254,7 @@ def resolve(
             width=config.latency_width,
             frozen=_frozen_costs(frozen),
             say=progress.message,
+            packed=scheduled.packing.packed,
         ),
     )
     if frozen is None and config.warm_start is not None:

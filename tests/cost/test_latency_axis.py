@@ -55,7 +55,7 @@ class Table:
 
 @pytest.fixture
 def prepare(monkeypatch):
-    def make(table=None, seconds=None, frozen=None, position="standard", width=0.01):
+    def make(table=None, seconds=None, frozen=None, position="standard", width=0.01, packed=False):
         monkeypatch.setattr(module, "LatencyMeter", Meter)
         monkeypatch.setattr(module.LatencyTable, "load", lambda meter, arch: table)
         said = []
@@ -68,6 +68,7 @@ def prepare(monkeypatch):
             width=width,
             frozen={} if frozen is None else {"latency": frozen},
             say=said.append,
+            packed=packed,
         )
         return LatencyAxis.prepare(LATENCY, measuring), said
 
@@ -188,3 +189,25 @@ def test_latencies_of_earlier_trials_are_taken_over(prepare):
     row |= {"latency_interval": [1.1, 1.3], "latency_source": "measured"}
     axis.remember(row)
     assert axis.fields(architecture(8, 8))["latency_ms"] == 9.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "packed", "expected"),
+    [
+        (None, False, None),
+        (None, True, 300.0),
+        (100.0, True, None),
+        (200.0, False, 100.0),
+        (900.0, True, 300.0),
+    ],
+)
+def test_a_pack_without_a_time_budget_measures_a_table_too(prepare, monkeypatch, seconds, packed, expected):
+    given = []
+    monkeypatch.setattr(
+        module.LatencyTable,
+        "measure",
+        lambda meter, sample, max_seconds: given.append(max_seconds) or Table(),
+    )
+    axis, _ = prepare(seconds=seconds, packed=packed)
+    assert given == ([] if expected is None else [expected])
+    assert (axis.table is None) == (expected is None)

@@ -25,8 +25,8 @@ LONGEST = 20.0
 LEAST = 2.0
 """Seconds that one may take although its share of the run's time is shorter, if the interval gets narrow by then."""
 TABLE_SECONDS = 150.0
-"""Time that a table needs. With less, or without a budget of time, candidates are measured one by one, unless
-``se-nas profile`` has left a table."""
+"""Time that a table needs. With less, or without a budget of time and a pack, candidates are measured one by one,
+unless ``se-nas profile`` has left a table."""
 MOST_TABLE_SECONDS = 300.0
 
 
@@ -91,9 +91,9 @@ class LatencyAxis:
         table = None
         if space.position is not None:
             table = LatencyTable.load(meter, space.sample(np.random.default_rng(0)))
-            unmeasured = table is None and frozen is None
-            if unmeasured and seconds is not None and seconds >= TABLE_SECONDS:
-                table = _measured_table(meter, measuring, min(seconds / 2, MOST_TABLE_SECONDS))
+            available = _seconds_for_table(measuring)
+            if table is None and frozen is None and available is not None:
+                table = _measured_table(meter, measuring, available)
         if table is not None:
             say(table.check.describe())
             if not table.passed:
@@ -163,6 +163,13 @@ class LatencyAxis:
             )
         values = (latency.ratio * self.baseline, latency.ratio, list(latency.interval), MEASURED)
         return dict(zip(FIELDS, values, strict=True))
+
+
+def _seconds_for_table(measuring: Measuring) -> float | None:
+    """Time for a table; None if each candidate is measured instead."""
+    if measuring.seconds is None:
+        return MOST_TABLE_SECONDS if measuring.packed else None
+    return min(measuring.seconds / 2, MOST_TABLE_SECONDS) if measuring.seconds >= TABLE_SECONDS else None
 
 
 def _measured_table(meter: LatencyMeter, measuring: Measuring, seconds: float) -> LatencyTable | None:

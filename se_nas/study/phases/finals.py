@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from se_nas.architecture import Architecture
 from se_nas.pareto import Finalist, SeedModel, choose_finalists, next_training
 from se_nas.run import FINAL, SEARCH
 from se_nas.study.budget import BEST, MIN_SEEDS
@@ -82,6 +83,11 @@ class Finals:
         spent = self._base < MIN_SEEDS or all(len(own) >= MOST * self._base for own in finals)
         self._ended = TOO_LATE if len(chosen) < len(self._rows) else EXHAUSTED if spent else DECIDED
         return None
+
+    @property
+    def architectures(self) -> list[Architecture]:
+        """The finalists, in the order in which they were chosen."""
+        return [_architecture(row, self._plan) for row in self._rows]
 
     def settled(self, rows: Sequence[Row]) -> bool:
         """Whether the front can rest on final readings.
@@ -197,8 +203,9 @@ def train_finalists(
     interrupts: Interrupts,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train the finalists until all is decided, or the time is up; returns ``finals.report``."""
+    """Measure and train the finalists until all is decided, or the time is up; returns ``finals.report``."""
     cut = None
+    trainings.measure(finals.architectures)
     while cut is None:
         trainings.make_room()
         if interrupts.requested:
@@ -226,7 +233,11 @@ def _tell_outlook(
 
 
 def _train(row: Row, seed: int, plan: Plan, store: StudyStore, trainings: Trainings) -> None:
-    architecture = plan.space.build(row["position"], row["widths"])
+    architecture = _architecture(row, plan)
     number = store.begin(row["params"] or None, plan.space.choices, architecture)
     task = Task(number=number, architecture=architecture, seed=seed, phase=FINAL)
     trainings.begin(task, row["baseline"])
+
+
+def _architecture(row: Row, plan: Plan) -> Architecture:
+    return plan.space.build(row["position"], row["widths"])

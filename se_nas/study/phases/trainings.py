@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.run import FINAL, SEARCH
 from se_nas.study.clock import Clock
@@ -20,6 +22,7 @@ from se_nas.study.progress import Progress
 from se_nas.study.stopping import Stopping
 from se_nas.study.storage import COLUMNS, StudyStore, now
 from se_nas.training import DEFAULT_TRAINER, FALLBACKS
+from se_nas.wording import counted
 
 STOPPED = "stopped"
 RECENT = 5
@@ -123,6 +126,27 @@ class Trainings:
         self._costs[task.number] = costs
         self._executor.submit(task, self)
 
+    def measure(self, finalists: Sequence[Architecture]) -> None:
+        """Measure the costs of finalists that were predicted so far. Nothing may be in training: it would wait.
+
+        Ends early if the run is to stop; then, as after an error, what is missing is measured with the training.
+        """
+        axes = [
+            axis
+            for axis in self._plan.axes.values()
+            if not axis.objective.exact and axis.by_widths() is not None
+        ]
+        if axes and finalists:
+            words = " and ".join(axis.objective.title for axis in axes)
+            self._progress.message(f"measuring {words} of {counted(len(finalists), 'finalist')}")
+        for axis in axes:
+            for architecture in finalists:
+                if self.should_stop():
+                    return
+                # It is raised again, and stored, when the finalist is trained.
+                with suppress(Exception):
+                    axis.fields(architecture, measure=True)
+
     def wait(self) -> bool:
         """Return when something has happened to what is in training, or after a moment; False if nothing is."""
         if not self._executor.tasks:
@@ -215,7 +239,7 @@ class Trainings:
         self._conclude(task, known)
 
     def _costs_of(self, task: Task) -> dict[str, Any]:
-        """Fields of all costs; finalists are measured, not predicted."""
+        """Fields of all costs; those of finalists are measured, mostly beforehand (``measure``)."""
         fields: dict[str, Any] = {}
         for axis in self._plan.axes.values():
             fields |= axis.fields(task.architecture, measure=task.phase == FINAL)

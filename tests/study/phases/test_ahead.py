@@ -61,7 +61,9 @@ class Pack:
             self.plan, store, self.executor, stopping, Progress(), clock, lambda: self.interrupts.requested
         )
         self.suggestions = Watched(self.plan, store)
-        self.search = Search(self.plan, store, self.suggestions, self.trainings, clock, self.interrupts)
+        self.search = Search(
+            self.plan, store, self.suggestions, self.trainings, clock, self.interrupts, Progress()
+        )
 
     @property
     def ahead(self):
