@@ -36,6 +36,10 @@ class RunError(SeNasError):
     """A run folder or a report is missing, in use, of a newer schema, or not comparable."""
 
 
+class DiskError(RunError):
+    """The disk refuses a file: it is full, read-only or over quota. What was there before is still there."""
+
+
 class InfeasibleError(SeNasError):
     """No candidate can meet a budget, or the model does not fit the machine."""
 

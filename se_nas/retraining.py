@@ -25,11 +25,11 @@ from se_nas.objectives import COSTS
 from se_nas.report import Candidate, ParetoReport
 from se_nas.report.picks import Pick
 from se_nas.report.picks import pick as pick_from
-from se_nas.run import CostReading, Manifest, TrialRow, read_json, write_json
+from se_nas.run import CostReading, Manifest, TrialRow, disk_error, read_json, write_json
 from se_nas.study.candidate import build_candidate
 from se_nas.study.config import SearchConfig
 from se_nas.study.images import as_weights_want, data_facts, load_images
-from se_nas.study.interrupts import Interrupts
+from se_nas.study.interrupts import Interrupts, Stopped
 from se_nas.study.progress import Progress
 from se_nas.study.schedule import recipe_of
 from se_nas.training import (
@@ -93,7 +93,8 @@ def retrain(
     Raises:
         ConfigError: a value does not fit, ``out`` is taken, an unfinished retraining there is another one,
             or the training diverges.
-        RunError: there is no such run or candidate, its weights were not kept, or the disk refuses files.
+        RunError: there is no such run or candidate, its weights were not kept.
+        DiskError: the disk refuses a file.
         SeNasError: data, device or backbone do not fit, as for a search.
         KeyboardInterrupt: stopped cleanly by Ctrl-C; the same call goes on.
     """
@@ -234,7 +235,7 @@ def _partial(folder: Path, job: _Job) -> Iterator[Path]:
     except Timeout:
         raise RunError(f"another se-nas process is working on {folder}; wait for it or stop it.") from None
     except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        raise disk_error(folder, error) from error
     try:
         settings = job.settings()
         if (folder / SETTINGS).is_file():
@@ -267,7 +268,7 @@ def _trained(job: _Job, partial: Path, progress: Progress) -> tuple[dict[str, An
         )
         return True
 
-    with Interrupts(progress) as interrupts:
+    with Interrupts(progress.message) as interrupts:
         context = Context(
             data=job.data,
             recipe=job.recipe,
@@ -294,7 +295,8 @@ def _trained(job: _Job, partial: Path, progress: Progress) -> tuple[dict[str, An
                 )
             if result.state != "complete":
                 progress.message("stopped; the same command goes on from the last epoch")
-                raise KeyboardInterrupt
+                assert interrupts.number is not None
+                raise Stopped(interrupts.number)
             found = {name: getattr(result, name) for name in ("accuracy", "top5", "loss", "ece")}
         if job.data.test is not None:
             found["test_accuracy"] = evaluate(model, context, "test").accuracy

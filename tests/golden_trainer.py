@@ -1,8 +1,13 @@
-"""A trainer without training: accuracy is a function of the network and the seed alone."""
+"""Trainers whose results are known: without training, as a function of network and seed; and one that takes time."""
 
+import dataclasses
 import hashlib
+import math
 import os
 import time
+from pathlib import Path
+
+import se_nas.training
 
 
 def accuracy_of(key, seed, gates):
@@ -24,6 +29,21 @@ def train_slowly(model, context):
     while time.monotonic() < until and (os.environ.get("DEAF") or not context.should_stop()):
         time.sleep(0.01)
     return train(model, context)
+
+
+def train_with_rests(model, context):
+    """se-nas' own training, stretched to SECONDS by rests; a file of the process's number says what it trains."""
+    if "TRAINED_BY" in os.environ:
+        name = f"{context.name}-s{context.seed}"
+        Path(os.environ["TRAINED_BY"], str(os.getpid())).write_text(name)
+    batches = math.ceil(len(context.data.train) / context.recipe.batch_size) * context.epochs
+    rest = float(os.environ.get("SECONDS", "1")) / batches
+
+    def stop():
+        time.sleep(rest)
+        return context.should_stop()
+
+    return se_nas.training.train(model, dataclasses.replace(context, stop=stop))
 
 
 def _noise(key, seed):

@@ -62,8 +62,11 @@ def main() -> None:
         raise SystemExit(0) from None
     except (SeNasError, OSError) as error:
         # An OSError here is a path that the user gave, or a full disk.
+        from se_nas.run.disk import refused
+
+        message = str(refused(error) or error)
         typer.secho(
-            f"error: {printable(str(error))}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None
+            f"error: {printable(message)}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None
         )
         raise SystemExit(USER_ERROR) from None
     except KeyboardInterrupt as error:

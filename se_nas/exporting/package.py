@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from se_nas.architecture import Architecture
 from se_nas.checkpoints.sealed import save_sealed
-from se_nas.errors import CheckpointError, ConfigError, RunError, nearest
+from se_nas.errors import CheckpointError, ConfigError, DiskError, nearest
 from se_nas.exporting.card import model_card
 from se_nas.exporting.citation import citation_file
 from se_nas.exporting.equivalent import equivalent_in_timm
 from se_nas.exporting.hub_config import hub_config
 from se_nas.inference import Folded, fold_gate_scale
 from se_nas.model import build_model
-from se_nas.run import whole_file, write_json, write_text
+from se_nas.run import disk_error, whole_file, write_json, write_text
 
 ARCHITECTURE, CONFIG, WEIGHTS, CARD = "architecture.json", "config.json", "model.safetensors", "README.md"
 CITATION = "CITATION.cff"
@@ -93,7 +93,7 @@ def export_model(
     Raises:
         ConfigError: a format or a name in ``metadata`` is unknown, or the folder is taken.
         CheckpointError: the weights do not fit the architecture.
-        RunError: the disk refuses the files.
+        DiskError: the disk refuses the files.
     """
     facts = dict(metadata or {})
     out = Path(out)
@@ -130,9 +130,8 @@ def export_model(
         files = tuple(sorted([CARD, *(path.name for path in temporary.iterdir())]))
         write_text(temporary / CARD, model_card(architecture, network, facts, files, line, folded))
         _move(temporary, out)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{out} cannot be written: {reason}.") from error
+    except (DiskError, OSError, SafetensorError, RuntimeError) as error:
+        raise disk_error(out, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

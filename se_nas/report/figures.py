@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from se_nas.errors import RunError
 from se_nas.report.chart_data import nominal, view
 from se_nas.report.front_figure import (
     BLUE,
@@ -21,7 +20,7 @@ from se_nas.report.front_figure import (
 )
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.tables import candidates_csv
-from se_nas.run import write_text
+from se_nas.run import whole_file, write_text, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +55,7 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
     predicted, one per cost that has both) and retraining.
 
     Raises:
-        RunError: the folder cannot be written.
+        DiskError: the folder cannot be written.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -64,7 +63,7 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     data = view(report)
     written = []
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(STYLE):
             for name, (draw, size) in _FIGURES.items():
@@ -76,10 +75,9 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
                 figure.set_layout_engine("none")
                 for suffix, metadata in _FORMATS.items():
                     path = folder / f"{name}{suffix}"
-                    figure.savefig(path, dpi=200, metadata=metadata)
+                    with whole_file(path) as temporary:
+                        figure.savefig(temporary, format=suffix[1:], dpi=200, metadata=metadata)
                     written.append(path)
-    except OSError as error:
-        raise RunError(f"figures cannot be written to {folder}: {error.strerror or error}.") from error
     write_text(folder / "candidates.csv", candidates_csv(report))
     return [*written, folder / "candidates.csv"]
 

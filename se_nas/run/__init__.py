@@ -1,5 +1,6 @@
 """The run folder: what a search leaves on disk."""
 
+from se_nas.run.disk import disk_error, refused, writing
 from se_nas.run.files import read_json, whole_file, write_bytes, write_json, write_text
 from se_nas.run.folder import (
     CHECKPOINTS,
@@ -59,10 +60,13 @@ __all__ = [
     "TrialRow",
     "check_schema",
     "cost_columns",
+    "disk_error",
     "read_json",
+    "refused",
     "rows_from_json",
     "whole_file",
     "write_bytes",
     "write_json",
     "write_text",
+    "writing",
 ]

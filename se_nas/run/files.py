@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from se_nas.errors import RunError
+from se_nas.run.disk import writing
 
 
 def read_json(path: Path) -> Any:
@@ -38,15 +39,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: temporary file in the same folder, flushed, renamed.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written; the file is as it was before.
+        DiskError: the disk is full or the folder cannot be written; the file is as it was before.
     """
-    try:
-        with whole_file(path) as temporary, temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}.") from error
+    with writing(path), whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager

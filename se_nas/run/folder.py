@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from se_nas.errors import RunError
+from se_nas.run.disk import disk_error, writing
 from se_nas.run.files import read_json, write_bytes, write_json
 from se_nas.run.manifest import Manifest
 from se_nas.run.study_file import STUDY, read_rows
@@ -54,23 +55,21 @@ class RunFolder:
         """A new run folder; nothing is left behind if it cannot be written whole.
 
         Raises:
-            RunError: the folder exists and is not empty, its name is unusable, or the disk refuses it.
+            RunError: the folder exists and is not empty, or its name is unusable.
+            DiskError: the disk refuses it.
         """
         folder = cls(path)
         folder.check_free()
         existed = folder.path.exists()
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
+            with writing(folder.path):
+                folder.path.mkdir(parents=True, exist_ok=True)
             write_json(folder.path / CONFIG, config)
             folder.write_manifest(manifest)
-        except (OSError, RunError) as error:
+        except RunError:
             if not existed:
                 shutil.rmtree(folder.path, ignore_errors=True)
-            raise (
-                error
-                if isinstance(error, RunError)
-                else RunError(f"the run folder {folder.path} cannot be written: {error.strerror or error}.")
-            ) from error
+            raise
         return folder
 
     @classmethod
@@ -167,10 +166,8 @@ class RunFolder:
 
         buffer = io.BytesIO()
         np.savez_compressed(buffer, bits=np.packbits(correct), num_images=len(correct))
-        try:
+        with writing(self.path / CORRECT):
             (self.path / CORRECT).mkdir(exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{self.path / CORRECT} cannot be written: {error.strerror or error}.") from error
         write_bytes(self._correct(number), buffer.getvalue())
 
     def read_correct(self, number: int) -> NDArray[np.bool_] | None:
@@ -200,6 +197,7 @@ class RunFolder:
 
         Raises:
             RunError: another process holds it.
+            DiskError: the disk refuses the file of the lock.
         """
         from filelock import FileLock, Timeout
 
@@ -210,6 +208,8 @@ class RunFolder:
             raise RunError(
                 f"another se-nas process is working on {self.path}; wait for it or stop it."
             ) from None
+        except OSError as error:
+            raise disk_error(self.path / LOCK, error) from error
         try:
             yield
         finally:

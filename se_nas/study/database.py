@@ -37,6 +37,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, Table
 
 from se_nas.errors import RunError
+from se_nas.run import refused
 
 STUDY_NAME = "se-nas"
 SCHEMA = "v3.2.0.a"
@@ -128,7 +129,8 @@ class Database:
         What a trial shares with the one that was saved before, as the same object, is not written again.
 
         Raises:
-            RunError: the disk is full or the file cannot be written; everything is as it was before.
+            DiskError: the disk is full or the file cannot be written; everything is as it was before.
+            RunError: the file cannot be used for another reason.
         """
         trials = list(trials)
         ids = {}
@@ -301,6 +303,8 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.OperationalError, StorageInternalError, sqlite3.OperationalError) as error:
+        if (fault := refused(error, name)) is not None:
+            raise fault from error
         reason = getattr(error, "orig", None) or error.__cause__ or error
         raise RunError(f"{name} cannot be used: {getattr(reason, 'orig', reason)}.") from error
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:

@@ -6,11 +6,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from se_nas.study.progress import Progress
+from typing import Any
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
@@ -19,7 +17,7 @@ SIGNALS = tuple(
 
 
 class Stopped(KeyboardInterrupt):
-    """A second signal came before the search had stopped.
+    """A signal ends the search at once, because it is the second or because there is nothing to keep yet.
 
     Attributes:
         number: of the signal.
@@ -33,23 +31,29 @@ class Stopped(KeyboardInterrupt):
 class Interrupts:
     """While entered, the first of ``SIGNALS`` sets ``requested``; the next one raises ``Stopped``.
 
-    Outside the main thread, where signals cannot be caught, nothing is changed.
+    A signal that the process ignores, as ``nohup`` has it ignore SIGHUP, stays ignored. Outside the main thread, where
+    signals cannot be caught, nothing is changed.
+
+    Args:
+        say: is given a line at the first signal.
+        at_once: whether the first signal already raises ``Stopped``: nothing is there yet that could be kept.
 
     Attributes:
         requested: whether the search is to stop.
         number: the first signal; None before it.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, say: Callable[[str], object], *, at_once: bool = False) -> None:
         self.requested = False
         self.number: int | None = None
-        self._progress = progress
+        self._say, self._at_once, self._process = say, at_once, os.getpid()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                self._previous[number] = signal.signal(number, self._handle)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -59,13 +63,18 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if os.getpid() != self._process:
+            # A process that reads images was forked with this handler: it ends with its parent, or if that ends it.
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        if self.requested or self._at_once:
             raise Stopped(number)
         self.requested, self.number = True, number
         if number == getattr(signal, "SIGHUP", None):
             _write_nowhere()
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        self._progress.message(f"{name}: stopping after this batch; a second signal stops at once")
+        self._say(f"{name}: stopping after this batch; a second signal stops at once")
 
 
 def _write_nowhere() -> None:

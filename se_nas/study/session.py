@@ -13,7 +13,7 @@ from typing import Any
 
 import se_nas
 from se_nas.backbones import find_sites
-from se_nas.errors import RunError, SeNasError
+from se_nas.errors import DiskError, RunError, SeNasError
 from se_nas.report.run import Run
 from se_nas.run import CHECKPOINTS, CONFIG, FINAL, SCHEMA, SEARCH, Manifest, RunFolder, write_json
 from se_nas.study.analysis import what_mattered
@@ -55,7 +55,7 @@ def search(config: SearchConfig, progress: Progress | None = None, *, force: boo
     """
     refuse_unguarded()
     progress = progress or Progress()
-    with claimed(config) as settled:
+    with Interrupts(progress.message, at_once=True), claimed(config) as settled:
         plan = resolve(settled, progress, force=force)
         progress.plan(plan.describe())
         return start(plan, progress)
@@ -64,7 +64,7 @@ def search(config: SearchConfig, progress: Progress | None = None, *, force: boo
 def start(plan: Plan, progress: Progress) -> Run:
     """Carry out a plan in a new run folder."""
     folder = RunFolder.create(plan.path, plan.config.model_dump(mode="json"), _manifest(plan))
-    with folder.lock():
+    with _held(folder):
         return _carry_out(plan, folder, progress)
 
 
@@ -107,7 +107,7 @@ def resume(
         taken, command = as_words(manifest.budget.spent), resume_command(folder, budget=config.budget_seconds)
         progress.message(f"the budget is spent: the run has taken {taken}. To go on:  {command}")
         return Run(folder)
-    with folder.lock():
+    with Interrupts(progress.message, at_once=True), _held(folder):
         plan = resolve(config, progress, frozen=manifest)
         if plan.data.fingerprint != manifest.data.fingerprint:
             raise RunError(
@@ -121,8 +121,18 @@ def resume(
         return _carry_out(plan, folder, progress)
 
 
+@contextmanager
+def _held(folder: RunFolder) -> Iterator[None]:
+    """Hold the run for this process; if the disk ends it, say how it goes on."""
+    try:
+        with folder.lock():
+            yield
+    except DiskError as error:
+        raise DiskError(f"{error}\nOnce that is mended, go on with:  se-nas resume {folder.path}") from error
+
+
 def _carry_out(plan: Plan, folder: RunFolder, progress: Progress) -> Run:
-    with Interrupts(progress) as interrupts:
+    with Interrupts(progress.message) as interrupts:
         with closing(StudyStore.create(folder, plan.config.objectives)) as store:
             _prepare(plan, store, progress)
             run = _search(plan, folder, store, progress, interrupts)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from se_nas.checkpoints.sealed import save_sealed
 from se_nas.errors import CheckpointError, ConfigError
-from se_nas.run import whole_file
+from se_nas.run import disk_error, whole_file
 
 SCHEMA = 1
 KEEP = ("front", "all", "none")
@@ -32,7 +32,7 @@ def checkpoint_path(folder: Path, name: str, seed: int, suffix: str = WEIGHTS) -
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a training state: tensors, numbers, strings, lists and dictionaries."""
-    _atomically(path, lambda target: torch.save({"schema": SCHEMA, **state}, target))
+    _atomically(path, lambda target: _save({"schema": SCHEMA, **state}, target))
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
@@ -158,10 +158,16 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
+def _save(values: Mapping[str, Any], path: Path) -> None:
+    # Given a path, PyTorch does not say what the operating system said.
+    with path.open("wb") as stream:
+        torch.save(values, stream)
+
+
 def _atomically(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             write(temporary)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{str(path)!r} could not be written: {error}.") from error
+        raise disk_error(path, error) from error

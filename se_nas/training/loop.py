@@ -22,7 +22,8 @@ def train(model: nn.Module, context: Context) -> TrainResult:
 
     Raises:
         InfeasibleError: a single image does not fit in the device's memory.
-        CheckpointError: a checkpoint cannot be written, or the one found does not fit.
+        CheckpointError: the checkpoint found does not fit.
+        DiskError: a checkpoint cannot be written.
         DataError: too many images cannot be decoded, or the model has fewer outputs than the data has classes.
     """
     training = Training(model, context)

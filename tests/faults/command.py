@@ -1,12 +1,15 @@
 """``se-nas`` in a process of its own, with a trainer whose results are known, to be killed and to go on."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from golden_trainer import accuracy_of
 from small_cases import table
+
+from se_nas.study.interrupts import SIGNALS
 
 TESTS = Path(__file__).parent.parent
 OPTIONS = {
@@ -25,8 +28,11 @@ OF_THE_CLOCK = ("seconds", "started", "finished", "curve")
 FINISHED = ("complete", "stopped")
 
 
-def start(folder, *arguments, seconds=0.2, deaf=False):
-    """A command, with standard error as lines of text."""
+def start(folder, *arguments, seconds=0.2, deaf=False, errors=subprocess.PIPE, **environment):
+    """A command that signals reach as from a terminal, with standard error as lines of text.
+
+    A process that was started in the background ignores some of them, and so would what it starts.
+    """
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
         [sys.executable, "-u", "-c", "from se_nas.cli import main; main()", *map(str, arguments)],
@@ -37,12 +43,19 @@ def start(folder, *arguments, seconds=0.2, deaf=False):
             "SECONDS": str(seconds),
             "DEAF": "1" if deaf else "",
             "OMP_NUM_THREADS": "1",
+            **environment,
         },
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
         start_new_session=True,
+        preexec_fn=_heed_signals,
     )
+
+
+def _heed_signals():
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def search(folder, seconds=0.2, deaf=False, **changes):
@@ -61,6 +74,20 @@ def finish(folder):
         errors = process.stderr.read()
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+
+
+def workers_of(pid):
+    """Processes that a search has started, from /proc."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == pid:
+            found.append(int(entry))
+    return found
 
 
 def results(folder):

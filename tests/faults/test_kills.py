@@ -70,20 +70,6 @@ def test_many_searches_that_are_killed_at_random(undisturbed, tmp_path):
     print(f"{count} kills of the process that searches, each run ended with the undisturbed table")
 
 
-def workers_of(pid):
-    """Processes that a search has started, from /proc."""
-    found = []
-    for entry in os.listdir("/proc"):
-        try:
-            with open(f"/proc/{entry}/stat") as file:
-                parent = int(file.read().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue
-        if parent == pid:
-            found.append(int(entry))
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
@@ -97,7 +83,7 @@ def test_workers_and_parents_that_are_killed_at_random(tmp_path):
             time.sleep(random.uniform(0.5, 12))
             if process.poll() is not None:
                 break
-            victims = workers_of(process.pid)
+            victims = command.workers_of(process.pid)
             if victims and random.random() < 0.6:
                 os.kill(random.choice(victims), signal.SIGKILL)
                 deaths["worker"] += 1

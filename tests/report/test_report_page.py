@@ -252,7 +252,7 @@ def test_figures_without_numbers_are_left_out(make_run, tmp_path):
 
 def test_figures_are_refused_where_a_file_is_in_the_way(make_run, tmp_path):
     (tmp_path / "figures").write_text("")
-    with pytest.raises(RunError, match="figures cannot be written"):
+    with pytest.raises(RunError, match="figures cannot be written: File exists"):
         write_figures(ParetoReport.load(make_run(trials=4, seeds=0)), tmp_path / "figures")
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from se_nas.data import ImageData, Images
-from se_nas.errors import CheckpointError, DataError, InfeasibleError
+from se_nas.errors import CheckpointError, DataError, DiskError, InfeasibleError
 from se_nas.training import Runtime, train
 from se_nas.training.checkpoint import checkpoint_path, load_state, save_state
 from se_nas.training.loop import make_batches
@@ -302,7 +302,7 @@ def test_full_disk_is_a_clear_error_and_leaves_no_rest(small_net, make_context, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(DiskError, match=r"No space left on device\. Make room on that disk"):
         train(small_net(), make_context(checkpoint_dir=tmp_path))
     assert not list(tmp_path.iterdir())
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from se_nas.errors import CheckpointError, ConfigError
+from se_nas.errors import CheckpointError, ConfigError, DiskError
 from se_nas.training import checkpoint_path, disk_used, prune, read_about, train
 from se_nas.training.checkpoint import StateWriter, load_state, save_state
 
@@ -120,5 +120,5 @@ def test_weights_that_are_none(tmp_path):
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(DiskError, match="cannot be written: File exists"):
         save_state(tmp_path / "file" / "a-s0.state", {})

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from se_nas.errors import RunError
 from se_nas.study.executors.task import Setup
 from se_nas.study.executors.worker import sendable, work
+from se_nas.study.interrupts import SIGNALS
 
 ORPHAN_SECONDS = 120
 UNGUARDED = 78
@@ -40,7 +41,7 @@ def start_worker(setup: Setup, number: int) -> tuple[BaseProcess, Connection]:
         name=f"se-nas worker {number + 1}",
         daemon=False,
     )
-    with _without_interrupts():
+    with _without_signals():
         process.start()
     theirs.close()
     return process, ours
@@ -78,12 +79,12 @@ def wait_for_orphans(folder: Path) -> None:
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """A process that is started inside of this never sees Ctrl-C, not even before it can ignore it."""
+def _without_signals() -> Iterator[None]:
+    """A process that is started inside of this never sees ``SIGNALS``, not even before it can ignore them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

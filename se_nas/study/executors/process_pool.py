@@ -15,12 +15,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from se_nas.errors import RunError
+from se_nas.errors import DiskError, RunError
 from se_nas.study.executors._processes import UNGUARDED, remove_locks, start_worker
 from se_nas.study.executors.base import Listener
 from se_nas.study.executors.task import Curve, Setup, Task
 from se_nas.study.executors.worker import (
     BROKEN,
+    DISK,
     DONE,
     EPOCH,
     EXIT,
@@ -37,7 +38,7 @@ from se_nas.study.executors.worker import (
 from se_nas.training import FALLBACKS
 
 MOST_DEATHS = 3
-"""Workers that one candidate may cost before it counts as failed."""
+"""Workers that one candidate may cost without ending an epoch before it counts as failed."""
 POLL_SECONDS = 0.5
 EXIT_SECONDS = 20.0
 KILL_SECONDS = 60.0
@@ -214,12 +215,16 @@ class ProcessPool:
         if kind == PAUSED:
             member.resting = True
         elif kind == EPOCH:
+            # Whatever ended its workers so far, it can be trained.
+            self._deaths.pop(member.task.number, None)
             self._events.append(_EpochEnded(task=member.task, curve=content[0], metrics=content[1]))
         elif kind == DONE:
             self._learn(content[1])
             self._finish(member, content[0])
         elif kind == BROKEN:
             raise RunError(f"a worker could not begin: {content[0]}")
+        elif kind == DISK:
+            raise DiskError(content[0])
 
     def _finish(self, member: _Member, fields: dict[str, Any]) -> None:
         assert member.task is not None

@@ -15,7 +15,7 @@ from torch import nn
 from se_nas.architecture import Architecture
 from se_nas.data import ImageData
 from se_nas.errors import CheckpointError, InfeasibleError, SeNasError
-from se_nas.run import FINAL
+from se_nas.run import FINAL, refused
 from se_nas.study.candidate import build_candidate
 from se_nas.study.config import SearchConfig
 from se_nas.study.executors._global_state import kept
@@ -105,6 +105,9 @@ class CandidateTrainer:
             task: the candidate.
             on_epoch: gets the curve so far and the epoch's metrics; False ends the training early.
             stop: polled between batches; True ends the training as unfinished.
+
+        Raises:
+            DiskError: the disk refuses what the training writes.
         """
         context = make_context(self._setup, task, self._setup.runtime, self._loggers, on_epoch, stop)
         changed: list[str] = []
@@ -206,7 +209,13 @@ def set_aside_damaged(checkpoints: Path, task: Task) -> str | None:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """Fields of a candidate whose training or measurement raised."""
+    """Fields of a candidate whose training or measurement raised.
+
+    Raises:
+        DiskError: the disk's fault, not the candidate's: the search has to end, and goes on once that is mended.
+    """
+    if (fault := refused(error)) is not None:
+        raise fault from error
     if isinstance(error, InfeasibleError | torch.OutOfMemoryError):
         return {"state": "infeasible", "error": str(error)}
     if isinstance(error, SeNasError):

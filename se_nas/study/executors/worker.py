@@ -10,7 +10,7 @@ import faulthandler
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,13 +21,16 @@ from filelock import FileLock
 
 from se_nas.architecture import Architecture
 from se_nas.data import ImageData
+from se_nas.errors import DiskError
+from se_nas.run import writing
 from se_nas.study.executors.task import CandidateTrainer, Curve, Setup, Task, failure
 from se_nas.study.images import load_images
+from se_nas.study.interrupts import SIGNALS
 from se_nas.training import FALLBACKS, Runtime
 
 # Messages to a worker are tuples that begin with one of these, and so are its answers.
 TRAIN, GO_ON, PAUSE, RESUME, STOP, EXIT = "train", "go on", "pause", "resume", "stop", "exit"
-EPOCH, PAUSED, DONE, BROKEN = "epoch", "paused", "done", "broken"
+EPOCH, PAUSED, DONE, BROKEN, DISK = "epoch", "paused", "done", "broken", "disk"
 
 
 def stacks_of(folder: Path, number: int) -> Path:
@@ -59,20 +62,28 @@ def work(pipe: Connection, values: Mapping[str, Any], threads: int, lock: Path) 
         threads: of torch, as in the parent, so that results on a CPU are those of training there.
         lock: a file that is held locked while this process lives.
     """
-    # Ctrl-C reaches every process of a terminal; what is to be done about it the parent says.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches every process of a terminal, Slurm's warning every one of a job; what to do the parent says.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    try:
-        with FileLock(lock):
-            try:
-                worker = _Worker(pipe, received(values))
-            except Exception as error:
-                pipe.send((BROKEN, failure(error)["error"]))
-                return
-            worker.run()
-    except (EOFError, OSError):
-        # The parent has gone: nobody is left to report to.
-        return
+    # An error of the pipe: the parent has gone, and nobody is left to report to.
+    with suppress(EOFError, OSError):
+        try:
+            _serve(pipe, values, FileLock(lock))
+        except DiskError as error:
+            pipe.send((DISK, str(error)))
+
+
+def _serve(pipe: Connection, values: Mapping[str, Any], lock: FileLock) -> None:
+    with writing(lock.lock_file):
+        lock.acquire()
+    with lock:
+        try:
+            worker = _Worker(pipe, received(values))
+        except Exception as error:
+            pipe.send((BROKEN, failure(error)["error"]))
+            return
+        worker.run()
 
 
 class _Worker:
@@ -109,7 +120,9 @@ class _Worker:
             yield
             return
         path = stacks_of(self._setup.folder, task.number)
-        with path.open("w") as self._stacks:
+        with writing(path):
+            self._stacks = path.open("w")
+        with self._stacks:
             self._deadline = time.monotonic() + limit
             self._watch()
             try:
