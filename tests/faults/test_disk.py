@@ -146,9 +146,9 @@ def once(resolve):
     """Plans are made once for searches, and once for what goes on."""
     plans = {}
 
-    def resolved(config, progress, frozen=None):
+    def resolved(config, progress, *, frozen=None, **given):
         if frozen is None:
-            return resolve(config, progress)
+            return resolve(config, progress, **given)
         if "plan" not in plans:
             plans["plan"] = resolve(config, progress, frozen=frozen)
         return plans["plan"]
