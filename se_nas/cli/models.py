@@ -83,6 +83,7 @@ def profile(
     from dataclasses import replace
 
     from se_nas.cli import tables
+    from se_nas.cli.progress import make_progress
     from se_nas.cost import LatencySettings
     from se_nas.cost import profile as measure
 
@@ -97,8 +98,7 @@ def profile(
         optimize=latency_optimize,
         backend=latency_backend,
     )
-    sizes = latency_batch or [1]
-    results = []
+    sizes, results, progress = latency_batch or [1], [], make_progress()
     for size in sizes:
         typer.echo(f"batch size {size}", err=True)
         results.append(
@@ -108,7 +108,7 @@ def profile(
                 settings=replace(settings, batch_size=size),
                 max_seconds=max_seconds / len(sizes),
                 refresh=refresh,
-                progress=lambda text: typer.echo(text, err=True),
+                progress=progress.networks_measured,
             )
         )
     if json:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from se_nas.study.storage import StudyStore
 
 PHASES = {"latency": "latency", SEARCH: "search", FINAL: "final seeds"}
+TENTH = 10
+"""Of so many networks that are measured, one is said in a log."""
 CORRECTED = 0.1
 """Share by which the number of candidates has to change before that is said."""
 LABEL_WIDTH = 11
@@ -47,6 +49,10 @@ class LineProgress(Progress):
     def plan(self, description: Sequence[tuple[str, str]]) -> None:
         for label, text in description:
             self._print(f"{label:<{LABEL_WIDTH}}{text}")
+
+    def networks_measured(self, done: int, total: int) -> None:
+        if done % TENTH == 0 or done == total:
+            self._print(f"latency of {done} of {total} networks measured")
 
     def phase(self, name: str, seconds: float) -> None:
         self._begin(name)
@@ -109,7 +115,7 @@ class LiveProgress(LineProgress):
             transient=True,
         )
         self._phase: TaskID | None = None
-        self._checking: TaskID | None = None
+        self._preparing: TaskID | None = None
         self._trials: dict[int, TaskID] = {}
         self._limit, self._began = math.inf, 0.0
         self._summary = ""
@@ -119,14 +125,20 @@ class LiveProgress(LineProgress):
             self._console.print(f"[bold]{label:<{LABEL_WIDTH}}[/]{escape(printable(text))}", highlight=False)
 
     def images_checked(self, done: int, total: int) -> None:
-        if self._checking is None:
+        self._prepared("checking images", done, total)
+
+    def networks_measured(self, done: int, total: int) -> None:
+        self._prepared("measuring latency", done, total)
+
+    def _prepared(self, what: str, done: int, total: int) -> None:
+        if self._preparing is None:
             self._bars.start()
-            self._checking = self._bars.add_task("checking images", total=total, info="")
-        self._bars.update(self._checking, completed=done, info=f"{done:,} of {total:,}")
+            self._preparing = self._bars.add_task(what, total=total, info="")
+        self._bars.update(self._preparing, completed=done, info=f"{done:,} of {total:,}")
         if done >= total:
-            self._bars.remove_task(self._checking)
+            self._bars.remove_task(self._preparing)
             self._bars.stop()
-            self._checking = None
+            self._preparing = None
 
     def phase(self, name: str, seconds: float) -> None:
         self._begin(name)

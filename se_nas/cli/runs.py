@@ -21,7 +21,14 @@ def search(
         typer.Option("--config", help="YAML file with the same keys; options replace its values."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print configuration and plan; write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print configuration and plan without measuring or reading images; write nothing.",
+        ),
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --dry-run: measure, and print how many candidates fit.")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Begin even if the budget is too short for two candidates.")
@@ -32,16 +39,19 @@ def search(
     Example:  se-nas search --backbone resnet18 --data train.tar --budget 2h --max-latency 1.05x
     """
     from se_nas.cli.progress import make_progress
+    from se_nas.errors import ConfigError
     from se_nas.study.config import SearchConfig
     from se_nas.study.plan import resolve
     from se_nas.study.session import search as begin
 
     settings = SearchConfig.load(config, **ctx.obj) if config else SearchConfig(**ctx.obj)
     progress = make_progress()
+    if measure and not dry_run:
+        raise ConfigError("--measure is for --dry-run; a search always measures.")
     if dry_run:
         from se_nas.cli import tables
 
-        progress.plan(resolve(settings, progress, force=True).describe())
+        progress.plan(resolve(settings, progress, force=True, measure=measure).describe())
         tables.print_config(settings)
         return
     _finish(begin(settings, progress, force=force))

@@ -33,6 +33,7 @@ class Measuring:
         frozen: for a run that goes on, by name of the cost: its ``conditions`` and ``baseline``, which stay. Empty
             for a new run.
         say: is given what takes time, and what was decided.
+        measured: is given how many networks of a table have been measured, of how many.
         packed: whether candidates train side by side in this process, so that all wait while one is measured.
     """
 
@@ -44,6 +45,7 @@ class Measuring:
     width: float
     frozen: Mapping[str, Mapping[str, Any]]
     say: Callable[[str], object]
+    measured: Callable[[int, int], object]
     packed: bool = False
 
 

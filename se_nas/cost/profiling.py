@@ -149,7 +149,7 @@ def profile(
     settings: LatencySettings | None = None,
     max_seconds: float = 300.0,
     refresh: bool = False,
-    progress: Callable[[str], object] = lambda text: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
     **timm_kwargs: Any,
 ) -> Profile:
     """Measure a latency table for every position of a space, or take the saved one, and find the range of each cost.
@@ -160,7 +160,7 @@ def profile(
         settings: conditions of the latency.
         max_seconds: time limit of all measurements together, without building the networks.
         refresh: measure even if a table is saved for this device.
-        progress: is called with what is being measured.
+        progress: is called with the number of networks of a table measured so far and of all.
         timm_kwargs: keywords of ``timm.create_model`` that change the network.
 
     Raises:
@@ -211,7 +211,7 @@ def latency_table(
     *,
     max_seconds: float = 300.0,
     refresh: bool = False,
-    progress: Callable[[str], object] = lambda text: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> LatencyTable:
     """The saved table for a position of a space under the meter's conditions; measured and saved if there is none.
 

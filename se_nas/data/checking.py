@@ -112,6 +112,12 @@ class Checker:
             self._progress(self._done, self._total)
 
 
+def unread(samples: Samples) -> Images:
+    """The images of one split as they are listed."""
+    labels = torch.from_numpy(samples.labels)
+    return Images(labels=labels, samples=samples, indices=np.arange(len(labels)))
+
+
 def native_size(samples: Samples, default: tuple[int, int], looked_at: int = 1000) -> tuple[int, int]:
     """(H, W) of the images if they are of one small size, else the default; a spread of them is looked at."""
     sizes = set()

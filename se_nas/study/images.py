@@ -19,11 +19,16 @@ TEST_FRACTION = 0.1
 
 
 def load_images(
-    config: SearchConfig, *, split_test: bool = True, checked: Callable[[int, int], None] | None = None
+    config: SearchConfig,
+    *,
+    split_test: bool = True,
+    check: bool = True,
+    checked: Callable[[int, int], None] | None = None,
 ) -> ImageData:
     """The images of a configuration, at the smallest size from theirs on that the backbone takes.
 
-    Without ``split_test`` there is a test split only if the data or the configuration has one.
+    Without ``split_test`` there is a test split only if the data or the configuration has one; without ``check``
+    the images are counted, but not read.
     """
 
     def load(size: int | None) -> ImageData:
@@ -35,6 +40,7 @@ def load_images(
             test_fraction=None if config.test_data or not split_test else TEST_FRACTION,
             split_seed=config.split_seed,
             strict=config.strict,
+            check=check,
             progress=checked,
         )
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from se_nas.architecture import Architecture
 from se_nas.backbones.creation import create_on_meta
 from se_nas.checkpoints import checkpoint_file, read_checkpoint
-from se_nas.cost import LatencySettings, Limit, resolve_backend
+from se_nas.cost import Limit, resolve_backend
 from se_nas.cost.axes import CostAxis, Measuring, prepare_axes
 from se_nas.data import ImageData
 from se_nas.device import device_name, resolve_devices
@@ -27,10 +30,18 @@ from se_nas.study.constraints import Constraints
 from se_nas.study.executors.task import Setup
 from se_nas.study.forecast import Forecast
 from se_nas.study.images import as_weights_want, load_images
-from se_nas.study.packing import Packing, capacities, unpacked
+from se_nas.study.latency_options import idle_latency_options, latency_settings
+from se_nas.study.packing import Packing, capacities
 from se_nas.study.progress import Progress
 from se_nas.study.sampler_choice import check_sampler
-from se_nas.study.schedule import Schedule, division, for_device, recipe_of, schedule
+from se_nas.study.schedule import (
+    division,
+    for_device,
+    frozen_schedule,
+    recipe_of,
+    schedule,
+    unmeasured_schedule,
+)
 from se_nas.study.stopping import idle_note
 from se_nas.study.warm_start import check_source
 from se_nas.training import DEFAULT_TRAINER, CompileChoice, Recipe, Runtime, load_logger, load_trainer
@@ -38,6 +49,10 @@ from se_nas.training.masked import Capacity
 from se_nas.wording import counted
 
 LOGS = "logs"
+UNMEASURED = (
+    "nothing was measured and no image was read. How many candidates fit, and limits on measured costs, are decided as"
+    " the search begins; --measure decides them now."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +162,13 @@ class Plan:
 
     def _training(self) -> str:
         recipe = self.recipe
-        text = (
-            f"{counted(recipe.epochs, 'epoch')} per candidate, batches of {recipe.batch_size},"
-            f" {recipe.optimizer}, lr {recipe.lr:g}"
+        known = self.config.epochs or self.epoch_seconds or self.config.budget_seconds is None
+        epochs = (
+            f"{counted(recipe.epochs, 'epoch')} per candidate"
+            if known
+            else "as many epochs as the budget allows"
         )
+        text = f"{epochs}, batches of {recipe.batch_size}, {recipe.optimizer}, lr {recipe.lr:g}"
         if self.packing.at_a_time > 1:
             text += f", {self.packing.at_a_time} candidates at a time"
         if self.epoch_seconds is not None:
@@ -174,14 +192,17 @@ def resolve(
     *,
     frozen: Manifest | None = None,
     force: bool = False,
+    measure: bool = True,
 ) -> Plan:
-    """Check a configuration and resolve it; writes nothing.
+    """Check a configuration and resolve it; writes nothing into the run's folder.
 
     Args:
         config: what the user asked.
         progress: is notified of what takes time.
         frozen: the manifest of a run that goes on; its decisions are kept instead of taken anew.
         force: plan even if the budget is too short for two candidates.
+        measure: whether to read the images and to measure. Otherwise the plan is only for being described: it has
+            neither a schedule nor measured costs.
 
     Raises:
         SeNasError: whatever the user has to mend, by its kind.
@@ -200,35 +221,46 @@ def resolve(
     check_sampler(config.sampler, space.choices)
     found = baselines(space)
     try:
-        data = load_images(config, checked=progress.images_checked)
+        data = load_images(config, check=measure, checked=progress.images_checked)
     except BaseException:
         # What shows the images' progress would stand in the way of the message.
         progress.close()
         raise
     limits = [Limit.parse(text, name) for name, text in config.limits().items()]
-    timed = _latency_settings(config, data, devices[0])
+    timed = latency_settings(config, data, devices[0])
     resolve_backend(timed.backend)
     if frozen is not None:
         data = data.with_statistics(frozen.data.mean, frozen.data.std)
-        scheduled = _frozen_schedule(config, frozen, devices)
+        scheduled = frozen_schedule(config, frozen, devices)
     else:
         recipe = for_device(recipe_of(config), config, devices[0], len(data.train))
         most_gated = max(found.values(), key=lambda architecture: architecture.num_gated)
-        model = build_candidate(most_gated, config, recipe, num_classes=data.num_classes, seed=config.seed)
+        with nullcontext() if measure else torch.device("meta"):
+            model = build_candidate(
+                most_gated,
+                config,
+                recipe,
+                num_classes=data.num_classes,
+                seed=config.seed,
+                weights=measure,
+            )
         data = as_weights_want(data, config, model)
         runtime = Runtime.decide(model, recipe, devices[0])
-        scheduled = schedule(
-            config,
-            recipe,
-            runtime,
-            model,
-            data,
-            space,
-            found,
-            devices,
-            progress.message,
-            lambda: time.monotonic() - began,
-        )
+        if measure:
+            scheduled = schedule(
+                config,
+                recipe,
+                runtime,
+                model,
+                data,
+                space,
+                found,
+                devices,
+                progress.message,
+                lambda: time.monotonic() - began,
+            )
+        else:
+            scheduled = unmeasured_schedule(config, recipe, runtime, devices)
     recipe, forecast = scheduled.recipe, scheduled.forecast
     if forecast is not None and not force and config.trainer == DEFAULT_TRAINER:
         forecast.check()
@@ -239,7 +271,10 @@ def resolve(
         *idle_note(config.early_stopping, recipe.epochs),
     ]
     if all(COSTS[name].exact for name in measured):
-        notes += _idle_latency_options(config)
+        notes += idle_latency_options(config)
+    if not measure:
+        notes.append(UNMEASURED)
+        measured = {name for name in measured if COSTS[name].exact}
     plain = Architecture.plain(
         config.backbone, position=next(iter(space.sites_by_position)), **config.timm_kwargs
     )
@@ -254,12 +289,13 @@ def resolve(
             width=config.latency_width,
             frozen=_frozen_costs(frozen),
             say=progress.message,
+            measured=progress.networks_measured,
             packed=scheduled.packing.packed,
         ),
     )
-    if frozen is None and config.warm_start is not None:
+    if frozen is None and measure and config.warm_start is not None:
         check_source(config, space, data, recipe, axes)
-    constraints = Constraints(space, axes, limits, found)
+    constraints = Constraints(space, axes, [limit for limit in limits if limit.objective.name in axes], found)
     return Plan(
         config=config,
         path=path,
@@ -281,20 +317,6 @@ def resolve(
     )
 
 
-def _frozen_schedule(config: SearchConfig, frozen: Manifest, devices: Sequence[str]) -> Schedule:
-    """The decisions of a run that goes on."""
-    runtime = Runtime.from_dict(frozen.runtime)
-    compilation = frozen.compile or {"compile": runtime.compile, "reason": "as the run began"}
-    packing = None if frozen.packing is None else Packing.from_dict(frozen.packing)
-    return Schedule(
-        recipe=Recipe.from_dict(frozen.recipe),
-        runtime=runtime,
-        epoch_seconds=frozen.epoch_seconds,
-        compilation=CompileChoice(**compilation),
-        packing=packing or unpacked(config, devices, "as the run began"),
-    )
-
-
 def _checkpoint_notes(config: SearchConfig, data: ImageData) -> list[str]:
     """What was taken from the file with the weights, and what was left."""
     if config.checkpoint is None:
@@ -305,33 +327,6 @@ def _checkpoint_notes(config: SearchConfig, data: ImageData) -> list[str]:
 
 def _frozen_costs(manifest: Manifest | None) -> dict[str, dict[str, Any]]:
     return {} if manifest is None else {name: asdict(cost) for name, cost in manifest.measured.items()}
-
-
-def _latency_settings(config: SearchConfig, data: ImageData, device: str) -> LatencySettings:
-    return LatencySettings(
-        input_size=data.input_size,
-        batch_size=config.latency_batch,
-        device=device,
-        num_classes=data.num_classes,
-        precision=config.latency_precision,
-        channels_last=config.latency_channels_last,
-        mode=config.latency_mode,
-        threads=config.latency_threads,
-        optimize=config.latency_optimize,
-        backend=config.latency_backend,
-    )
-
-
-def _idle_latency_options(config: SearchConfig) -> list[str]:
-    """A note on options that change nothing, for a search in which nothing is measured."""
-    fields = type(config).model_fields
-    idle = [
-        name
-        for name in fields
-        if name.startswith("latency_") and getattr(config, name) != fields[name].default
-    ]
-    names = ", ".join(idle)
-    return [f"{names} without effect: no objective or limit needs a measurement."] if idle else []
 
 
 def _space(config: SearchConfig, frozen: Manifest | None) -> SearchSpace:

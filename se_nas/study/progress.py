@@ -30,6 +30,9 @@ class Progress:
     def images_checked(self, done: int, total: int) -> None:
         """So many of all images have been checked, before anything is trained."""
 
+    def networks_measured(self, done: int, total: int) -> None:
+        """So many of the networks of a latency table have been measured, before anything is trained."""
+
     def phase(self, name: str, seconds: float) -> None:
         """A phase (latency, search, final) begins and may take so many seconds (infinite for no limit)."""
         _log.info("%s", name)

@@ -13,11 +13,12 @@ from se_nas.architecture import Architecture
 from se_nas.data import ImageData
 from se_nas.model import build_model
 from se_nas.objectives import COSTS
+from se_nas.run import Manifest
 from se_nas.space import SearchSpace
 from se_nas.study.budget import BUILD_SECONDS, LATENCY_SHARE, MOST, USUAL, Allowance, Division
 from se_nas.study.config import DEFAULT_RECIPE, SearchConfig
 from se_nas.study.forecast import Forecast
-from se_nas.study.packing import Packing, decide_packing
+from se_nas.study.packing import Packing, decide_packing, unpacked
 from se_nas.training import (
     DEFAULT_TRAINER,
     CompileChoice,
@@ -115,6 +116,33 @@ def schedule(
         recipe=recipe.with_(epochs=epochs),
         epoch_seconds=epoch,
         forecast=Forecast(allowance=allowance, epochs=epochs, usual=recipe.epochs, trials=config.trials),
+    )
+
+
+def frozen_schedule(config: SearchConfig, frozen: Manifest, devices: Sequence[str]) -> Schedule:
+    """The decisions of a run that goes on."""
+    runtime = Runtime.from_dict(frozen.runtime)
+    compilation = frozen.compile or {"compile": runtime.compile, "reason": "as the run began"}
+    packing = None if frozen.packing is None else Packing.from_dict(frozen.packing)
+    return Schedule(
+        recipe=Recipe.from_dict(frozen.recipe),
+        runtime=runtime,
+        epoch_seconds=frozen.epoch_seconds,
+        compilation=CompileChoice(**compilation),
+        packing=packing or unpacked(config, devices, "as the run began"),
+    )
+
+
+def unmeasured_schedule(
+    config: SearchConfig, recipe: Recipe, runtime: Runtime, devices: Sequence[str]
+) -> Schedule:
+    """What is known without a measurement: the recipe, with the epochs that were asked for."""
+    later = "decided by a measurement as the search begins"
+    return Schedule(
+        recipe=recipe if config.epochs is None else recipe.with_(epochs=config.epochs),
+        runtime=runtime,
+        compilation=CompileChoice(compile=False, reason=later),
+        packing=unpacked(config, devices, later),
     )
 
 

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 
 from se_nas.cli import app, main
 from se_nas.cli.exit_codes import MEANINGS
-from se_nas.study import SearchConfig, search
+from se_nas.cost.latency import axis, meter
+from se_nas.data.checking import Checker
+from se_nas.study import SearchConfig, schedule, search
 
 
 @pytest.fixture
@@ -247,6 +249,37 @@ def test_dry_run_prints_configuration_and_plan_and_writes_nothing(se, tmp_path):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "again.yaml").write_text(out)
     assert se("search", "--config", "again.yaml", "--dry-run")[1] == out
+
+
+def test_dry_run_measures_nothing_reads_no_image_and_takes_no_lock(se, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("a dry run did it")
+
+    image_folder(tmp_path / "photos")
+    monkeypatch.setattr(meter, "LatencyMeter", refused)
+    monkeypatch.setattr(meter, "device_lock", refused)
+    monkeypatch.setattr(axis, "LatencyMeter", refused)
+    monkeypatch.setattr(schedule, "measure_step_time", refused)
+    monkeypatch.setattr(Checker, "read", refused)
+    command = ("search", "--backbone", "test_resnet", "--data", "photos", "--budget", "2h")
+    code, _, err = se(*command, "--max-latency", "1.05x", "--dry-run")
+    assert code == 0, err
+    assert "2 classes" in err
+    assert "as many epochs as the budget allows" in err
+    assert "--measure decides them now" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    # What can be known without a measurement is still checked.
+    assert se(*command, "--max-latency", "5 parsecs", "--dry-run")[0] == 2
+
+
+def test_a_measured_dry_run_says_what_fits(se, tmp_path):
+    code, _, err = se(*SEARCH, "--budget", "1h", "--dry-run", "--measure")
+    assert code == 0, err
+    assert re.search(r"candidates and \d+ final trainings fit", err)
+    assert list(tmp_path.iterdir()) == []
+    code, _, err = se(*SEARCH, "--measure")
+    assert code == 2
+    assert "--measure is for --dry-run" in err
 
 
 def test_flags_win_over_the_file(se, tmp_path):

@@ -225,9 +225,9 @@ def test_a_kept_table_is_used_and_a_failed_one_measured_again() -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_profile(monkeypatch: pytest.MonkeyPatch, noise: float) -> None:
     monkeypatch.setattr(profiling, "LatencyMeter", lambda arch, settings: FakeMeter(arch, settings, noise))
-    said: list[str] = []
-    result = profile("resnet18", space="per_block", settings=SETTINGS, progress=said.append)
-    assert said[0].startswith("latency of network 1 of ")
+    said: list[tuple[int, int]] = []
+    result = profile("resnet18", settings=SETTINGS, progress=lambda *measured: said.append(measured))
+    assert said == [(number, len(said)) for number in range(1, len(said) + 1)]
     assert ("latency_ms" in result.ranges) == result.passed == (noise == 0)
     assert ("FAILS" in result.summary()) == (noise > 0)
     assert result.baseline_ms == 20.0

@@ -68,6 +68,7 @@ def prepare(monkeypatch):
             width=width,
             frozen={} if frozen is None else {"latency": frozen},
             say=said.append,
+            measured=lambda done, total: None,
             packed=packed,
         )
         return LatencyAxis.prepare(LATENCY, measuring), said
@@ -162,7 +163,7 @@ def test_candidates_share_the_time(prepare):
 def test_a_table_is_measured_where_time_allows(prepare, monkeypatch):
     asked = []
 
-    def measure(meter, sample, max_seconds):
+    def measure(meter, sample, max_seconds, progress):
         asked.append(max_seconds)
         return Table()
 
@@ -206,7 +207,7 @@ def test_a_pack_without_a_time_budget_measures_a_table_too(prepare, monkeypatch,
     monkeypatch.setattr(
         module.LatencyTable,
         "measure",
-        lambda meter, sample, max_seconds: given.append(max_seconds) or Table(),
+        lambda meter, sample, max_seconds, progress: given.append(max_seconds) or Table(),
     )
     axis, _ = prepare(seconds=seconds, packed=packed)
     assert given == ([] if expected is None else [expected])

@@ -173,9 +173,11 @@ def _seconds_for_table(measuring: Measuring) -> float | None:
 
 
 def _measured_table(meter: LatencyMeter, measuring: Measuring, seconds: float) -> LatencyTable | None:
-    measuring.say("measuring a latency table")
+    measuring.say(f"measuring a latency table, for up to {seconds:.0f} s")
     try:
-        table = LatencyTable.measure(meter, measuring.space.sample, max_seconds=seconds)
+        table = LatencyTable.measure(
+            meter, measuring.space.sample, max_seconds=seconds, progress=measuring.measured
+        )
         table.save()
     except ConfigError as error:
         measuring.say(str(error))

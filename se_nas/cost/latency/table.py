@@ -127,7 +127,7 @@ class LatencyTable:
         *,
         max_seconds: float = 300.0,
         seed: int = 0,
-        progress: Callable[[str], object] = lambda text: None,
+        progress: Callable[[int, int], object] = lambda done, total: None,
     ) -> LatencyTable:
         """Measure, fit and check a table.
 
@@ -136,7 +136,7 @@ class LatencyTable:
             sample: draws an architecture of one position, such as ``SearchSpace.sample``.
             max_seconds: time limit of all measurements together, without building the networks.
             seed: of the draws.
-            progress: is called with what is being measured.
+            progress: is called with the number of networks measured so far and of all.
 
         Raises:
             ConfigError: ``sample`` draws too few different architectures to fit and to check a table.
@@ -161,12 +161,12 @@ class LatencyTable:
         }
         rows, shares = [], []
         for number, (arch, is_held) in enumerate(zip(designs, held.tolist(), strict=True), 1):
-            progress(f"latency of network {number} of {len(designs)}")
             seconds = each[is_held]
             if meter.sees_gates and not is_held:
                 shares.append(meter.gate_shares(arch, max_seconds=seconds * _IN_PLACE_SHARE))
                 seconds *= 1 - _IN_PLACE_SHARE
             rows.append(meter.measure(arch, width=_WIDTH, max_seconds=seconds))
+            progress(number, len(designs))
         ratios = np.array([row.ratio for row in rows])
         spreads = np.array([row.interval[1] - row.interval[0] for row in rows])
         widths = np.array([arch.widths for arch in designs])
