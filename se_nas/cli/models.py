@@ -8,6 +8,7 @@ import typer
 
 from se_nas.cli import app
 from se_nas.cli.config_options import DescribedCommand
+from se_nas.cli.exit_codes import TABLE_FAILED
 from se_nas.cli.options import Json, Position
 
 
@@ -70,7 +71,7 @@ def profile(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Measure even if there is a table of earlier measurements.")
     ] = False,
-    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds of all measurements.")] = 300.0,
+    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds of everything.")] = 300.0,
     json: Json = False,
 ) -> None:
     """Measure what SE costs on this device, site by site, and the range of each cost over a space.
@@ -114,6 +115,8 @@ def profile(
     if json:
         found = [result.to_dict() for result in results]
         tables.print_json(found if len(found) > 1 else found[0])
-        return
-    for result in results:
-        tables.print_profile(result)
+    else:
+        for result in results:
+            tables.print_profile(result)
+    if not all(result.passed for result in results):
+        raise typer.Exit(TABLE_FAILED)

@@ -12,6 +12,7 @@ from se_nas.architecture import Architecture
 from se_nas.cost.closed_form import Cost, CostModel
 from se_nas.cost.latency.meter import LatencyMeter
 from se_nas.cost.latency.table import LatencyTable, Sampler
+from se_nas.cost.latency.time_limit import TimeLimit
 from se_nas.cost.limits import format_cost
 from se_nas.cost.ranges import Range, WidthCost, ranges_over
 from se_nas.cost.settings import LatencySettings
@@ -158,7 +159,7 @@ def profile(
         backbone: a timm model name.
         space: a shipped name, a file, or a space of this backbone.
         settings: conditions of the latency.
-        max_seconds: time limit of all measurements together, without building the networks.
+        max_seconds: time limit of everything, building the networks included.
         refresh: measure even if a table is saved for this device.
         progress: is called with the number of networks of a table measured so far and of all.
         timm_kwargs: keywords of ``timm.create_model`` that change the network.
@@ -166,18 +167,12 @@ def profile(
     Raises:
         SeNasError: as ``SearchSpace.load``, ``LatencyMeter`` and ``LatencyTable.measure``.
     """
-    settings = settings or LatencySettings()
+    limit, settings = TimeLimit(max_seconds), settings or LatencySettings()
     if isinstance(space, str):
         space = SearchSpace.load(space, backbone=backbone, **timm_kwargs)
     plains = {
         position: Architecture.plain(backbone, position=position, **timm_kwargs)
         for position in space.sites_by_position
-    }
-    meter = LatencyMeter(next(iter(plains.values())), settings)
-    share = max_seconds / len(plains)
-    tables = {
-        position: latency_table(meter, space, position, max_seconds=share, refresh=refresh, progress=progress)
-        for position in plains
     }
     models = {
         position: CostModel.for_architecture(arch, settings.input_size, settings.num_classes)
@@ -186,8 +181,18 @@ def profile(
     costs: dict[str, dict[str, WidthCost]] = {
         name: {position: _column(model, name) for position, model in models.items()} for name in _RANGED
     }
+    before = limit.left
+    ranges = ranges_over(space, costs)
+    for_latency = before - limit.left
+    meter = LatencyMeter(next(iter(plains.values())), settings)
+    tables: dict[str, LatencyTable] = {}
+    for position in plains:
+        seconds = (limit.left - for_latency) / (len(plains) - len(tables))
+        tables[position] = latency_table(
+            meter, space, position, max_seconds=seconds, refresh=refresh, progress=progress
+        )
     if all(table.passed for table in tables.values()):
-        costs["latency_ms"] = {position: table.predict for position, table in tables.items()}
+        ranges |= ranges_over(space, {"latency_ms": {name: table.predict for name, table in tables.items()}})
     return Profile(
         backbone=backbone,
         space=space.name,
@@ -195,7 +200,7 @@ def profile(
         input_size=settings.input_size,
         plain=next(iter(models.values())).plain,
         baseline_ms=float(np.median([table.baseline_ms for table in tables.values()])),
-        ranges=ranges_over(space, costs),
+        ranges=ranges,
         tables_by_position=tables,
         site_costs={
             position: _site_costs(plains[position].sites, table) for position, table in tables.items()

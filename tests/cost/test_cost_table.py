@@ -144,7 +144,8 @@ def test_noise_averages_out() -> None:
 def test_held_out_networks_take_no_part_in_the_fit() -> None:
     meter = FakeMeter()
     table = LatencyTable.measure(meter, random_sampler(PLAIN))
-    keys = [arch.key for arch in meter.measured]
+    # The first is measured once more, to learn how long a measurement takes at least.
+    keys = [arch.key for arch in meter.measured[1:]]
     assert len(set(keys)) == len(keys)
     held = {row.widths for row in table.check.held_out}
     fitted = [arch for arch in meter.measured if arch.widths not in held]
@@ -241,6 +242,65 @@ def test_profile(monkeypatch: pytest.MonkeyPatch, noise: float) -> None:
         reach = result.ranges["latency_ms"]
         assert reach.minimum == pytest.approx(20.0)
         assert reach.maximum > reach.median > reach.minimum
+
+
+class SlowMeter(FakeMeter):
+    """A device on which building a network takes ``build`` seconds, and a measurement the time that it is given."""
+
+    def __init__(self, build: float, **options: object) -> None:
+        super().__init__(**options)
+        self.build, self.now = build, 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def measure(self, arch: Architecture, **options: float) -> Latency:
+        self.now += self.build + options["max_seconds"]
+        return super().measure(arch, **options)
+
+    def gate_shares(self, arch: Architecture, *, max_seconds: float) -> np.ndarray:
+        self.now += self.build + max_seconds
+        return np.where(np.array(arch.widths) == 0, 0.0, 0.01)
+
+
+@pytest.mark.parametrize("sees_gates", [False, True])
+@pytest.mark.parametrize(("build", "seconds"), [(0.0, 60.0), (0.2, 60.0), (1.0, 60.0), (2.0, 300.0)])
+def test_a_table_keeps_its_time_limit(build: float, seconds: float, sees_gates: bool) -> None:
+    meter = SlowMeter(build, sees_gates=sees_gates)
+    LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=seconds, clock=meter.clock)
+    assert 0.9 * seconds < meter.now <= seconds * 1.01
+
+
+def test_with_little_time_fewer_networks_are_measured_and_all_are_checked() -> None:
+    many, few = SlowMeter(0.0), SlowMeter(1.0)
+    for meter in (many, few):
+        table = LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=60, clock=meter.clock)
+        assert len(table.check.held_out) == 8
+    assert len(few.measured) < len(many.measured)
+
+
+def test_a_time_limit_that_is_too_short_is_refused_at_once_with_one_that_is_not() -> None:
+    meter = SlowMeter(3.0)
+    with pytest.raises(ConfigError, match=r"too short .* 3\.\d s here.* give it \d+ s or more") as refusal:
+        LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=20, clock=meter.clock)
+    assert meter.now < 5
+    with pytest.raises(ConfigError, match="it had passed before a network could be measured"):
+        LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=-1, clock=meter.clock)
+    enough = float(str(refusal.value).split("give it ")[1].split()[0])
+    LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=enough, clock=meter.clock)
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_a_table_that_fails_has_an_exit_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, json_too: bool
+) -> None:
+    monkeypatch.setattr(profiling, "LatencyMeter", lambda arch, settings: FakeMeter(arch, settings, 0.1))
+    options = ["--json"] if json_too else []
+    shown = CliRunner().invoke(
+        app, ["profile", "resnet18", "--input-size", "64", "--device", "cpu", *options]
+    )
+    assert shown.exit_code == 5
+    assert ("FAILS" in shown.stdout) != json_too
 
 
 def test_a_mode_that_could_not_be_taken_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from se_nas.architecture import Architecture
 from se_nas.cost.closed_form import CostModel, checked_widths
 from se_nas.cost.latency.additive import AddedLatency, fit, unknowns
 from se_nas.cost.latency.meter import LatencyMeter
+from se_nas.cost.latency.time_limit import TimeLimit
 from se_nas.cost.settings import cache_folder, conditions_key
 from se_nas.errors import ConfigError, DeviceError, RunError
 from se_nas.sites import ABSENT, native_width
@@ -36,6 +38,10 @@ _HELD_OUT = 8
 _WIDTH = 0.005
 _HELD_OUT_SHARE = 0.4
 """Share of the time for the networks that are held out."""
+_BUILD_SHARE = 0.5
+"""Most of the time that building may take before fewer networks are measured than are wanted."""
+_MOMENT = 0.01
+"""Seconds of a measurement that is as short as can be."""
 _IN_PLACE_SHARE = 0.2
 """Share of the others' time for timing their gates separately."""
 
@@ -128,19 +134,23 @@ class LatencyTable:
         max_seconds: float = 300.0,
         seed: int = 0,
         progress: Callable[[int, int], object] = lambda done, total: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> LatencyTable:
         """Measure, fit and check a table.
 
         Args:
             meter: keeps the unmodified backbone and the conditions.
             sample: draws an architecture of one position, such as ``SearchSpace.sample``.
-            max_seconds: time limit of all measurements together, without building the networks.
+            max_seconds: time limit, building the networks included. With little time, fewer are measured.
             seed: of the draws.
             progress: is called with the number of networks measured so far and of all.
+            clock: seconds that pass.
 
         Raises:
-            ConfigError: ``sample`` draws too few different architectures to fit and to check a table.
+            ConfigError: ``sample`` draws too few different architectures to fit and to check a table, or the time
+                is too short for as many.
         """
+        limit = TimeLimit(max_seconds, clock)
         generator = np.random.default_rng(seed)
         first = sample(generator)
         model = CostModel.for_architecture(first, meter.settings.input_size, meter.settings.num_classes)
@@ -153,24 +163,44 @@ class LatencyTable:
                 f"a latency table of {meter.plain.backbone} needs {fewest} different"
                 f" architectures, and {len(designs)} were found; measure the candidates themselves instead."
             )
+        if limit.left <= 0:
+            raise ConfigError(
+                f"the time limit is too short for a latency table of {meter.plain.backbone}: it had passed before a"
+                " network could be measured."
+            )
+        # What one takes in any case: building, warming up, and a few timings.
+        whole = limit.timed(lambda: meter.measure(designs[0], width=1.0, max_seconds=_MOMENT))
+        gates = (
+            limit.timed(lambda: meter.gate_shares(designs[0], max_seconds=_MOMENT))
+            if meter.sees_gates
+            else 0.0
+        )
+        if limit.left < fewest * whole + unknowns(model) * gates:
+            raise ConfigError(
+                f"the time limit is too short for a latency table of {meter.plain.backbone}: measuring a network takes"
+                f" at least {whole + gates:.1f} s here, and {fewest} are needed, so give it"
+                f" {2 * (fewest + 1) * (whole + gates):.0f} s or more."
+            )
+        fitting = (_BUILD_SHARE * limit.left - _HELD_OUT * whole) / max(whole + gates, 1e-9)
+        designs = designs[: max(fewest, _HELD_OUT + int(min(fitting, len(designs))))]
         # Spread over the whole time, so that a drift of the device is in the fit and in the check alike.
         held = np.isin(np.arange(len(designs)), np.linspace(0, len(designs) - 1, _HELD_OUT).round())
-        each = {
-            True: max_seconds * _HELD_OUT_SHARE / _HELD_OUT,
-            False: max_seconds * (1 - _HELD_OUT_SHARE) / (len(designs) - _HELD_OUT),
-        }
+        least = np.where(held, whole, whole + gates)
+        weights = np.where(
+            held, _HELD_OUT_SHARE / _HELD_OUT, (1 - _HELD_OUT_SHARE) / (len(designs) - _HELD_OUT)
+        )
         rows, shares = [], []
-        for number, (arch, is_held) in enumerate(zip(designs, held.tolist(), strict=True), 1):
-            seconds = each[is_held]
-            if meter.sees_gates and not is_held:
+        for index, arch in enumerate(designs):
+            seconds = max(_MOMENT, limit.share(least[index:], weights[index:]))
+            if meter.sees_gates and not held[index]:
                 shares.append(meter.gate_shares(arch, max_seconds=seconds * _IN_PLACE_SHARE))
                 seconds *= 1 - _IN_PLACE_SHARE
             rows.append(meter.measure(arch, width=_WIDTH, max_seconds=seconds))
-            progress(number, len(designs))
+            progress(index + 1, len(designs))
         ratios = np.array([row.ratio for row in rows])
         spreads = np.array([row.interval[1] - row.interval[0] for row in rows])
         widths = np.array([arch.widths for arch in designs])
-        gates = fit(
+        added = fit(
             model,
             plain,
             widths[~held],
@@ -178,7 +208,7 @@ class LatencyTable:
             np.maximum(spreads[~held], _WIDTH),
             np.array(shares) if shares else None,
         )
-        predicted = 1 + gates.added(widths[held], plain)
+        predicted = 1 + added.added(widths[held], plain)
         check = TableCheck(
             held_out=tuple(
                 HeldOut(
@@ -194,7 +224,7 @@ class LatencyTable:
             key=table_key(first, meter.conditions),
             plain=tuple(plain.tolist()),
             baseline_ms=float(np.median([row.baseline_ms for row in rows])),
-            gates=gates,
+            gates=added,
             conditions=meter.conditions,
             check=check,
         )
