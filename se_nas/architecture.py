@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from se_nas.arguments import checked
 from se_nas.errors import ConfigError
 from se_nas.notebook import paragraph, table
 from se_nas.sites import (
@@ -31,6 +32,7 @@ from se_nas.sites import (
 SCHEMA = 1
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Architecture:
     """A backbone with SE absent or present, with a hidden width, at every site. Equal when ``key`` is equal.
@@ -74,6 +76,7 @@ class Architecture:
             check_width(site, width)
 
     @classmethod
+    @checked
     def plain(cls, backbone: str, *, position: str | None = None, **timm_kwargs: Any) -> Architecture:
         """The backbone as timm makes it, native gates included."""
         sites, position = _sites_of(backbone, position, timm_kwargs)
@@ -87,6 +90,7 @@ class Architecture:
         )
 
     @classmethod
+    @checked
     def uniform(
         cls,
         backbone: str,
@@ -131,6 +135,7 @@ class Architecture:
         )
 
     @classmethod
+    @checked
     def from_widths(
         cls,
         backbone: str,
@@ -245,6 +250,7 @@ class Architecture:
         }
 
     @classmethod
+    @checked
     def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
         """Inverse of ``to_dict``.
 

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from se_nas.arguments import checked
 from se_nas.backbones._graph import RESHAPES
 from se_nas.backbones._tracing import Call, Node, Trace, trace
 from se_nas.backbones.creation import input_size_of
 from se_nas.layers.native_gates import bottleneck_layers, is_channel_gate
 from se_nas.layers.squeeze_excite import SqueezeExcite
+from se_nas.sites import image_size
 
 TOLERANCE = 1e-5
 """Largest difference of an optimised block's output from the original's, as a share of the largest output.
@@ -190,8 +192,9 @@ class LinearSqueezeExcite(nn.Module):
         return channels_last and torch.get_num_threads() > 1
 
 
+@checked
 def optimize_for_inference(
-    model: nn.Module, *, input_size: tuple[int, int, int] | None = None, in_place: bool = True
+    model: nn.Module, *, input_size: int | tuple[int, int, int] | None = None, in_place: bool = True
 ) -> nn.Module:
     """A copy in eval mode whose SE blocks, inserted and native ones alike, take their fastest form.
 
@@ -201,7 +204,8 @@ def optimize_for_inference(
 
     Args:
         model: any network.
-        input_size: (channels, height, width) of its images; None is what timm says about the network.
+        input_size: (channels, height, width) of its images, or the side of square images; None is what timm says
+            about the network.
         in_place: let a block write into the tensor that it gates if nothing else reads that tensor.
     """
     result = copy.deepcopy(model)
@@ -213,7 +217,8 @@ def optimize_for_inference(
     }
     if not blocks:
         return result
-    recorded = trace(result, input_size or input_size_of(result))
+    size = input_size_of(result) if input_size is None else image_size(input_size)
+    recorded = trace(result, size)
     for path, block in blocks.items():
         calls = [call for call in recorded.calls if call.path == path and call.inputs]
         if not calls:

@@ -8,14 +8,16 @@ from typing import Any
 from torch import nn
 
 from se_nas.architecture import Architecture
+from se_nas.arguments import checked
 from se_nas.backbones import insert
 from se_nas.backbones.creation import create
 from se_nas.checkpoints import load_checkpoint
 from se_nas.errors import ConfigError
-from se_nas.layers.squeeze_excite import SqueezeExcite
+from se_nas.layers.squeeze_excite import INITS, SqueezeExcite
 from se_nas.sites import Site
 
 
+@checked
 def build_model(
     arch: Architecture,
     *,
@@ -44,8 +46,10 @@ def build_model(
     Raises:
         BackboneError: timm does not know the backbone or refuses a keyword.
         CheckpointError: the checkpoint cannot be read or does not fit.
-        ConfigError: a keyword contradicts one of the architecture's.
+        ConfigError: a keyword contradicts one of the architecture's, or ``init`` is unknown.
     """
+    if init not in INITS:
+        raise ConfigError(f"init is {init!r}; allowed: {', '.join(INITS)}.")
     model = build_plain(
         arch, pretrained=pretrained, num_classes=num_classes, checkpoint=checkpoint, **timm_kwargs
     )

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from se_nas.architecture import Architecture
+from se_nas.arguments import checked
 from se_nas.checkpoints import load_weights
 from se_nas.checkpoints.sealed import load_sealed
 from se_nas.cost import measure_cost
@@ -22,7 +23,7 @@ from se_nas.errors import ConfigError, RunError
 from se_nas.exporting.package import Exported, check_request, export_model
 from se_nas.exporting.selection import architecture_of, kept_weights
 from se_nas.objectives import COSTS
-from se_nas.report import Candidate, ParetoReport
+from se_nas.report import Candidate, ParetoReport, Run
 from se_nas.report.picks import Pick
 from se_nas.report.picks import pick as pick_from
 from se_nas.run import CostReading, Manifest, TrialRow, disk_error, read_json, write_json
@@ -49,14 +50,15 @@ _OF_THE_DATA = ("val_data", "test_data")
 _FOUND = ("accuracy", "top5", "loss", "ece", "test_accuracy")
 
 
+@checked
 def retrain(
-    run: Any,
-    pick: str = "best",
+    run: Run | str | Path,
+    pick: str | int = "best",
     *,
     out: str | Path,
-    data: str | None = None,
-    val_data: str | None = None,
-    test_data: str | None = None,
+    data: str | Path | None = None,
+    val_data: str | Path | None = None,
+    test_data: str | Path | None = None,
     epochs: int | None = None,
     recipe: str | Mapping[str, Any] | None = None,
     batch_size: int | None = None,
@@ -102,7 +104,7 @@ def retrain(
     out = Path(out)
     formats = [*([format] if isinstance(format, str) else format), *(["standalone"] if standalone else [])]
     check_request(out, formats, force)
-    folder = Path(getattr(run, "path", run))
+    folder = run.path if isinstance(run, Run) else Path(run)
     report = ParetoReport.from_run(folder)
     chosen = pick_from(report, pick)
     given = {
@@ -117,7 +119,8 @@ def retrain(
         "seed": seed,
         "device": device,
     }
-    job = _prepare(report, chosen, {k: v for k, v in given.items() if v is not None}, from_weights)
+    given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None}
+    job = _prepare(report, chosen, given, from_weights)
     progress.message(f"picked trial {chosen.candidate.number}: {chosen.reason}")
     progress.message(job.describe())
     with _partial(Path(f"{out}{PARTIAL}"), job) as partial:

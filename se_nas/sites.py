@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from se_nas.arguments import checked
 from se_nas.errors import ConfigError
 
 ABSENT = 0
@@ -18,6 +19,7 @@ GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
 ACTIVATIONS = ("relu", "relu6", "silu", "gelu", "leaky_relu", "hard_swish")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """A tensor in the backbone that an SE block can gate.

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from se_nas.arguments import checked
 from se_nas.backbones._survey import Survey
 from se_nas.backbones.adapters import adapter_of
 from se_nas.backbones.creation import create_on_meta, input_size_of
@@ -20,6 +21,7 @@ _surveys: OrderedDict[str, Survey] = OrderedDict()
 _lock = threading.Lock()
 
 
+@checked
 def find_sites(
     model_or_name: nn.Module | str,
     *,
@@ -51,6 +53,7 @@ def find_sites(
     return list(survey(model_or_name, input_size=input_size, **timm_kwargs).sites(position))
 
 
+@checked
 def usual_position(model_or_name: nn.Module | str, **timm_kwargs: Any) -> str:
     """The position at which the SE literature and timm put SE in this family."""
     if isinstance(model_or_name, str):
@@ -60,6 +63,7 @@ def usual_position(model_or_name: nn.Module | str, **timm_kwargs: Any) -> str:
     return survey(model_or_name, **timm_kwargs).usual_position
 
 
+@checked
 def positions(model_or_name: nn.Module | str, **timm_kwargs: Any) -> list[str]:
     """The positions that a backbone has; if its adapter gives the sites, the position of these."""
     if isinstance(model_or_name, str):

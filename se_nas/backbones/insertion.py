@@ -42,6 +42,13 @@ class Gated(nn.Module):
             return host(se(x), *args, **kwargs)
         return se(host(x, *args, **kwargs))
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Called by ``torch.jit.script``; what this returned would replace the module in the caller's network."""
+        raise BackboneError(
+            "torch.jit.script cannot compile SE around a module of this backbone; use torch.jit.trace(model, images) or"
+            " torch.export."
+        )
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)

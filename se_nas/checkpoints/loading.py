@@ -7,10 +7,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from se_nas.arguments import checked
 from se_nas.checkpoints.files import checkpoint_file, read_file, shortened
 from se_nas.checkpoints.matching import Checkpoint, fitting
 
 
+@checked
 def load_checkpoint(model: nn.Module, path: str | Path) -> Checkpoint:
     """Load a plain backbone's weights; see ``fitting``.
 
@@ -22,6 +24,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> Checkpoint:
     return found
 
 
+@checked
 def read_checkpoint(model: nn.Module, path: str | Path) -> Checkpoint:
     """What ``load_checkpoint`` would load; the model, which may be on the meta device, stays as it is.
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture
+from se_nas.arguments import checked
 from se_nas.errors import BackboneError, ConfigError
 from se_nas.sites import ABSENT, Site, image_size, native_width
 
@@ -165,6 +166,7 @@ class CostModel:
         )
 
 
+@checked
 def measure_cost(
     arch: Architecture,
     *,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from se_nas.architecture import Architecture
+from se_nas.arguments import checked
 from se_nas.cost.closed_form import Cost, CostModel
 from se_nas.cost.latency.meter import LatencyMeter
 from se_nas.cost.latency.table import LatencyTable, Sampler
@@ -143,6 +144,7 @@ class Profile:
         }
 
 
+@checked
 def profile(
     backbone: str,
     *,

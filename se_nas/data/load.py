@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
+from se_nas.arguments import checked
 from se_nas.data.checking import Checker, Progress, compare_splits, native_size, unread
 from se_nas.data.image_data import ImageData, Images
 from se_nas.data.partition import hold_out, statistics
@@ -15,17 +16,18 @@ DEFAULT_SIDE = 224
 DIGITS_SIDE = 32
 
 
+@checked
 def load_data(
-    name: str | os.PathLike[str] = "digits",
+    name: str | Path = "digits",
     *,
-    val_data: str | os.PathLike[str] | None = None,
-    test_data: str | os.PathLike[str] | None = None,
+    val_data: str | Path | None = None,
+    test_data: str | Path | None = None,
     input_size: int | tuple[int, int] | tuple[int, int, int] | None = None,
     val_fraction: float = 0.2,
     test_fraction: float | None = None,
     split_seed: int = 0,
     strict: bool = False,
-    root: str | os.PathLike[str] | None = None,
+    root: str | Path | None = None,
     check: bool = True,
     progress: Progress | None = None,
 ) -> ImageData:
@@ -60,7 +62,7 @@ def load_data(
         None if value is None else _path(field, value)
         for field, value in (("val_data", val_data), ("test_data", test_data), ("root", root))
     )
-    _check_fractions(val_fraction, test_fraction)
+    _check_split(val_fraction, test_fraction, split_seed)
     size = _input_size(input_size)
     if name in NAMES.installed():
         return _from_plugin(
@@ -116,7 +118,7 @@ def load_data(
 
 def _path(field: str, value: Any) -> str:
     """A path or name as text; an empty one is a shell variable that is not set."""
-    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    text = str(value) if isinstance(value, str | Path) else value
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(
             f"{field} is {value!r}; allowed: a path or the name of a data set ({', '.join(known_data())},"
@@ -125,7 +127,9 @@ def _path(field: str, value: Any) -> str:
     return text
 
 
-def _check_fractions(val_fraction: float, test_fraction: float | None) -> None:
+def _check_split(val_fraction: float, test_fraction: float | None, split_seed: int) -> None:
+    if split_seed < 0:
+        raise ConfigError(f"split_seed is {split_seed}; it must be 0 or above.")
     for field, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if value is not None and not 0 < value < 1:
             raise ConfigError(f"{field} is {value!r}; it must be above 0 and below 1.")

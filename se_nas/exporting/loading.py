@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from se_nas.architecture import Architecture
+from se_nas.arguments import checked
 from se_nas.checkpoints.sealed import load_sealed
 from se_nas.errors import CheckpointError, RunError
 from se_nas.exporting.package import ARCHITECTURE, CONFIG, WEIGHTS
@@ -16,6 +17,7 @@ from se_nas.exporting.timm_entry import create
 from se_nas.run import read_json
 
 
+@checked
 def load_exported(path: str | Path) -> nn.Module:
     """The network of an exported folder with its weights, in eval mode; its outputs are those at export.
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from se_nas.architecture import Architecture
+from se_nas.arguments import checked
 from se_nas.checkpoints.sealed import save_sealed
 from se_nas.errors import CheckpointError, ConfigError, DiskError, nearest
 from se_nas.exporting.card import model_card
@@ -67,6 +68,7 @@ class Exported:
         return "\n".join(lines)
 
 
+@checked
 def export_model(
     architecture: Architecture,
     model: nn.Module | Mapping[str, Tensor],
@@ -140,6 +142,8 @@ def export_model(
 
 def check_request(out: Path, formats: Sequence[str], force: bool) -> None:
     """Raise ConfigError if an export to ``out`` in these formats would be refused."""
+    if not formats:
+        raise ConfigError(f"format is empty; allowed: {', '.join(FORMATS)}.")
     _check_names("format", formats, FORMATS)
     _check_free(out, force)
 

@@ -10,19 +10,21 @@ from typing import Any
 from safetensors import SafetensorError
 
 from se_nas.architecture import Architecture, freeze_kwargs
+from se_nas.arguments import checked
 from se_nas.checkpoints.sealed import load_sealed
 from se_nas.errors import RunError
 from se_nas.exporting.package import Exported, export_model
-from se_nas.report import ParetoReport
+from se_nas.report import ParetoReport, Run
 from se_nas.report.candidates import Candidate
 from se_nas.report.picks import pick as pick_from
 from se_nas.run import CHECKPOINTS, Manifest, TrialRow
 from se_nas.training.checkpoint import WEIGHTS, checkpoint_path
 
 
+@checked
 def export(
-    run: Any,
-    pick: str = "best",
+    run: Run | str | Path,
+    pick: str | int = "best",
     out: str | Path | None = None,
     *,
     format: str | Sequence[str] = "timm",
@@ -43,7 +45,7 @@ def export(
         RunError: there is no run, nothing to pick, or the weights of the pick were not kept.
         ConfigError: the format is unknown, or the folder is taken.
     """
-    folder = Path(getattr(run, "path", run))
+    folder = run.path if isinstance(run, Run) else Path(run)
     report = ParetoReport.from_run(folder)
     chosen = pick_from(report, pick)
     candidate = chosen.candidate

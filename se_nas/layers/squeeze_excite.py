@@ -60,8 +60,6 @@ class SqueezeExcite(nn.Module):
             ``bias=False`` and a gate that needs the bias (ReLU, tanh).
     """
 
-    gate_scale: float
-
     def __init__(
         self,
         channels: int,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from se_nas.arguments import checked
 from se_nas.errors import RunError
 from se_nas.objectives import Objective
 from se_nas.pareto import attained, hypervolume, igd_plus, non_dominated, reference_point, t_quantile_975
@@ -26,6 +27,7 @@ KIND = "se-nas comparison"
 _LEVELS = 6
 
 
+@checked
 def compare(reports: Sequence[ParetoReport], *, force: bool = False) -> Comparison:
     """Compare the fronts of two runs or more, each with the first.
 

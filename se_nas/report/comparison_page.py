@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from se_nas.arguments import checked
 from se_nas.report.chart_data import axis
 from se_nas.report.comparison import Comparison
 from se_nas.report.page import render_template
@@ -16,6 +17,7 @@ from se_nas.run import write_text
 _BAND = {"value": "accuracy_difference", "low": "low", "high": "high"}
 
 
+@checked
 def write_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Write the comparison as one self-contained page: both fronts in one picture, band, tables, verdict.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from se_nas.arguments import checked
 from se_nas.report.chart_data import nominal, view
 from se_nas.report.front_figure import (
     BLUE,
@@ -48,6 +49,7 @@ _FORMATS: dict[str, dict[str, Any]] = {
 }
 
 
+@checked
 def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
     """Write each picture that the run has numbers for as PNG, SVG and PDF, and the table as ``candidates.csv``.
 

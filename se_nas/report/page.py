@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from se_nas import __version__
+from se_nas.arguments import checked
 from se_nas.objectives import COSTS
 from se_nas.report.chart_data import pick_cards, selection_bias, view
 from se_nas.report.differences import accuracy_gain, cost_gain
@@ -44,6 +45,7 @@ _CONTENTS = (
 )
 
 
+@checked
 def write_html(report: ParetoReport, path: str | Path) -> Path:
     """Write the report as a self-contained page: pictures, tables, configuration and methods paragraph.
 

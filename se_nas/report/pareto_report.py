@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from se_nas.arguments import checked
 from se_nas.errors import RunError
 from se_nas.objectives import COSTS, OBJECTIVES, Objective
 from se_nas.pareto import (
@@ -50,6 +51,7 @@ KIND = "se-nas report"
 _MAX_FITTED = 400
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ParetoReport:
     """A run as its manifest and its table of trials describe it.
@@ -106,6 +108,7 @@ class ParetoReport:
         return pd.DataFrame.from_records(candidate_records(self))
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> ParetoReport:
         """From a run folder, or from a file that ``save`` wrote.
 
@@ -116,6 +119,7 @@ class ParetoReport:
         return cls._from_file(path) if path.is_file() else cls.from_run(path)
 
     @classmethod
+    @checked
     def from_run(cls, path: str | Path) -> ParetoReport:
         """From a run folder; errors as for ``load``."""
         folder = RunFolder.open(path)
@@ -159,6 +163,7 @@ class ParetoReport:
             raise RunError(f"{path}: {error}") from error
         return self
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the report as JSON, whole or not at all; ``load`` gives an equal report back."""
         path = Path(path)

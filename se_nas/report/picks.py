@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from se_nas.arguments import checked
 from se_nas.errors import RunError, nearest
 from se_nas.objectives import COSTS, Objective
 from se_nas.pareto import knee
@@ -27,7 +28,8 @@ class Pick:
     reason: str
 
 
-def pick(report: ParetoReport, name: str = "best") -> Pick:
+@checked
+def pick(report: ParetoReport, name: str | int = "best") -> Pick:
     """The candidate that ``name`` asks for.
 
     Args:
@@ -43,6 +45,7 @@ def pick(report: ParetoReport, name: str = "best") -> Pick:
     """
     if not report.front:
         raise RunError(f"nothing can be picked from {report.name}: no candidate has finished yet.")
+    name = str(name)
     if name.startswith("under:"):
         candidate, why = _under(report, name.removeprefix("under:").strip())
     elif name in _RULES:

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from se_nas.arguments import checked
 from se_nas.report.candidates import Candidate
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.run import FIGURES, HTML, REPORT, RunFolder, cost_columns
@@ -102,6 +103,7 @@ class Run:
         return pd.DataFrame.from_records(records)
 
 
+@checked
 def open_run(path: str | Path) -> Run:
     """The run in a folder.
 

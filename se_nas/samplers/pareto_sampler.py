@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from copy import copy
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from se_nas.arguments import checked
 from se_nas.errors import ConfigError, nearest
 from se_nas.samplers._grid import Array, Grid, Index, Params
 from se_nas.samplers._observations import DUPLICATE, ENDED, MODEL, PARTIAL, History, proposed_params, read
@@ -33,6 +33,7 @@ MOST_UNSEEN = 16
 """Simultaneous proposals of others that are worked out first."""
 
 
+@checked
 class ParetoSampler(BaseSampler):
     """Proposes points of a finite space by expected hypervolume improvement; works with any Optuna study.
 
@@ -73,10 +74,6 @@ class ParetoSampler(BaseSampler):
         feasible: Callable[..., Any] | None = None,
         prior: Callable[..., Any] | None = None,
     ) -> None:
-        if not isinstance(known, Mapping | None):
-            raise ConfigError(
-                f"known is {known!r}; it must map numbers of objectives to functions, such as {{1: cost}}."
-            )
         known = dict(known or {})
         for column, function in known.items():
             if not isinstance(column, int) or isinstance(column, bool) or column < 0:
@@ -85,19 +82,14 @@ class ParetoSampler(BaseSampler):
                 )
             if not callable(function):
                 raise ConfigError(f"known[{column}] is {function!r}; it must be a function of a params dict.")
-        for name, given in (("key", key), ("feasible", feasible), ("prior", prior)):
-            if given is not None and not callable(given):
-                raise ConfigError(f"{name} is {given!r}; it must be a function of a params dict.")
         listed = isinstance(initial, Sequence) and all(isinstance(point, Mapping) for point in initial)
         count = isinstance(initial, int) and not isinstance(initial, bool) and initial >= 1
         if not (initial is None or listed or count):
             raise ConfigError(
                 f"initial is {initial!r}; it must be a number of points from 1, or a list of params."
             )
-        if seed is not None and (not isinstance(seed, Integral) or seed < 0):
+        if seed is not None and seed < 0:
             raise ConfigError(f"seed is {seed!r}; it must be an integer from 0, or None.")
-        if not isinstance(space, Mapping | None):
-            raise ConfigError(f"space is {space!r}; it must map names of parameters to their choices.")
         seed = None if seed is None else int(seed)
         self._known, self._seed, self._repeats, self._key = known, seed, repeats, key
         self._listed = [] if initial is None or isinstance(initial, int) else list(initial)

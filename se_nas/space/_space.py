@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from se_nas.architecture import Architecture, freeze_kwargs
+from se_nas.arguments import checked
 from se_nas.errors import ConfigError, nearest
 from se_nas.notebook import paragraph, table
 from se_nas.sites import Site, site_from_dict, width_at
@@ -82,6 +83,7 @@ class SearchSpace(Points):
         super().__init__(name, np.array(fixed_widths(spec, self.sites, scope), dtype=WIDTH), factors)
 
     @classmethod
+    @checked
     def load(
         cls,
         name_or_path: str | Path,
@@ -115,6 +117,7 @@ class SearchSpace(Points):
         return cls(spec, sites, name=path.stem, backbone=backbone, timm_kwargs=timm_kwargs)
 
     @classmethod
+    @checked
     def from_sites(
         cls,
         spec: SpaceSpec | Mapping[str, Any],
@@ -197,6 +200,7 @@ class SearchSpace(Points):
         widths = self.widths(indices[None])[0, self._columns[position]]
         return self.build(position, widths.tolist())
 
+    @checked
     def build(self, position: str | None, widths: Sequence[int]) -> Architecture:
         """The architecture with these hidden widths, in the space or not, with the block of the space's rules.
 
@@ -216,6 +220,7 @@ class SearchSpace(Points):
             bias=self.spec.bias,
         )
 
+    @checked
     def architecture(self, params: Mapping[str, Any]) -> Architecture:
         """The architecture of a point, given by parameter names and choices (``encode``'s errors)."""
         return self.at(self.encode(params))
@@ -253,6 +258,7 @@ class SearchSpace(Points):
         }
 
     @classmethod
+    @checked
     def from_dict(cls, data: Mapping[str, Any]) -> SearchSpace:
         """Inverse of ``to_dict``.
 

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from se_nas.arguments import checked
 from se_nas.errors import ConfigError, nearest
 from se_nas.objectives import COSTS, OBJECTIVES, Objective
 
@@ -84,7 +85,7 @@ class SearchConfig(_LimitedTask):
         ConfigError: a key is unknown (the nearest known one is named), or a value is not allowed.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     sampler: str = Field(
         "pareto",
@@ -192,10 +193,28 @@ class SearchConfig(_LimitedTask):
         except ValidationError as error:
             raise ConfigError(_explain(error)) from None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _says_something(cls, value: Any) -> Any:
+        if isinstance(value, str) and (not value.strip() or "\0" in value):
+            raise ValueError(
+                "leave it out, or give a value: an empty one is a shell variable that is not set"
+            )
+        return value
+
+    @field_validator(
+        "data", "val_data", "test_data", "space", "checkpoint", "warm_start", "runs", mode="before"
+    )
+    @classmethod
+    def _path_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
     @field_validator("objectives", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("objectives")
     @classmethod
@@ -252,6 +271,7 @@ class SearchConfig(_LimitedTask):
         return {name: text for name, text in given.items() if text is not None}
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, **overrides: Any) -> SearchConfig:
         """Read a YAML file; ``overrides`` that are not None replace its values.
 
@@ -291,18 +311,25 @@ def _unknown(value: str, known: Iterable[str]) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    lines = []
+    lines: list[str] = []
+    expected: dict[str, list[str]] = {}
     for problem in error.errors():
-        field = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        loc = problem["loc"]
+        # What follows a field's name is the place in its value, or which of several types was tried.
+        field = (
+            ".".join(str(part) for part in loc if part is loc[0] or isinstance(part, int)) or "configuration"
+        )
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown key {field!r}.{nearest(field, SearchConfig.model_fields)}")
         elif problem["type"] == "missing":
             lines.append(f"{field} is missing.")
         else:
             reason = problem["msg"].removeprefix("Value error, ")
-            end = "" if reason.endswith((".", "?")) else "."
-            if not problem["loc"]:
-                lines.append(f"{reason}{end}")
+            if not loc:
+                lines.append(reason)
                 continue
-            lines.append(f"{field} is {problem['input']!r}: {reason[:1].lower()}{reason[1:]}{end}")
-    return "\n".join(dict.fromkeys(lines))
+            subject = f"{field} is {problem['input']!r}"
+            expected.setdefault(subject, []).append(reason[:1].lower() + reason[1:])
+    lines += [f"{subject}: {' or '.join(reasons)}" for subject, reasons in expected.items()]
+    ended = [line if line.endswith((".", "?")) else f"{line}." for line in lines]
+    return "\n".join(dict.fromkeys(ended))

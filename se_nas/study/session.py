@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import se_nas
+from se_nas.arguments import checked
 from se_nas.backbones import find_sites
 from se_nas.errors import DiskError, RunError, SeNasError
 from se_nas.report.run import Run
@@ -42,6 +43,7 @@ from se_nas.wording import as_words
 _LIBRARIES = ("torch", "timm", "optuna", "fvcore", "numpy", "scipy", "pandas", "scikit-learn")
 
 
+@checked
 def search(config: SearchConfig, progress: Progress | None = None, *, force: bool = False) -> Run:
     """Search, write the run folder, and return the run.
 

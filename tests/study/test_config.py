@@ -17,7 +17,7 @@ def test_durations(text, seconds):
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0m", "-3m", "3 weeks", "m", "nan", "inf", "1e5s"])
+@pytest.mark.parametrize("text", ["0m", "-3m", "3 weeks", "m", "nan", "inf", "1e5s"])
 def test_durations_that_are_none(text):
     with pytest.raises(ConfigError, match=rf"budget is '{text}'.*90s, 8m or 2h"):
         SearchConfig(backbone="resnet18", budget=text)

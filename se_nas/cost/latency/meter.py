@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture
+from se_nas.arguments import checked
 from se_nas.cost.backends import Prepared
 from se_nas.cost.latency.paired import Pairs, measure_pairs, warm_up
 from se_nas.cost.preparation import cpu_threads, infeasible_if_out_of_memory, prepare_inference
@@ -227,6 +228,7 @@ class LatencyMeter:
         return prepare_inference(self.plain, self.settings)
 
 
+@checked
 def measure_latency(
     arch: Architecture,
     *,
