@@ -21,6 +21,7 @@ Check = Callable[[Any], bool]
 Checked = TypeVar("Checked", bound=Callable[..., Any])
 
 _KINDS = {"Mapping": "a mapping", "Callable": "a function"}
+_ITEMS: Mapping[Any, str] = {int: "integers", str: "strings", float: "numbers", Any: ""}
 _WORDS: Mapping[Any, str] = {
     str: "a string",
     int: "an integer",
@@ -147,10 +148,9 @@ def _described(hint: Any) -> str:
         if kind in _WORDS:
             words.append(_WORDS[kind])
         elif issubclass(plain, Sequence):
-            counts = (
-                f" of {len(inner)}" if issubclass(plain, tuple) and inner and Ellipsis not in inner else ""
-            )
-            words.append(f"a list{counts}")
+            count = f"{len(inner)} " if issubclass(plain, tuple) and inner and Ellipsis not in inner else ""
+            items = _ITEMS.get(inner[0], f"of type {getattr(inner[0], '__name__', '')}") if inner else ""
+            words.append(f"a list of {count}{items}" if items else "a list")
         else:
             words.append(_KINDS.get(plain.__name__, f"of type {plain.__name__}"))
     words = list(dict.fromkeys(words))

@@ -105,7 +105,7 @@ def test_native_gates():
     [
         ((site(),), (8, 8), "1 sites.*2 widths"),
         ((site(),), (-2,), "width at 'layer0.0' is -2"),
-        ((site(),), (True,), "is True"),
+        ((site(),), (True,), r"widths is \(True,\); it must be a list of integers"),
         ((site(),), (KEEP,), "keeps a native gate"),
         ((NO_BOTTLENECK,), (8,), "eca gate at 'layer0.0' has no width"),
         ((site(), site()), (8, 8), "'layer0.0' is named twice"),
