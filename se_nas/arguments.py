@@ -149,7 +149,7 @@ def _described(hint: Any) -> str:
             words.append(_WORDS[kind])
         elif issubclass(plain, Sequence):
             count = f"{len(inner)} " if issubclass(plain, tuple) and inner and Ellipsis not in inner else ""
-            items = _ITEMS.get(inner[0], f"of type {getattr(inner[0], '__name__', '')}") if inner else ""
+            items = _ITEMS.get(inner[0], getattr(inner[0], "__name__", "")) if inner else ""
             words.append(f"a list of {count}{items}" if items else "a list")
         else:
             words.append(_KINDS.get(plain.__name__, f"of type {plain.__name__}"))
