@@ -75,6 +75,15 @@ def resume(
     val_data: Annotated[str | None, typer.Option(help="Where the validation data is now.")] = None,
     test_data: Annotated[str | None, typer.Option(help="Where the test data is now.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Where the file with the weights is now.")] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            help="Where candidates train from now on: local, ray or ray://HOST:PORT; by default as before."
+        ),
+    ] = None,
+    ray_resources: Annotated[
+        str | None, typer.Option(help="What a Ray actor takes of its node from now on.")
+    ] = None,
 ) -> None:
     """Continue a run where it stopped, even after it was killed.
 
@@ -93,6 +102,8 @@ def resume(
             val_data=val_data,
             test_data=test_data,
             checkpoint=checkpoint,
+            executor=executor,
+            ray_resources=ray_resources,
             progress=make_progress(),
         )
     )

@@ -114,6 +114,7 @@ class Manifest:
         measured: for every measured cost that is an objective or limited, by its name.
         recipe: of the candidates' trainings, as ``Recipe.from_dict`` reads it.
         runtime, compile, packing: decisions about the machine, as training and study store them; None if unknown.
+        executor: what trains elsewhere: its name, the resources of an actor, its version; None for this machine alone.
         epoch_seconds: what one epoch was timed at; None if it was not timed.
         budget: limits and what was spent.
         seed: of the search.
@@ -141,6 +142,7 @@ class Manifest:
     runtime: Mapping[str, Any] = field(default_factory=dict)
     compile: Mapping[str, Any] | None = None
     packing: Mapping[str, Any] | None = None
+    executor: Mapping[str, Any] | None = None
     epoch_seconds: NonNegativeFloat | None = None
     budget: Budget = field(default_factory=Budget)
     seed: int | None = None

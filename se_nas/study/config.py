@@ -27,6 +27,7 @@ DEFAULT_BUDGET = "8m"
 DEFAULT_RECIPE = "tiny"
 NO_STOPPING = "off"
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_RAY = re.compile(r"ray(://[^/\s]+:\d+)?")
 _LIMIT = "max_"
 """Begins the name of the field that limits a cost: ``max_latency``."""
 
@@ -175,6 +176,16 @@ class SearchConfig(_LimitedTask):
         description="Candidates trained at a time on each device; by default as many as pay on a GPU, which is"
         " measured, and one elsewhere.",
     )
+    executor: str = Field(
+        "local",
+        description="Where candidates train: local, ray (the Ray cluster of this machine or of RAY_ADDRESS, or one"
+        " that is started here), or ray://HOST:PORT.",
+    )
+    ray_resources: str | None = Field(
+        None,
+        description="What a Ray actor takes of its node, such as GPU=0.5,edge=1; a CPU, and a GPU to train on one,"
+        " unless said otherwise.",
+    )
     keep: Literal["front", "all", "none"] = Field(
         "front", description="Candidates whose weights stay on disk: front, all or none."
     )
@@ -244,6 +255,29 @@ class SearchConfig(_LimitedTask):
             parse_duration(value)
         return value
 
+    @field_validator("executor")
+    @classmethod
+    def _executor_exists(cls, value: str) -> str:
+        if value != "local" and not _RAY.fullmatch(value):
+            raise ValueError("it is local, ray or ray://HOST:PORT, such as ray://head:10001")
+        return value
+
+    @field_validator("ray_resources")
+    @classmethod
+    def _are_resources(cls, value: str | None) -> str | None:
+        parse_resources(value or "")
+        return value
+
+    @model_validator(mode="after")
+    def _ray_is_asked_for_once(self) -> SearchConfig:
+        if self.ray_resources is not None and not self.on_ray:
+            raise ValueError("ray_resources needs the executor ray or ray://HOST:PORT")
+        if self.on_ray and ("," in self.device or self.device == "cuda:all"):
+            raise ValueError(
+                f"device is {self.device!r}, but with Ray each actor has a GPU of its own: give --device cuda"
+            )
+        return self
+
     @model_validator(mode="after")
     def _settling_needs_a_model(self) -> SearchConfig:
         if self.stop_when_settled and self.sampler != "pareto":
@@ -264,6 +298,11 @@ class SearchConfig(_LimitedTask):
     def candidate_seconds(self) -> float | None:
         """Seconds after which a candidate counts as failed; None for no limit."""
         return None if self.candidate_timeout is None else parse_duration(self.candidate_timeout)
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether candidates train on a Ray cluster."""
+        return self.executor != "local"
 
     def limits(self) -> dict[str, str]:
         """The upper limits that are given, by the name of the cost, as the user wrote them."""
@@ -304,6 +343,25 @@ def parse_duration(value: str | float) -> float:
     if not 0 < seconds < math.inf:
         raise ValueError("a duration is a number above 0 with s, m, h or d, such as 90s, 8m or 2h")
     return seconds
+
+
+def parse_resources(text: str) -> dict[str, float]:
+    """Amounts above 0 by name, of ``"GPU=0.5,edge=1"``; CPU and GPU in any case.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    amounts: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        match = re.fullmatch(r"\s*([A-Za-z_][\w:.-]*)\s*=\s*(\d+(?:\.\d+)?|\.\d+)\s*", part)
+        amount = float(match[2]) if match else 0.0
+        if match is None or amount <= 0:
+            raise ValueError("resources are names and numbers above 0, such as GPU=0.5,edge=1")
+        if amount > 1 and amount % 1:
+            raise ValueError(f"an amount above 1 is a whole number; {match[1]} cannot be {amount:g}")
+        name = match[1].upper() if match[1].upper() in ("CPU", "GPU") else match[1]
+        amounts[name] = amount
+    return amounts
 
 
 def _unknown(value: str, known: Iterable[str]) -> str:

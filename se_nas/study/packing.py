@@ -30,6 +30,7 @@ class Packing:
         masked: whether one network that holds every candidate is used again for each.
         reason: in words.
         rates: images per second over all places, by their number, as far as it was measured.
+        actors: of Ray's, when the run was planned, each with one device; None if Ray does not train.
     """
 
     places: int
@@ -38,11 +39,24 @@ class Packing:
     masked: bool
     reason: str
     rates: Mapping[int, float] = field(default_factory=dict)
+    actors: int | None = None
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that train, those of Ray's actors included."""
+        return len(self.devices) if self.actors is None else self.actors
 
     @property
     def at_a_time(self) -> int:
         """Candidates that train at a time on all devices."""
-        return self.places * len(self.devices)
+        return self.places * self.num_devices
+
+    def trained_by(self, actors: int | None) -> Packing:
+        """The same with so many actors of Ray's, which train one candidate each outside of a pack; None without Ray."""
+        if actors is None:
+            return replace(self, actors=None)
+        places = self.places if self.packed else 1
+        return replace(self, actors=actors, places=places, devices=self.devices[:1])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

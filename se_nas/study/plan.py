@@ -33,6 +33,7 @@ from se_nas.study.images import as_weights_want, load_images
 from se_nas.study.latency_options import idle_latency_options, latency_settings
 from se_nas.study.packing import Packing, capacities
 from se_nas.study.progress import Progress
+from se_nas.study.ray_cluster import actors_of, describe, idle_per_gpu
 from se_nas.study.sampler_choice import check_sampler
 from se_nas.study.schedule import (
     division,
@@ -148,6 +149,11 @@ class Plan:
                 "device",
                 f"{self.runtime.device} ({device_name(self.runtime.device)}), {self.runtime.precision}",
             ),
+            *(
+                [("executor", describe(config, self.runtime.device, self.packing.num_devices))]
+                if config.on_ray
+                else []
+            ),
             ("objectives", ", ".join(config.objectives)),
             ("training", self._training()),
             ("compile", self.compilation.reason),
@@ -212,6 +218,7 @@ def resolve(
     path = Path(config.runs) / (config.name or default_name(config))
     if frozen is None:
         RunFolder(path).check_free()
+    actors = actors_of(config, devices[0])
     if config.checkpoint is not None:
         checkpoint_file(config.checkpoint)
     space = _space(config, frozen)
@@ -231,7 +238,7 @@ def resolve(
     resolve_backend(timed.backend)
     if frozen is not None:
         data = data.with_statistics(frozen.data.mean, frozen.data.std)
-        scheduled = frozen_schedule(config, frozen, devices)
+        scheduled = frozen_schedule(config, frozen, devices, actors)
     else:
         recipe = for_device(recipe_of(config), config, devices[0], len(data.train))
         most_gated = max(found.values(), key=lambda architecture: architecture.num_gated)
@@ -256,11 +263,12 @@ def resolve(
                 space,
                 found,
                 devices,
+                actors,
                 progress.message,
                 lambda: time.monotonic() - began,
             )
         else:
-            scheduled = unmeasured_schedule(config, recipe, runtime, devices)
+            scheduled = unmeasured_schedule(config, recipe, runtime, devices, actors)
     recipe, forecast = scheduled.recipe, scheduled.forecast
     if forecast is not None and not force and config.trainer == DEFAULT_TRAINER:
         forecast.check()
@@ -295,6 +303,7 @@ def resolve(
     )
     if frozen is None and measure and config.warm_start is not None:
         check_source(config, space, data, recipe, axes)
+    notes += idle_per_gpu(config, packed=scheduled.packing.packed)
     constraints = Constraints(space, axes, [limit for limit in limits if limit.objective.name in axes], found)
     return Plan(
         config=config,

@@ -67,6 +67,7 @@ def schedule(
     space: SearchSpace,
     baselines: Mapping[str, Architecture],
     devices: Sequence[str],
+    actors: int | None,
     say: Callable[[str], object],
     spent: Callable[[], float],
 ) -> Schedule:
@@ -81,6 +82,7 @@ def schedule(
         space: what is searched.
         baselines: by name.
         devices: on which candidates train.
+        actors: how many of Ray's there is room for, each with such a device; None without Ray.
         say: is given what takes time.
         spent: gives the seconds of the budget that are gone.
     """
@@ -92,13 +94,14 @@ def schedule(
     choice = _compile(config, model, context, space, candidates, seconds, say)
     context = replace(context, runtime=replace(runtime, compile=choice.compile, graphs=choice.graphs))
     packing = decide_packing(config, space, baselines, model, context, devices, say, measure_step_time)
+    packing = packing.trained_by(actors)
     if packing.packed:
         context = replace(context, runtime=replace(context.runtime, graphs=True))
     decided = Schedule(recipe=recipe, runtime=context.runtime, compilation=choice, packing=packing)
     if budget is None or (config.epochs is not None and config.trainer != DEFAULT_TRAINER):
         return decided
     say("timing a few training steps to size the schedule")
-    epoch = measure_step_time(model, context).epoch / len(packing.devices)
+    epoch = measure_step_time(model, context).epoch / packing.num_devices
     if packing.rates:
         # Kernels of candidates side by side overlap.
         epoch *= packing.rates[1] / packing.rates.get(packing.places, packing.rates[1])
@@ -119,8 +122,10 @@ def schedule(
     )
 
 
-def frozen_schedule(config: SearchConfig, frozen: Manifest, devices: Sequence[str]) -> Schedule:
-    """The decisions of a run that goes on."""
+def frozen_schedule(
+    config: SearchConfig, frozen: Manifest, devices: Sequence[str], actors: int | None
+) -> Schedule:
+    """The decisions of a run that goes on, though perhaps on other machines."""
     runtime = Runtime.from_dict(frozen.runtime)
     compilation = frozen.compile or {"compile": runtime.compile, "reason": "as the run began"}
     packing = None if frozen.packing is None else Packing.from_dict(frozen.packing)
@@ -129,12 +134,12 @@ def frozen_schedule(config: SearchConfig, frozen: Manifest, devices: Sequence[st
         runtime=runtime,
         epoch_seconds=frozen.epoch_seconds,
         compilation=CompileChoice(**compilation),
-        packing=packing or unpacked(config, devices, "as the run began"),
+        packing=(packing or unpacked(config, devices, "as the run began")).trained_by(actors),
     )
 
 
 def unmeasured_schedule(
-    config: SearchConfig, recipe: Recipe, runtime: Runtime, devices: Sequence[str]
+    config: SearchConfig, recipe: Recipe, runtime: Runtime, devices: Sequence[str], actors: int | None
 ) -> Schedule:
     """What is known without a measurement: the recipe, with the epochs that were asked for."""
     later = "decided by a measurement as the search begins"
@@ -142,7 +147,7 @@ def unmeasured_schedule(
         recipe=recipe if config.epochs is None else recipe.with_(epochs=config.epochs),
         runtime=runtime,
         compilation=CompileChoice(compile=False, reason=later),
-        packing=unpacked(config, devices, later),
+        packing=unpacked(config, devices, later).trained_by(actors),
     )
 
 

@@ -33,6 +33,7 @@ from se_nas.study.phases.search import Search
 from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan, resolve
 from se_nas.study.progress import Progress
+from se_nas.study.ray_cluster import actor_needs
 from se_nas.study.stopping import Stopping
 from se_nas.study.storage import StudyStore, now
 from se_nas.study.suggestions import Suggestions
@@ -80,6 +81,8 @@ def resume(
     val_data: str | Path | None = None,
     test_data: str | Path | None = None,
     checkpoint: str | Path | None = None,
+    executor: str | None = None,
+    ray_resources: str | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Go on with a run where it stopped: unfinished trials from their checkpoints, then the search.
@@ -91,6 +94,8 @@ def resume(
         stop_when_settled: whether to end when the sampler expects next to nothing more; None: as before.
         data, val_data, test_data, checkpoint: where these files are now, if they have moved; images are recognised by
             their fingerprint.
+        executor, ray_resources: where candidates train from now on; None: as before. With another executor, resources
+            that are not given are the usual ones.
         progress: receives the search's events.
 
     Raises:
@@ -100,7 +105,11 @@ def resume(
     progress = progress or Progress()
     folder = RunFolder.open(path)
     paths = {"data": data, "val_data": val_data, "test_data": test_data, "checkpoint": checkpoint}
-    moved = {name: str(path) for name, path in paths.items() if path is not None}
+    moved: dict[str, str | None] = {name: str(path) for name, path in paths.items() if path is not None}
+    if executor is not None:
+        moved |= {"executor": executor, "ray_resources": ray_resources}
+    elif ray_resources is not None:
+        moved["ray_resources"] = ray_resources
     changes = {"budget": budget, "trials": trials, "stop_when_settled": stop_when_settled}
     given = {name: value for name, value in changes.items() if value is not None}
     config = SearchConfig(**{**folder.config, **moved, **given})
@@ -119,6 +128,7 @@ def resume(
         folder.remove_leftovers()
         if moved:
             write_json(folder.path / CONFIG, {**folder.config, **moved})
+            folder.update_manifest(executor=_trains_on(plan))
         progress.plan(plan.describe())
         return _carry_out(plan, folder, progress)
 
@@ -281,6 +291,7 @@ def _manifest(plan: Plan) -> Manifest:
         "runtime": plan.runtime.to_dict(),
         "compile": plan.compilation.to_dict(),
         "packing": plan.packing.to_dict(),
+        "executor": _trains_on(plan),
         "epoch_seconds": plan.epoch_seconds,
         "budget": {"seconds": config.budget_seconds, "trials": config.trials, "spent": 0.0},
         "seed": config.seed,
@@ -316,6 +327,14 @@ def _device(plan: Plan) -> dict[str, Any]:
 
     kind = torch.device(plan.runtime.device).type
     return {"type": kind, "name": device_name(plan.runtime.device), "threads": torch.get_num_threads()}
+
+
+def _trains_on(plan: Plan) -> dict[str, Any] | None:
+    """Where candidates train if not in processes of this machine."""
+    if not plan.config.on_ray:
+        return None
+    needs = actor_needs(plan.config, plan.runtime.device)
+    return {"name": plan.config.executor, "resources": needs, "version": version("ray")}
 
 
 def _versions() -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Where candidates are trained: in this process, one by one or side by side, or in several on one machine."""
+"""Where candidates are trained: in this process, one by one or side by side, in several, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from se_nas.study.executors.base import Executor, Listener
 from se_nas.study.executors.inline import Inline
 from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.process_pool import ProcessPool
+from se_nas.study.executors.ray import RayExecutor
 from se_nas.study.executors.task import Setup, Task, failure
 from se_nas.study.packing import Packing
 from se_nas.training.masked import Capacity
@@ -18,6 +19,7 @@ __all__ = [
     "Listener",
     "Packed",
     "ProcessPool",
+    "RayExecutor",
     "Setup",
     "Task",
     "failure",
@@ -36,6 +38,8 @@ def make_executor(
         rooms: what masked networks can be.
         say: is given what a person should know, such as that a worker died.
     """
+    if setup.config.on_ray:
+        return RayExecutor(setup, packing, rooms, say)
     if packing.packed:
         runtimes = [setup.runtime, *(setup.runtime.on(device) for device in packing.devices[1:])]
         return Packed(setup, rooms if packing.masked else (), packing.at_a_time, say, runtimes)

@@ -33,13 +33,11 @@ class Listener(Protocol):
 
 
 class Executor(Protocol):
-    """Trains up to ``capacity`` candidates at a time.
+    """Trains up to ``capacity`` candidates at a time."""
 
-    Attributes:
-        capacity: how many tasks may be in training at a time.
-    """
-
-    capacity: int
+    @property
+    def capacity(self) -> int:
+        """How many tasks may be in training at a time; it may change."""
 
     @property
     def tasks(self) -> Sequence[Task]:
@@ -56,7 +54,7 @@ class Executor(Protocol):
         """Return when something was reported, or after a moment in which nothing happened."""
 
     def paused(self) -> AbstractContextManager[None]:
-        """While entered, no training uses the device."""
+        """While entered, no training uses the device that this process measures on."""
 
     def close(self, *, kill: bool = False) -> None:
         """Give everything back; with ``kill``, without waiting for trainings to end."""

@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from se_nas.errors import DiskError, RunError
+from se_nas.study.executors._deadline import KILL_SECONDS, too_late
 from se_nas.study.executors._processes import UNGUARDED, remove_locks, start_worker
 from se_nas.study.executors.base import Listener
 from se_nas.study.executors.task import Curve, Setup, Task
@@ -31,18 +32,15 @@ from se_nas.study.executors.worker import (
     RESUME,
     STOP,
     TRAIN,
+    learn,
     learned_by,
     pack,
-    stacks_of,
 )
-from se_nas.training import FALLBACKS
 
 MOST_DEATHS = 3
 """Workers that one candidate may cost without ending an epoch before it counts as failed."""
 POLL_SECONDS = 0.5
 EXIT_SECONDS = 20.0
-KILL_SECONDS = 60.0
-"""How long a worker may take to start, and to write its stacks after a candidate's deadline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +217,7 @@ class ProcessPool:
             self._deaths.pop(member.task.number, None)
             self._events.append(_EpochEnded(task=member.task, curve=content[0], metrics=content[1]))
         elif kind == DONE:
-            self._learn(content[1])
+            learn(self._setup, content[1])
             self._finish(member, content[0])
         elif kind == BROKEN:
             raise RunError(f"a worker could not begin: {content[0]}")
@@ -230,15 +228,6 @@ class ProcessPool:
         assert member.task is not None
         self._events.append(_Ended(task=member.task, fields=fields))
         member.task = None
-
-    def _learn(self, learned: dict[str, Any]) -> None:
-        runtime = self._setup.runtime
-        sizes = [size for size in (runtime.micro_batch, learned["micro_batch"]) if size is not None]
-        runtime.micro_batch = min(sizes, default=None)
-        for name in FALLBACKS:
-            if getattr(runtime, name) and not learned[name]:
-                setattr(runtime, name, False)
-                setattr(runtime, f"{name}_error", learned[f"{name}_error"])
 
     def _replace(self, member: _Member) -> None:
         """Bury a worker that died, and give its candidate to a new one."""
@@ -252,7 +241,9 @@ class ProcessPool:
                 ' call search and resume under  if __name__ == "__main__":'
             )
         if member.deadline is not None and time.monotonic() >= member.deadline:
-            self._events.append(_Ended(task=task, fields=self._too_late(task)))
+            self._events.append(
+                _Ended(task=task, fields=too_late(self._setup.config, self._setup.folder, task.number))
+            )
             return
         self._deaths[task.number] = deaths = self._deaths.get(task.number, 0) + 1
         if self._stopping:
@@ -273,14 +264,6 @@ class ProcessPool:
             self._start(task)
             return
         self._events.append(_Ended(task=task, fields=fields))
-
-    def _too_late(self, task: Task) -> dict[str, Any]:
-        limit = self._setup.config.candidate_timeout
-        where = stacks_of(self._setup.folder, task.number)
-        return {
-            "state": "failed",
-            "error": f"it took longer than candidate_timeout ({limit}); where it was is in {where.name}",
-        }
 
     def _bury(self, member: _Member) -> None:
         member.process.join()

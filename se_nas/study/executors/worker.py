@@ -6,11 +6,9 @@ one has gone, the training is stopped at the next batch, with its checkpoint.
 
 from __future__ import annotations
 
-import faulthandler
 import signal
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +21,7 @@ from se_nas.architecture import Architecture
 from se_nas.data import ImageData
 from se_nas.errors import DiskError
 from se_nas.run import writing
+from se_nas.study.executors._deadline import Deadline
 from se_nas.study.executors.task import CandidateTrainer, Curve, Setup, Task, failure
 from se_nas.study.images import load_images
 from se_nas.study.interrupts import SIGNALS
@@ -31,11 +30,6 @@ from se_nas.training import FALLBACKS, Runtime
 # Messages to a worker are tuples that begin with one of these, and so are its answers.
 TRAIN, GO_ON, PAUSE, RESUME, STOP, EXIT = "train", "go on", "pause", "resume", "stop", "exit"
 EPOCH, PAUSED, DONE, BROKEN, DISK = "epoch", "paused", "done", "broken", "disk"
-
-
-def stacks_of(folder: Path, number: int) -> Path:
-    """Where the stacks of a trial are that was ended at its deadline."""
-    return folder / f"stacks-of-trial-{number}.txt"
 
 
 def pack(task: Task) -> dict[str, Any]:
@@ -91,7 +85,7 @@ class _Worker:
         self._pipe, self._setup = pipe, setup
         self._trainer = CandidateTrainer(setup)
         self._stopping = self._alone = False
-        self._deadline: float | None = None
+        self._deadline = Deadline(setup.config.candidate_seconds, setup.folder)
 
     def run(self) -> None:
         while True:
@@ -107,35 +101,10 @@ class _Worker:
         for name, value in learned.items():
             setattr(self._setup.runtime, name, value)
         task = unpack(values)
-        with self._within(task):
+        with self._deadline.within(task.number):
             outcome = self._trainer.train(task, self._epoch, self._stop)
         if not self._alone:
             self._pipe.send((DONE, outcome, learned_by(self._setup)))
-
-    @contextmanager
-    def _within(self, task: Task) -> Iterator[None]:
-        """End this process at the candidate's deadline, wherever it is, with the stacks of its threads in a file."""
-        limit = self._setup.config.candidate_seconds
-        if limit is None:
-            yield
-            return
-        path = stacks_of(self._setup.folder, task.number)
-        with writing(path):
-            self._stacks = path.open("w")
-        with self._stacks:
-            self._deadline = time.monotonic() + limit
-            self._watch()
-            try:
-                yield
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-                self._deadline = None
-        path.unlink()
-
-    def _watch(self) -> None:
-        if self._deadline is not None:
-            left = max(0.01, self._deadline - time.monotonic())
-            faulthandler.dump_traceback_later(left, exit=True, file=self._stacks)
 
     def _epoch(self, curve: Curve, metrics: dict[str, Any]) -> bool:
         try:
@@ -165,15 +134,11 @@ class _Worker:
         elif kind == PAUSE:
             if self._setup.runtime.device.startswith("cuda"):
                 torch.cuda.synchronize(self._setup.runtime.device)
-            began = time.monotonic()
-            faulthandler.cancel_dump_traceback_later()
-            self._pipe.send((PAUSED,))
-            while kind != RESUME:
-                kind = self._pipe.recv()[0]
-                self._stopping |= kind == STOP
-            if self._deadline is not None:
-                self._deadline += time.monotonic() - began
-                self._watch()
+            with self._deadline.resting():
+                self._pipe.send((PAUSED,))
+                while kind != RESUME:
+                    kind = self._pipe.recv()[0]
+                    self._stopping |= kind == STOP
 
 
 LEARNED = ("micro_batch", *FALLBACKS, *(f"{name}_error" for name in FALLBACKS))
@@ -182,6 +147,17 @@ LEARNED = ("micro_batch", *FALLBACKS, *(f"{name}_error" for name in FALLBACKS))
 def learned_by(setup: Setup) -> dict[str, Any]:
     """What a training has found out about the machine, for those that follow."""
     return {name: getattr(setup.runtime, name) for name in LEARNED}
+
+
+def learn(setup: Setup, learned: Mapping[str, Any]) -> None:
+    """Take over what a training elsewhere has found out (``learned_by``)."""
+    runtime = setup.runtime
+    sizes = [size for size in (runtime.micro_batch, learned["micro_batch"]) if size is not None]
+    runtime.micro_batch = min(sizes, default=None)
+    for name in FALLBACKS:
+        if getattr(runtime, name) and not learned[name]:
+            setattr(runtime, name, False)
+            setattr(runtime, f"{name}_error", learned[f"{name}_error"])
 
 
 def sendable(setup: Setup) -> dict[str, Any]:

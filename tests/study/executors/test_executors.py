@@ -5,8 +5,8 @@ from least_manifest import empty_run
 from small_cases import SEARCH
 
 import se_nas
-from se_nas.study.executors import Inline, Packed, ProcessPool, Task
-from se_nas.study.packing import capacities
+from se_nas.study.executors import Inline, Packed, ProcessPool, RayExecutor, Task
+from se_nas.study.packing import Packing, capacities
 from se_nas.study.plan import resolve
 
 
@@ -22,10 +22,45 @@ def packed(plan, folder):
     return Packed(plan.setup(folder), capacities(plan.space, list(plan.baselines.values())), 2, print)
 
 
-@pytest.fixture(params=[inline, process_pool, packed], ids=lambda make: make.__name__)
+def on_ray(plan, folder):
+    return RayExecutor(plan.setup(folder), plan.packing, (), print)
+
+
+def pack_on_ray(plan, folder):
+    """What an actor with a GPU does, on a CPU."""
+    packing = Packing(places=2, devices=("cpu",), packed=True, masked=True, reason="").trained_by(2)
+    return RayExecutor(
+        plan.setup(folder), packing, capacities(plan.space, list(plan.baselines.values())), print
+    )
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    """Ray on this machine."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+CASES = (inline, process_pool, packed)
+ON_RAY = (on_ray, pack_on_ray)
+
+
+@pytest.fixture(
+    params=[*CASES, *(pytest.param(make, marks=pytest.mark.cluster) for make in ON_RAY)],
+    ids=lambda make: make.__name__,
+)
 def executor(request, tmp_path):
     """An executor of a search of test_resnet on digits, two epochs each."""
     given = {"objectives": "accuracy,params", "runs": str(tmp_path), "epochs": 2}
+    if request.param in ON_RAY:
+        request.getfixturevalue("ray_here")
+        given["executor"] = "ray"
     recipe = {**SEARCH["recipe"], "batch_size": 512}
     plan = resolve(se_nas.SearchConfig(**{**SEARCH, **given, "recipe": recipe}))
     made = request.param(plan, empty_run(tmp_path / "run"))

@@ -1,0 +1,152 @@
+"""The Ray cluster on which candidates train: joining it, and what its nodes have room for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Collection, Mapping
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from se_nas.errors import ConfigError
+from se_nas.study.config import SearchConfig, parse_resources
+from se_nas.wording import counted
+
+CONNECT_SECONDS = 5.0
+_OURS = ("CPU", "GPU")
+_PRIVATE = ("node:", "accelerator_type:", "memory", "object_store_memory")
+"""Beginnings of the names of resources that Ray gives to every node, which no message needs to list."""
+
+
+def join(config: SearchConfig) -> ModuleType:
+    """Connect this process to the configured cluster and return ``ray``; a connection that it has is kept.
+
+    Raises:
+        ConfigError: Ray is not installed, does not answer, or has another version there.
+    """
+    # Read when Ray is imported or started. Neither reports of usage nor a remark on devices are wanted.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError(
+            f"executor is {config.executor!r}, which is not installed: pip install 'se-nas[ray]'."
+        ) from None
+    if ray.is_initialized():
+        return ray
+    address = None if config.executor == "ray" else config.executor
+    _refuse_silence(address or os.environ.get("RAY_ADDRESS", ""))
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            ray.init(
+                address=address, log_to_driver=False, logging_level=logging.ERROR, **_of_its_own(address)
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        # A message of several lines says in its first what is wrong, and then which versions or addresses.
+        raise ConfigError(f"Ray at {config.executor!r}: {' '.join(str(error).split())}") from None
+    return ray
+
+
+def actor_needs(config: SearchConfig, device: str) -> dict[str, float]:
+    """What an actor takes of a node: a CPU, a GPU if it trains on one, and what the user says instead or besides.
+
+    Args:
+        config: what the user asked.
+        device: on which candidates train, as in torch.
+    """
+    gpu = {"GPU": 1.0} if device.startswith("cuda") else {}
+    return {"CPU": 1.0, **gpu, **parse_resources(config.ray_resources or "")}
+
+
+def as_options(needs: Mapping[str, float]) -> dict[str, Any]:
+    """The needs of an actor as Ray's options."""
+    others = {name: amount for name, amount in needs.items() if name not in _OURS}
+    return {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0), "resources": others}
+
+
+def room(needs: Mapping[str, float], without: Collection[str] = ()) -> int:
+    """How many actors the living nodes can hold, whatever else uses them.
+
+    Args:
+        needs: of one actor.
+        without: ids of nodes that do not count.
+    """
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in without]
+    return sum(fits(node["Resources"], needs) for node in nodes)
+
+
+def fits(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """How many actors one node with these resources can hold; an actor's share of a GPU lies on one GPU."""
+
+    def times(has: float, amount: float) -> int:
+        whole = int(has) * int(1 / amount + 1e-9) if amount < 1 and has >= 1 else 0
+        return whole or int(has / amount + 1e-9)
+
+    return min(times(resources.get(name, 0.0), amount) for name, amount in needs.items())
+
+
+def actors_of(config: SearchConfig, device: str) -> int | None:
+    """How many actors the configured cluster, which is joined, has room for now; None for a search without Ray.
+
+    Raises:
+        ConfigError: for none, or the cluster cannot be joined.
+    """
+    if not config.on_ray:
+        return None
+    ray, needs = join(config), actor_needs(config, device)
+    found = room(needs)
+    if not found:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        have = "; ".join(
+            in_words({name: has for name, has in node.items() if not name.startswith(_PRIVATE)}) or "nothing"
+            for node in nodes
+        )
+        raise ConfigError(
+            f"no node of the Ray cluster has {in_words(needs)} for a candidate; its"
+            f" {counted(len(nodes), 'node')} {'has' if len(nodes) == 1 else 'have'} {have}."
+        )
+    return found
+
+
+def describe(config: SearchConfig, device: str, actors: int) -> str:
+    """Where candidates train, for the plan."""
+    needs = in_words(actor_needs(config, device))
+    return f"{config.executor}, which now has room for {counted(actors, 'actor')} with {needs}"
+
+
+def idle_per_gpu(config: SearchConfig, *, packed: bool) -> list[str]:
+    """A note on an option that changes nothing."""
+    if not config.on_ray or config.per_gpu is None or packed:
+        return []
+    return ["per_gpu without effect: outside of a pack, ray_resources decide how many candidates share a node."]
+
+
+def in_words(needs: Mapping[str, float]) -> str:
+    """As in ``--ray-resources``."""
+    return ",".join(f"{name}={amount:g}" for name, amount in needs.items())
+
+
+def _of_its_own(address: str | None) -> dict[str, Any]:
+    """What a cluster that may be started here is started with."""
+    return {} if address else {"include_dashboard": False}
+
+
+def _refuse_silence(address: str) -> None:
+    """Ray itself tries for a minute to reach an address at which nothing listens."""
+    found = urlsplit(address if "//" in address else f"//{address}")
+    try:
+        where = (found.hostname, found.port)
+    except ValueError as error:
+        raise ConfigError(f"the address {address!r} of Ray is not HOST:PORT: {error}.") from None
+    if where[0] is None or where[1] is None:
+        return
+    try:
+        socket.create_connection((where[0], where[1]), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(f"nothing answers at {address!r}, where Ray should be: {error}.") from None

@@ -1,0 +1,208 @@
+"""Candidates that train on a Ray cluster: three nodes on this machine, some of which go."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from least_manifest import empty_run
+from small_cases import SEARCH, search_script, table
+
+import se_nas
+from se_nas.run import ROW_FIELDS, RunFolder
+from se_nas.study import resume, search, session
+from se_nas.study.executors import Inline, RayExecutor, Task, make_executor
+from se_nas.study.plan import resolve
+from se_nas.study.progress import Progress
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+OF_A_RUN = ("number", "seconds", "started", "finished", "curve")
+
+
+@pytest.fixture
+def small(tmp_path):
+    def make(**changes):
+        given = {**SEARCH, "sampler": "random", "epochs": 2, "runs": str(tmp_path / "runs")}
+        return se_nas.SearchConfig(**{**given, **changes})
+
+    return make
+
+
+class Watch(Progress):
+    def __init__(self, at=lambda row, metrics: None):
+        self.at, self.messages = at, []
+
+    def message(self, text):
+        self.messages.append(text)
+
+    def epoch(self, row, metrics):
+        self.at(row, metrics)
+
+
+class Listener:
+    """Calls ``at(number, epochs)`` after every epoch, and keeps how each training ended."""
+
+    def __init__(self, at=lambda number, epochs: None):
+        self.at, self.stop, self.epochs, self.ended = at, False, [], {}
+
+    def epoch_ended(self, task, curve, metrics):
+        self.epochs.append((task.number, len(curve)))
+        self.at(task.number, len(curve))
+        return True
+
+    def task_ended(self, task, fields):
+        self.ended[task.number] = fields
+
+    def should_stop(self):
+        return self.stop
+
+
+def results(path):
+    """What came of each candidate of the search."""
+    rows = [row for row in table(path) if row["phase"] == "search"]
+    return {row["key"]: {name: row[name] for name in ROW_FIELDS if name not in OF_A_RUN} for row in rows}
+
+
+def numbers(actor):
+    return [task.number for task in actor.tasks]
+
+
+def curve_of(fields):
+    return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in fields["curve"]]
+
+
+@pytest.fixture
+def executor(small, tmp_path, cluster):
+    """A ``RayExecutor`` with its plan, and what it has said."""
+    plan = resolve(small(executor="ray", epochs=3))
+    said = []
+    made = RayExecutor(plan.setup(empty_run(tmp_path / "run")), plan.packing, (), said.append)
+    made.plan, made.said = plan, said
+    yield made
+    made.close(kill=True)
+
+
+def begin(executor, listener, *baselines):
+    for number, name in enumerate(baselines):
+        task = Task(number=number, architecture=executor.plan.baselines[name], seed=0, phase="search")
+        executor.submit(task, listener)
+
+
+def drain(executor, listener, seconds=240):
+    end = time.monotonic() + seconds
+    while executor.tasks:
+        assert time.monotonic() < end, executor.said
+        executor.wait(listener)
+
+
+def alone(plan, folder, name):
+    """The fields of a baseline that is trained in this process."""
+    executor = Inline(plan.setup(empty_run(folder)))
+    listener = Listener()
+    executor.submit(Task(number=0, architecture=plan.baselines[name], seed=0, phase="search"), listener)
+    return listener.ended[0]
+
+
+def test_results_are_those_of_one_process_even_if_a_node_is_killed_in_mid_epoch(small, cluster, monkeypatch):
+    made, killed = [], []
+    monkeypatch.setattr(
+        session, "make_executor", lambda *given: made.append(make_executor(*given)) or made[-1]
+    )
+
+    def kill(row, metrics):
+        """A moment after it was told to go on with its second epoch; the driver is on the first node."""
+        [node] = [actor.node for actor in made[0]._members if row["number"] in numbers(actor)]
+        others = [other for other in cluster.worker_nodes if other.node_id == node]
+        if others and not killed:
+            killed.append(row["number"])
+            threading.Timer(0.1, cluster.remove_node, others, {"allow_graceful": False}).start()
+
+    watch = Watch(kill)
+    spread = search(small(trials=4, final_seeds=0, epochs=5, executor="ray", name="spread"), watch)
+    expected = f"was lost; trial {killed[0]} goes on in another actor"
+    assert [text for text in watch.messages if expected in text], watch.messages
+    here = search(small(trials=4, final_seeds=0, epochs=5, name="here"))
+    assert results(spread.path) == results(here.path)
+    manifest = RunFolder.open(spread.path).manifest
+    assert manifest.executor["name"] == "ray"
+    assert manifest.executor["resources"] == {"CPU": 1.0}
+    assert manifest.packing["actors"] == 3
+    assert not list(spread.path.glob(".ray.*"))
+
+
+def test_without_a_shared_folder_a_checkpoint_travels(executor, tmp_path):
+    executor._actors._probe.unlink()
+    states = executor._setup.checkpoints
+
+    def kill(number, epochs):
+        # The state of an epoch is written after the epoch is reported, and arrives with the next event.
+        if epochs == 2 and not executor.said:
+            assert [path.suffix for path in states.iterdir()] == [".state"]
+            executor._ray.kill(executor._members[-1].handle)
+
+    listener = Listener(kill)
+    begin(executor, listener, "all_se_16")
+    drain(executor, listener)
+    assert [text for text in executor.said if "died; the trial goes on" in text]
+    assert listener.epochs == [(0, 1), (0, 2), (0, 2), (0, 3)]
+    assert listener.ended[0]["state"] == "complete"
+    assert curve_of(listener.ended[0]) == curve_of(alone(executor.plan, tmp_path / "alone", "all_se_16"))
+    assert [path.suffix for path in states.iterdir()] == [".safetensors"]
+
+
+def test_a_node_that_is_drained_is_left(executor, cluster, tmp_path):
+    import ray
+    from ray._raylet import GcsClient
+
+    gone = []
+
+    def leave(number, epochs):
+        if not gone:
+            gone.append(executor._members[-1].node)
+            client = GcsClient(address=ray.get_runtime_context().gcs_address)
+            preempted, soon = 2, int((time.time() + 600) * 1000)
+            assert client.drain_node(gone[0], preempted, "a test", soon)[0]
+
+    listener = Listener(leave)
+    names = ("plain", "all_se_16")
+    begin(executor, listener, *names)
+    assert executor.capacity == 3
+    while executor.capacity == 3:
+        executor.wait(listener)
+        if not executor.tasks:
+            # Both may have ended before the node noticed; an idle actor leaves too.
+            time.sleep(0.5)
+    drain(executor, listener)
+    assert executor.capacity == 2
+    assert [text for text in executor.said if "drains a node" in text]
+    assert not [member for member in executor._members if member.node in gone and member.tasks]
+    for number, name in enumerate(names):
+        assert curve_of(listener.ended[number]) == curve_of(alone(executor.plan, tmp_path / name, name))
+
+
+def test_nodes_that_join_are_used(executor, cluster):
+    assert executor.capacity == 3
+    cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+    end = time.monotonic() + 60
+    while executor.capacity != 5:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_a_search_whose_driver_is_killed_goes_on_elsewhere(small, tmp_path, cluster):
+    config = small(trials=4, final_seeds=0, epochs=3, executor="ray", name="killed")
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    command = [sys.executable, "-c", search_script(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout:
+            if line.split()[1:] == ["2"]:
+                break
+        process.kill()
+    run = resume(tmp_path / "runs" / "killed", executor="local")
+    assert RunFolder.open(run.path).manifest.executor is None
+    assert RunFolder.open(run.path).config["executor"] == "local"
+    here = search(small(trials=4, final_seeds=0, epochs=3, name="here"))
+    assert results(run.path) == results(here.path)

@@ -1,0 +1,93 @@
+"""What is said of a Ray cluster before a search begins on it; no Ray runs here."""
+
+import socket
+import sys
+
+import pytest
+from small_cases import SEARCH
+
+from se_nas import SearchConfig
+from se_nas.errors import ConfigError
+from se_nas.study.ray_cluster import actor_needs, as_options, fits, in_words, join
+
+
+def config(**changes):
+    return SearchConfig(**{**SEARCH, "executor": "ray", **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "device", "needs"),
+    [
+        (None, "cpu", {"CPU": 1.0}),
+        (None, "cuda:0", {"CPU": 1.0, "GPU": 1.0}),
+        ("gpu=0.25, edge=1", "cuda:0", {"CPU": 1.0, "GPU": 0.25, "edge": 1.0}),
+        ("CPU=4,accelerator_type:T4=.001", "cpu", {"CPU": 4.0, "accelerator_type:T4": 0.001}),
+    ],
+)
+def test_what_an_actor_takes(text, device, needs):
+    assert actor_needs(config(ray_resources=text), device) == needs
+    if text is not None:
+        assert actor_needs(config(ray_resources=in_words(needs)), device) == needs
+
+
+def test_needs_as_options_of_ray():
+    options = as_options({"CPU": 2.0, "GPU": 0.5, "edge": 1.0})
+    assert options == {"num_cpus": 2.0, "num_gpus": 0.5, "resources": {"edge": 1.0}}
+    assert as_options({"CPU": 1.0})["num_gpus"] == 0
+
+
+@pytest.mark.parametrize(
+    ("has", "needs", "count"),
+    [
+        ({"CPU": 8.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 1.0}, 2),
+        ({"CPU": 3.0, "GPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}, 3),
+        ({"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}, 0),
+        # Shares of 0.4 leave a rest on each of two GPUs, which together hold no fifth.
+        ({"CPU": 8.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 0.4}, 4),
+        ({"CPU": 100.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 0.1}, 10),
+        ({"CPU": 2.0, "edge": 0.5}, {"CPU": 1.0, "edge": 0.5}, 1),
+        ({"CPU": 1.0}, {"CPU": 2.0}, 0),
+    ],
+)
+def test_actors_that_a_node_can_hold(has, needs, count):
+    assert fits(has, needs) == count
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"executor": "rayy"}, "executor is 'rayy': it is local, ray or ray://HOST:PORT"),
+        ({"executor": "ray://head"}, "executor is 'ray://head': it is local"),
+        ({"ray_resources": "GPU"}, "ray_resources is 'GPU': resources are names and numbers above 0"),
+        ({"ray_resources": "GPU=0"}, "numbers above 0"),
+        ({"ray_resources": "CPU=1.5"}, "an amount above 1 is a whole number; CPU cannot be 1.5"),
+        ({"executor": "local", "ray_resources": "GPU=1"}, "ray_resources needs the executor ray"),
+        ({"device": "cuda:0,cuda:1"}, "with Ray each actor has a GPU of its own: give --device cuda"),
+    ],
+)
+def test_settings_that_are_not_allowed(given, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**given)
+
+
+def test_ray_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'se-nas\[ray\]'"):
+        join(config())
+
+
+def test_nothing_listens_at_the_address(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"nothing answers at 'ray://{address}'"):
+            join(config(executor=f"ray://{address}"))
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ConfigError, match=f"nothing answers at '{address}'"):
+            join(config())
+
+
+def test_an_address_without_a_port(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "head:port")
+    with pytest.raises(ConfigError, match="the address 'head:port' of Ray is not HOST:PORT"):
+        join(config())
