@@ -124,7 +124,9 @@ def idle_per_gpu(config: SearchConfig, *, packed: bool) -> list[str]:
     """A note on an option that changes nothing."""
     if not config.on_ray or config.per_gpu is None or packed:
         return []
-    return ["per_gpu without effect: outside of a pack, ray_resources decide how many candidates share a node."]
+    return [
+        "per_gpu without effect: outside of a pack, ray_resources decide how many candidates share a node."
+    ]
 
 
 def in_words(needs: Mapping[str, float]) -> str:

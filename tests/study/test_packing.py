@@ -125,6 +125,18 @@ def test_a_cpu_trains_one_at_a_time_and_the_executor_follows(tmp_path):
     assert made.capacity == 2
 
 
+def test_actors_train_one_candidate_each_or_a_pack_on_one_device():
+    packed = Packing(places=8, devices=("cuda:0", "cuda:1"), packed=True, masked=True, reason="")
+    assert (packed.num_devices, packed.at_a_time) == (2, 16)
+    on_ray = packed.trained_by(5)
+    assert (on_ray.devices, on_ray.num_devices, on_ray.at_a_time) == (("cuda:0",), 5, 40)
+    assert Packing.from_dict(json.loads(json.dumps(on_ray.to_dict()))) == on_ray
+    processes = Packing(places=4, devices=("cpu",), packed=False, masked=False, reason="")
+    assert processes.trained_by(5).at_a_time == 5
+    assert processes.trained_by(5).trained_by(None).num_devices == 1
+    assert processes.trained_by(None) == processes
+
+
 def test_the_batch_of_a_gpu_is_larger_where_the_images_last():
     config = SearchConfig(backbone="resnet18")
     recipe = recipe_of(config)

@@ -239,10 +239,8 @@ class RayExecutor:
                         f"the actor of trial {task.number} on {member.host} died; the trial goes on in a new one"
                     )
                     continue
-                fields = {
-                    "state": "failed",
-                    "error": f"{deaths} actors died of it, the last with: {_why(error)}",
-                }
+                why = f"{deaths} actors died of it, the last with: {_why(error)}"
+                fields = {"state": "failed", "error": why}
             self._waiting.remove(task)
             listener.task_ended(task, fields)
 
