@@ -27,7 +27,7 @@ from se_nas.report import Candidate, ParetoReport, Run
 from se_nas.report.picks import Pick
 from se_nas.report.picks import pick as pick_from
 from se_nas.run import CostReading, Manifest, TrialRow, disk_error, read_json, write_json
-from se_nas.study.candidate import build_candidate
+from se_nas.study.candidate import build_candidate, origin, start
 from se_nas.study.config import SearchConfig
 from se_nas.study.images import as_weights_want, data_facts, load_images
 from se_nas.study.interrupts import Interrupts, Stopped
@@ -82,8 +82,9 @@ def retrain(
         pick: "best", "knee", "cheapest", "under:BUDGET", a trial's number or the beginning of a key.
         out: the folder to write, which must not exist or be empty.
         data, val_data, test_data, input_size: as in a search; by default those of the run.
-        epochs: passes over the training images; by default the recipe's.
-        recipe: a preset or a mapping of settings; by default the run's.
+        epochs: passes over the training images; by default the recipe's, or the run's if those are more.
+        recipe: a preset or a mapping of settings; by default the run's, or "finetune" if a run from scratch did not
+            name one and ``from_weights`` is given.
         batch_size: instead of the recipe's.
         from_weights: start from the candidate's kept weights instead of as the search's candidates did (from
             scratch, or from the weights that the run started from). Another set of classes gets a new
@@ -181,9 +182,7 @@ class _Job:
     def origin(self) -> str:
         if self.start is not None:
             return f"the weights of trial {self.start[0]}"
-        if self.config.pretrained:
-            return "timm's pretrained weights"
-        return "scratch" if self.config.checkpoint is None else f"the weights in {self.config.checkpoint}"
+        return origin(self.config)
 
     def describe(self) -> str:
         size = "x".join(map(str, self.data.input_size))
@@ -202,7 +201,7 @@ def _prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_
         base |= dict.fromkeys((*_OF_THE_DATA, "input_size"))
     config = SearchConfig(**{**base, **given})
     resolved = resolve_device(config.device)
-    recipe = recipe_of(config) if "recipe" in given else Recipe.from_dict(manifest.recipe)
+    recipe = _recipe(manifest, config, named="recipe" in given, from_weights=from_weights)
     if config.batch_size is not None:
         recipe = recipe.with_(batch_size=config.batch_size)
     if config.epochs is not None:
@@ -224,6 +223,18 @@ def _prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_
     else:
         data = as_weights_want(data, config, model)
     return replace(job, data=data, runtime=Runtime.decide(model, recipe, str(resolved)))
+
+
+def _recipe(manifest: Manifest, config: SearchConfig, *, named: bool, from_weights: bool) -> Recipe:
+    """The recipe that is named, or that of the run at its full length.
+
+    A run from scratch whose candidate is to be fine-tuned has none for that, unless its user chose one.
+    """
+    full = recipe_of(config, from_weights=from_weights)
+    if named or (from_weights and not config.fine_tunes and config.recipe is None):
+        return full
+    own = Recipe.from_dict(manifest.recipe)
+    return own.with_(epochs=max(own.epochs, full.epochs))
 
 
 @contextlib.contextmanager
@@ -337,7 +348,9 @@ def _metadata(job: _Job, report: ParetoReport, chosen: Pick, found: Mapping[str,
         "name": f"{manifest.backbone} with SE, from {report.name}, retrained",
         "reason": chosen.reason,
         "run": report.name,
-        "manifest": manifest.updated(data=data_facts(data), recipe=job.recipe.to_dict()),
+        "manifest": manifest.updated(
+            data=data_facts(data), start=start(job.origin), recipe=job.recipe.to_dict()
+        ),
         "row": row,
         "retrained": f"Retrained from {job.origin}, one seed ({job.config.seed})."
         f" {_in_the_search(candidate, manifest)}",

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from small_cases import SEARCH
 import se_nas
 from se_nas.errors import ConfigError, RunError, SeNasError
 from se_nas.study.progress import Progress
+from se_nas.training import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +182,35 @@ def test_from_its_weights(run, tmp_path):
     assert not torch.allclose(weights_of(anew.path)["fc.weight"], kept["fc.weight"], atol=1e-4)
     card = (still.path / "README.md").read_text()
     assert f"Retrained from the weights of trial {best.counted[0].number}, one seed (0)." in card
+
+
+def begun(run, tmp_path, **given):
+    """What a retraining says that it begins, stopped after its first epoch."""
+    told = Told(stop_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        se_nas.retrain(run, out=tmp_path / "net", device="cpu", progress=told, **given)
+    settings = json.loads((tmp_path / "net.partial" / "retrain.json").read_text())
+    shutil.rmtree(tmp_path / "net.partial")
+    return told.messages[1], Recipe.from_dict(settings["recipe"])
+
+
+def test_the_full_recipe_is_the_one_for_the_start(tmp_path):
+    weights = tmp_path / "plain.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), weights)
+    given = {**SEARCH, "trials": 1, "final_seeds": 0, "recipe": None, "batch_size": 256, "epochs": 1}
+    scratch, tuned = (
+        se_nas.search(se_nas.SearchConfig(**given, **changes, runs=str(tmp_path / "runs")))
+        for changes in ({}, {"checkpoint": str(weights)})
+    )
+    tiny, finetune = (Recipe.preset(name, batch_size=256) for name in ("tiny", "finetune"))
+    said, recipe = begun(tuned, tmp_path)
+    assert f"from {weights} on digits" in said
+    assert recipe == finetune
+    assert begun(scratch, tmp_path)[1] == tiny
+    assert begun(scratch, tmp_path, from_weights=True, batch_size=256)[1] == finetune
+    assert begun(scratch, tmp_path, from_weights=True, recipe="tiny", epochs=7)[1] == Recipe.preset(
+        "tiny", epochs=7
+    )
 
 
 def test_from_its_weights_on_other_classes(run, tmp_path):

@@ -26,7 +26,8 @@ def retrain(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the training images; by default as the recipe has it.", show_default=False
+            help="Passes over the training images; by default as the recipe has it, or the run if it had more.",
+            show_default=False,
         ),
     ] = None,
     recipe: Annotated[
@@ -34,7 +35,8 @@ def retrain(
         typer.Option(
             "--recipe",
             "--preset",
-            help="Training preset: tiny, finetune or imagenet-a3; by default the run's recipe.",
+            help="Training preset: tiny, finetune or imagenet-a3; by default the run's recipe, or finetune with"
+            " --from-weights.",
             show_default=False,
         ),
     ] = None,

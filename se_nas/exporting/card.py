@@ -150,6 +150,7 @@ def _training(facts: Mapping[str, Any], row: TrialRow | None, manifest: Manifest
         "mean, std": f"{facts['mean']}, {facts['std']}"
         if facts.get("mean") and facts.get("std")
         else _UNKNOWN,
+        "start": _text(manifest.start) if manifest is not None and manifest.start else _UNKNOWN,
         "epochs": (row and row.epochs) or _UNKNOWN,
         "recipe": ", ".join(f"{key}={_text(value)}" for key, value in recipe.items()) or _UNKNOWN,
     }

@@ -62,8 +62,10 @@ def _trained(report: ParetoReport) -> str:
         f"{name.replace('_', ' ')} {value}" for name, value in recipe.items() if _telling(name, value)
     )
     length = f" for {_counted(epochs, 'epoch')}" if epochs else ""
+    start = report.manifest.start
+    trained = start if start.startswith("fine-tuned") else f"trained {start}".rstrip()
     return (
-        f"Each candidate was trained{length}{f' ({settings})' if settings else ''}."
+        f"Each candidate was {trained}{length}{f' ({settings})' if settings else ''}."
         if length or settings
         else ""
     )

@@ -112,6 +112,7 @@ class Manifest:
         objectives: names from ``se_nas.objectives``, accuracy first.
         device: what the run ran on.
         measured: for every measured cost that is an objective or limited, by its name.
+        start: of the candidates' trainings, "from scratch" or "fine-tuned from ..."; empty if unknown.
         recipe: of the candidates' trainings, as ``Recipe.from_dict`` reads it.
         runtime, compile, packing: decisions about the machine, as training and study store them; None if unknown.
         executor: what trains elsewhere: its name, the resources of an actor, its version; None for this machine alone.
@@ -138,6 +139,7 @@ class Manifest:
     device: Device
     recipe: Mapping[str, Any]
     timm_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    start: str = ""
     measured: Mapping[str, Measured] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
     compile: Mapping[str, Any] | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import timm
+
 from se_nas.model import add_gates, build_plain
 from se_nas.training import Recipe, initial_weights
 
@@ -12,6 +14,25 @@ if TYPE_CHECKING:
 
     from se_nas.architecture import Architecture
     from se_nas.study.config import SearchConfig
+
+
+SCRATCH = "scratch"
+
+
+def origin(config: SearchConfig) -> str:
+    """Where the first weights of candidates come from: "scratch", a file, or timm's pretrained weights by name."""
+    if config.checkpoint is not None:
+        return config.checkpoint
+    if not config.pretrained:
+        return SCRATCH
+    known = timm.get_pretrained_cfg(config.backbone)
+    name = config.backbone if known is None else ".".join(filter(None, (known.architecture, known.tag)))
+    return f"timm's pretrained weights {name}"
+
+
+def start(origin: str) -> str:
+    """How trainings begin that take their first weights from there: "from scratch", or "fine-tuned from ..."."""
+    return "from scratch" if origin == SCRATCH else f"fine-tuned from {origin}"
 
 
 def build_candidate(

@@ -24,7 +24,6 @@ from se_nas.errors import ConfigError, nearest
 from se_nas.objectives import COSTS, OBJECTIVES, Objective
 
 DEFAULT_BUDGET = "8m"
-DEFAULT_RECIPE = "tiny"
 NO_STOPPING = "off"
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RAY = re.compile(r"ray(://[^/\s]+:\d+)?")
@@ -109,9 +108,10 @@ class SearchConfig(_LimitedTask):
         description="Time after which a candidate counts as failed, such as 20m. It is then trained in a process that"
         " can be ended.",
     )
-    recipe: str | dict[str, Any] = Field(
-        DEFAULT_RECIPE,
-        description="Training preset: tiny, finetune or imagenet-a3; a file may give a mapping of settings.",
+    recipe: str | dict[str, Any] | None = Field(
+        None,
+        description="Training preset: tiny, finetune or imagenet-a3; by default finetune with pretrained weights or a"
+        " checkpoint, else tiny. A file may give a mapping of settings.",
     )
     trainer: str = Field(
         "default",
@@ -293,6 +293,11 @@ class SearchConfig(_LimitedTask):
         if self.budget is None:
             return parse_duration(DEFAULT_BUDGET) if self.trials is None else None
         return parse_duration(self.budget)
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether candidates start from trained weights."""
+        return self.pretrained or self.checkpoint is not None
 
     @property
     def candidate_seconds(self) -> float | None:

@@ -57,7 +57,7 @@ def load_images(
 
 def as_weights_want(data: ImageData, config: SearchConfig, model: nn.Module) -> ImageData:
     """The images, normalised as in the training that the configuration's weights come from, if from any."""
-    if not config.pretrained and config.checkpoint is None:
+    if not config.fine_tunes:
         return data
     own = resolve_model_data_config(model)
     return data.with_statistics(own["mean"], own["std"])

@@ -23,7 +23,7 @@ from se_nas.run import Manifest, RunFolder
 from se_nas.space import SearchSpace
 from se_nas.study.baselines import baselines
 from se_nas.study.budget import LATENCY_SHARE, USUAL, Division
-from se_nas.study.candidate import build_candidate
+from se_nas.study.candidate import build_candidate, origin, start
 from se_nas.study.claim import default_name
 from se_nas.study.config import SearchConfig
 from se_nas.study.constraints import Constraints
@@ -98,6 +98,11 @@ class Plan:
     notes: tuple[str, ...]
     seconds: float
 
+    @property
+    def start(self) -> str:
+        """How candidates begin: "from scratch", or "fine-tuned from FILE"."""
+        return start(origin(self.config))
+
     def setup(self, folder: RunFolder) -> Setup:
         """What the trainings of this plan share, in a run folder."""
         return Setup(
@@ -137,7 +142,7 @@ class Plan:
         size = "x".join(map(str, data.input_size))
         tests = f", {len(data.test):,} test" if data.test is not None else ""
         pairs = [
-            ("backbone", f"{config.backbone}, {'pretrained' if config.pretrained else 'from scratch'}"),
+            ("backbone", f"{config.backbone}, {self.start}"),
             ("sites", "; ".join(sites)),
             ("space", f"{self.space.name}: {self.space.size:,} different architectures"),
             (

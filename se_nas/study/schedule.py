@@ -16,7 +16,7 @@ from se_nas.objectives import COSTS
 from se_nas.run import Manifest
 from se_nas.space import SearchSpace
 from se_nas.study.budget import BUILD_SECONDS, LATENCY_SHARE, MOST, USUAL, Allowance, Division
-from se_nas.study.config import DEFAULT_RECIPE, SearchConfig
+from se_nas.study.config import SearchConfig
 from se_nas.study.forecast import Forecast
 from se_nas.study.packing import Packing, decide_packing, unpacked
 from se_nas.training import (
@@ -203,15 +203,19 @@ GPU_BATCH, GPU_STEPS = 128, 20
 
 def for_device(recipe: Recipe, config: SearchConfig, device: str, num_train: int) -> Recipe:
     """The recipe with the device's batch size, unless the user chose a batch size or another recipe."""
-    if config.batch_size is not None or config.recipe != DEFAULT_RECIPE or not device.startswith("cuda"):
+    if config.batch_size is not None or config.recipe is not None or not device.startswith("cuda"):
         return recipe
     return recipe.with_(batch_size=GPU_BATCH) if num_train >= GPU_STEPS * GPU_BATCH else recipe
 
 
-def recipe_of(config: SearchConfig) -> Recipe:
-    """The recipe that a configuration names, with its batch size; epochs are decided elsewhere."""
-    recipe = (
-        Recipe.preset(config.recipe) if isinstance(config.recipe, str) else Recipe.from_dict(config.recipe)
-    )
+def recipe_of(config: SearchConfig, *, from_weights: bool = False) -> Recipe:
+    """The recipe that a configuration names, with its batch size; epochs are decided elsewhere.
+
+    If it names none, that is "finetune" for a training that starts from weights, which are the configuration's or,
+    with ``from_weights``, others; else "tiny". Settings without a preset change that one.
+    """
+    usual = "finetune" if config.fine_tunes or from_weights else "tiny"
+    named = {"preset": config.recipe} if isinstance(config.recipe, str) else config.recipe or {}
+    recipe = Recipe.from_dict({"preset": usual, **named})
     asked = {"batch_size": config.batch_size, "compile": config.compile}
     return recipe.with_(**{name: value for name, value in asked.items() if value is not None})

@@ -287,6 +287,7 @@ def _manifest(plan: Plan) -> Manifest:
             for name, axis in plan.axes.items()
             if not axis.objective.exact
         },
+        "start": plan.start,
         "recipe": plan.recipe.to_dict(),
         "runtime": plan.runtime.to_dict(),
         "compile": plan.compilation.to_dict(),

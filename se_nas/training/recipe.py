@@ -26,11 +26,13 @@ class Recipe:
         lr: peak learning rate for this batch size (there is no hidden scaling).
         weight_decay, momentum: as in timm; biases and norms are not decayed.
         schedule: a name of timm's ``create_scheduler_v2``, stepped on every update.
-        warmup_epochs: linear warm-up, a part of ``epochs``; a fraction is allowed.
+        warmup_epochs: linear warm-up, a part of ``epochs``; a fraction is allowed. If ``with_`` or a preset's
+            ``epochs`` change the length of the training, this and ``freeze_epochs`` keep their share of it.
         warmup_lr, min_lr: rates at the start and at the end, as shares of ``lr``.
         se_lr_factor, head_lr_factor, backbone_lr_factor: share of ``lr`` for SE blocks, classifier and the
             rest.
-        freeze_epochs: epochs at the start in which only SE blocks and classifier are trained.
+        freeze_epochs: epochs at the start in which only SE blocks and classifier are trained; a fraction is
+            allowed.
         label_smoothing: in [0, 1).
         loss: "cross_entropy", or "bce" (binary cross-entropy of each class, as timm's A3).
         mixup, cutmix: alpha of timm's ``Mixup``; 0 is off. ``mixup_prob``, ``mixup_off_epoch`` as in timm's
@@ -63,7 +65,7 @@ class Recipe:
     se_lr_factor: float = 1.0
     head_lr_factor: float = 1.0
     backbone_lr_factor: float = 1.0
-    freeze_epochs: int = 0
+    freeze_epochs: float = 0
     label_smoothing: float = 0.1
     loss: str = "cross_entropy"
     mixup: float = 0.0
@@ -100,7 +102,7 @@ class Recipe:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise ConfigError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
-        for name in ("epochs", "batch_size", "freeze_epochs", "mixup_off_epoch"):
+        for name in ("epochs", "batch_size", "mixup_off_epoch"):
             if not isinstance(getattr(self, name), int):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a whole number.")
         if not 0 < self.crop_scale[0] <= self.crop_scale[-1] <= 1 or len(self.crop_scale) != 2:
@@ -117,21 +119,21 @@ class Recipe:
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Recipe:
         """A shipped recipe: "tiny" (32 px, minutes), "finetune", "imagenet-a3" (timm's short recipe)."""
-        if name not in PRESETS:
-            raise ConfigError(f"recipe is {name!r}; allowed: {', '.join(PRESETS)}.{nearest(name, PRESETS)}")
-        return cls.from_dict({**PRESETS[name], **changes})
+        return cls.from_dict({"preset": name, **changes})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
-        """A recipe from a mapping. ``preset`` names the recipe that the other keys change.
+        """A recipe from a mapping. ``preset`` names the recipe that the other keys change, "tiny" if it is absent.
 
         Raises:
-            ConfigError: a key is unknown, or a value is out of its range.
+            ConfigError: a key or the preset is unknown, or a value is out of its range.
         """
         values = dict(data)
-        base = values.pop("preset", None)
-        if base is not None:
-            return cls.preset(base, **values)
+        base = values.pop("preset", "tiny")
+        if base not in list(PRESETS):
+            raise ConfigError(
+                f"recipe is {base!r}; allowed: {', '.join(PRESETS)}.{nearest(str(base), PRESETS)}"
+            )
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
@@ -139,17 +141,16 @@ class Recipe:
                     f"the recipe has an unknown key {key!r}.{nearest(key, known)} Known: {', '.join(known)}."
                 )
         try:
-            return cls(**values)
+            return cls(**PRESETS[base]).with_(**values)
         except TypeError as error:
             raise ConfigError(f"this is not a recipe: {error}.") from error
 
     def with_(self, **changes: Any) -> Recipe:
-        """A copy with other values; a warm-up that no longer fits is shortened with the epochs."""
+        """A copy with other values. If the epochs change, warm-up and freezing keep their share of the training."""
         epochs = changes.get("epochs", self.epochs)
-        if "warmup_epochs" not in changes and self.warmup_epochs >= epochs:
-            changes["warmup_epochs"] = self.warmup_epochs * epochs / self.epochs
-        if "freeze_epochs" not in changes and self.freeze_epochs >= epochs:
-            changes["freeze_epochs"] = 0
+        if isinstance(epochs, int):
+            for name in ("warmup_epochs", "freeze_epochs"):
+                changes.setdefault(name, getattr(self, name) * epochs / self.epochs)
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -186,15 +187,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "finetune": {
-        "epochs": 5,
-        "batch_size": 32,
-        "lr": 1e-3,
-        "weight_decay": 0.02,
+        "epochs": 6,
         "warmup_epochs": 1,
-        "backbone_lr_factor": 0.1,
-        "freeze_epochs": 1,
-        "crop": "random_resized",
-        "crop_scale": (0.35, 1.0),
     },
     # Wightman, Touvron, Jégou, "ResNet strikes back", 2021, table 2, procedure A3.
     "imagenet-a3": {

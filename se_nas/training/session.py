@@ -183,8 +183,11 @@ class Training:
         if progress.step == 0:
             torch.manual_seed(derived_seed(DROPOUT, self.context.seed, epoch))
             progress.loss_sum = 0.0
-        self._steps.set_mode(frozen=epoch < self.recipe.freeze_epochs)
+        frozen = round(self.recipe.freeze_epochs * self._batches.steps)
+        self._steps.set_mode(frozen=self._steps.updates < frozen)
         for inputs in self._batches.inputs(epoch, progress.step):
+            if self._steps.updates == frozen:
+                self._steps.set_mode(frozen=False)
             if self.context.should_stop():
                 self._look()
                 self._save()

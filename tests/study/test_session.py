@@ -16,6 +16,7 @@ from small_cases import SEARCH, search_script, table
 import se_nas
 from se_nas.errors import RunError, SeNasError
 from se_nas.report import open_run
+from se_nas.report.methods import methods_paragraph
 from se_nas.run import CONFIG, ROW_FIELDS, RunFolder, write_json
 from se_nas.study import resume, search
 from se_nas.study.attributes import ROW
@@ -344,9 +345,12 @@ def test_weights_to_start_from_bring_their_own_normalisation(small, tmp_path):
     from safetensors.torch import save_file
 
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "plain.safetensors")
-    run = search(small(trials=1, final_seeds=0, checkpoint=str(tmp_path / "plain.safetensors")))
+    weights = str(tmp_path / "plain.safetensors")
+    run = search(small(trials=1, final_seeds=0, checkpoint=weights))
     manifest = RunFolder.open(run.path).manifest
     assert manifest.data.mean == timm.create_model("test_resnet").pretrained_cfg["mean"]
+    assert manifest.start == f"fine-tuned from {weights}"
+    assert f"Each candidate was fine-tuned from {weights} for 1 epoch (" in methods_paragraph(run.report)
     resume(run.path, trials=2)
     assert len(RunFolder.open(run.path).rows()) == 2
 

@@ -99,9 +99,12 @@ def test_an_optimiser_that_fails_to_be_captured_runs_outside(small_net, make_con
     )
 
 
+@pytest.mark.parametrize("freeze_epochs", [1, 0.5])
 @pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
-def test_capture_anew_where_other_weights_are_trained(small_net, make_context, recorder, optimizer):
-    changes = {**EXACT, "freeze_epochs": 1, "optimizer": optimizer}
+def test_capture_anew_where_other_weights_are_trained(
+    small_net, make_context, recorder, optimizer, freeze_epochs
+):
+    changes = {**EXACT, "freeze_epochs": freeze_epochs, "optimizer": optimizer}
     expected = train(small_net(), make_context(**changes))
     context = make_context(runtime=Runtime(graphs=True), **changes)
     model = small_net()
@@ -202,7 +205,7 @@ MIXED = {"mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.4, "crop": "random_res
         {"optimizer": "muon"},
         {"optimizer": "lamb", "ema_decay": 0.9},
         {"optimizer": "adopt"},
-        {"freeze_epochs": 1},
+        {"freeze_epochs": 0.5, "backbone_lr_factor": 0.5},
         {"auto_augment": "rand-m6-mstd0.5-inc1"},
     ],
     ids=["plain", "mixed", "sgd", "nadamw", "muon", "lamb", "adopt", "frozen", "policy"],

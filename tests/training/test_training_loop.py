@@ -239,6 +239,25 @@ def test_frozen_warm_up_trains_se_and_head_alone(small_net, make_context):
     assert moved == {"fc.weight", "fc.bias", "se.fc2.weight", "se.fc2.bias", "se.fc1.weight", "se.fc1.bias"}
 
 
+@pytest.mark.parametrize("parts", [[6], [2, 4], [5, 1]], ids=str)
+def test_a_frozen_start_may_end_within_an_epoch(small_net, make_context, tmp_path, parts):
+    """Of six steps the first three leave the backbone's weights and statistics alone, also across an interruption."""
+    seen = []
+    for steps in parts:
+        model, polls = small_net(), iter(range(steps + 1))
+
+        def stop(model=model, polls=polls, steps=steps):
+            if next(polls) == steps:
+                return True
+            seen.append((model.stem[0].weight.detach().clone(), int(model.stem[1].num_batches_tracked)))
+            return False
+
+        train(model, make_context(epochs=1, freeze_epochs=0.5, checkpoint_dir=tmp_path, stop=stop))
+    moved = [not torch.equal(weights, small_net().stem[0].weight) for weights, _ in seen]
+    assert moved == [False, False, False, False, True, True]
+    assert [batches for _, batches in seen] == [0, 0, 0, 0, 1, 2]
+
+
 def test_learning_rate_factors_by_part(small_net, make_context):
     from se_nas.training.optim import make_optimizer, make_scheduler
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from timm.optim import list_optimizers
@@ -30,7 +31,7 @@ def test_a3_is_the_papers():
 
 def test_file_may_change_a_preset():
     recipe = Recipe.from_dict({"preset": "finetune", "lr": 0.01})
-    assert (recipe.lr, recipe.backbone_lr_factor) == (0.01, 0.1)
+    assert recipe == replace(Recipe.preset("finetune"), lr=0.01)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,9 @@ def test_file_may_change_a_preset():
         ({"lr": float("nan")}, "lr is nan"),
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": 2.5}, "epochs is 2.5"),
+        ({"epochs": "2"}, "epochs is '2'"),
+        ({"preset": ["tiny"]}, r"recipe is \['tiny'\]; allowed: tiny"),
+        ({"crop_scale": 0.5}, "this is not a recipe"),
         ({"batch_size": True}, "batch_size is True"),
         ({"schedule": "cosin"}, "schedule is 'cosin'; allowed: cosine"),
         ({"precision": "fp8"}, "precision is 'fp8'"),
@@ -61,10 +65,18 @@ def test_wrong_values_are_named(given, message):
         Recipe.from_dict(given)
 
 
-def test_fewer_epochs_shorten_the_warm_up():
-    recipe = Recipe.preset("finetune").with_(epochs=1)
-    assert (recipe.warmup_epochs, recipe.freeze_epochs) == (0.2, 0)
-    assert Recipe(warmup_epochs=1, epochs=5).with_(epochs=2).warmup_epochs == 1
+@pytest.mark.parametrize("epochs", [1, 2, 10])
+@pytest.mark.parametrize("name", PRESETS)
+def test_warm_up_and_freezing_keep_their_share_whatever_the_epochs(name, epochs):
+    given = Recipe.preset(name, freeze_epochs=0.25)
+    for recipe in (given.with_(epochs=epochs), Recipe.preset(name, freeze_epochs=0.25, epochs=epochs)):
+        assert recipe.warmup_epochs / epochs == pytest.approx(given.warmup_epochs / given.epochs)
+    assert given.with_(epochs=epochs).freeze_epochs / epochs == pytest.approx(0.25 / given.epochs)
+
+
+def test_what_is_given_with_the_epochs_is_taken_as_it_is():
+    recipe = Recipe(warmup_epochs=1, epochs=5).with_(epochs=10, warmup_epochs=1.5)
+    assert (recipe.epochs, recipe.warmup_epochs) == (10, 1.5)
 
 
 def test_unknown_optimizer_names_the_nearest(small_net):

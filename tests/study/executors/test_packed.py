@@ -110,9 +110,12 @@ def test_three_at_a_time_come_to_what_each_comes_to_alone_to_the_bit(plan, packe
         assert all(torch.equal(value, other[name]) for name, value in load_file(path).items())
 
 
-def test_a_place_is_used_again_and_comes_to_what_a_built_network_comes_to(plan, packed, tmp_path):
+@pytest.mark.parametrize(
+    "recipe", [{}, {"preset": "finetune"}, {"preset": "finetune", "freeze_epochs": 0.5}], ids=str
+)
+def test_a_place_is_used_again_and_comes_to_what_a_built_network_comes_to(plan, packed, tmp_path, recipe):
     """Masked sums have more terms than built ones, so weights agree to rounding."""
-    plan = plan(epochs=1)
+    plan = plan(epochs=1, recipe=recipe)
     executor, _ = packed(plan, 1)
     listener = run(executor, some_tasks(plan))
     trainer = CandidateTrainer(plan.setup(empty_run(tmp_path / "built")))

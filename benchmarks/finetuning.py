@@ -1,0 +1,274 @@
+"""Compares ways to fine-tune pretrained weights into which SE has been inserted, on real weights and images.
+
+EfficientNet-Lite0 with its ImageNet weights and identity-start SE at γ=8 in its last two stages is trained on a part of
+Tiny-ImageNet-20 (folder with train.tar and val.tar) or Fashion-MNIST (folder with IDX files). Each training is appended
+to a file as soon as it has ended, and is not repeated; the table of all of them is printed at the end.
+
+    python benchmarks/finetuning.py results.jsonl --data tiny-imagenet-20=FOLDER --sides 64 --epochs 2 10
+    python benchmarks/finetuning.py results.jsonl      # the table alone
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from identity_start import gates
+from pretrained import LITE0, fashion, lite0_weights, machine
+from results import Results, of_run
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from se_nas.architecture import Architecture
+from se_nas.data import ImageData, Images, load_data
+from se_nas.model import build_model
+from se_nas.training import Context, Recipe, Runtime, evaluate, initial_weights, optim, train
+from se_nas.wording import counted
+
+WARMUP = 1 / 6
+"""Share of the training that the recipe "tiny" warms up, at its own length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A way to fine-tune; ``settings`` are of a recipe, and what is an epoch's in it is a share of the training here.
+
+    Attributes:
+        warmup, freeze: share of the training with linear warm-up; with a frozen backbone.
+        first_layer: share of the backbone's rate that its first layer has, with equal ratios from layer to layer up
+            to the last (layer-wise decay).
+        norms: "train", or "eval": with the statistics of the pretrained weights throughout.
+    """
+
+    preset: str = "tiny"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    warmup: float = WARMUP
+    freeze: float = 0.0
+    first_layer: float = 1.0
+    norms: str = "train"
+
+    def recipe(self, epochs: int) -> Recipe:
+        return Recipe.preset(
+            self.preset,
+            **{
+                **self.settings,
+                "epochs": epochs,
+                "warmup_epochs": self.warmup * epochs,
+                "freeze_epochs": self.freeze * epochs,
+            },
+        )
+
+
+def rates(lr: float, *, backbone: float = 1.0, se: float = 1.0, head: float = 1.0) -> dict[str, Any]:
+    return {"lr": lr, "backbone_lr_factor": backbone, "se_lr_factor": se, "head_lr_factor": head}
+
+
+VARIANTS: dict[str, Variant] = {
+    "tiny": Variant(),
+    "finetune": Variant(preset="finetune"),
+    "head 4": Variant(settings=rates(2e-3, head=4)),
+    "se 4": Variant(settings=rates(2e-3, se=4)),
+    "backbone 0.3": Variant(settings=rates(2e-3, backbone=0.3)),
+    "backbone 0.1": Variant(settings=rates(2e-3, backbone=0.1)),
+    "layer decay to 0.17": Variant(first_layer=0.17),
+    "lr 1e-3": Variant(settings=rates(1e-3)),
+    "lr 4e-3": Variant(settings=rates(4e-3)),
+    "no warm-up": Variant(warmup=0.0),
+    "freeze 0.1": Variant(freeze=0.1),
+    "norms eval": Variant(norms="eval"),
+    "frozen start": Variant(
+        settings={
+            **rates(1e-3, backbone=0.1),
+            "weight_decay": 0.02,
+            "crop": "random_resized",
+            "crop_scale": (0.35, 1.0),
+        },
+        warmup=0.2,
+        freeze=0.2,
+    ),
+}
+"""Each differs from "tiny" by what it is called; "frozen start" is the preset that "finetune" was before."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--data", nargs="*", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--sides", nargs="*", type=int, default=[64])
+    parser.add_argument("--epochs", nargs="*", type=int, default=[2])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    parser.add_argument("--images", type=int, default=1000, help="training images")
+    parser.add_argument("--held-out", type=int, default=1000, help="images that the accuracy is read on")
+    parser.add_argument(
+        "--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME"
+    )
+    args = parser.parse_args()
+    run = machine()
+    results = Results(args.results, {"run": run}, math.inf)
+    for source, side in itertools.product(args.data, args.sides):
+        name, _, folder = source.partition("=")
+        data = images(name, Path(folder), side, args.images, args.held_out)
+        for epochs, seed, variant in itertools.product(args.epochs, args.seeds, args.variants):
+            what = {
+                "data": name,
+                "side": side,
+                "images": args.images,
+                "epochs": epochs,
+                "seed": seed,
+                "variant": variant,
+            }
+            if not any(what.items() <= row.items() for row in of_run(args.results, run)):
+                results.attempt(partial(measure, data, VARIANTS[variant], epochs, seed), **what)
+    print(table(args.results))
+
+
+def images(name: str, folder: Path, side: int, count: int, held_out: int) -> ImageData:
+    """So many training images, equally many of each class, and as ``test`` those that the accuracy is read on.
+
+    ``val`` is a few of them, because every epoch ends with a validation.
+    """
+    if name == "fashion-mnist":
+        (train_x, train_y), (test_x, test_y) = fashion(folder, side, 60_000)
+        train, test = (
+            Images(labels=train_y, pixels=as_bytes(train_x)),
+            Images(labels=test_y, pixels=as_bytes(test_x)),
+        )
+        classes = tuple("0123456789")
+    else:
+        data = load_data(folder / "train.tar", val_data=folder / "val.tar", input_size=side)
+        train, test, classes = data.train, data.val, data.class_names
+    test = part(test, held_out, len(classes))
+    return ImageData(
+        name=name,
+        class_names=classes,
+        input_size=(3, side, side),
+        fingerprint=name,
+        skipped=(),
+        split_seed=0,
+        train=part(train, count, len(classes)),
+        val=part(test, 2 * len(classes), len(classes)),
+        test=test,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """From [-1, 1]."""
+    return ((images + 1) * 127.5).round().to(torch.uint8).contiguous()
+
+
+def part(split: Images, count: int, num_classes: int) -> Images:
+    """The first ``count / num_classes`` images of each class."""
+    assert split.pixels is not None
+    chosen = [torch.nonzero(split.labels == label)[: count // num_classes, 0] for label in range(num_classes)]
+    index = torch.cat(chosen)
+    return Images(labels=split.labels[index], pixels=split.pixels[index])
+
+
+def network(num_classes: int, seed: int) -> nn.Module:
+    """SE at γ=8 in the last two stages, which starts as the identity; the classifier is new."""
+    arch = Architecture.uniform(LITE0, reduction={3: 8, 4: 8})
+    with initial_weights(seed):
+        model = build_model(arch, num_classes=num_classes, init="identity")
+    model.load_state_dict({**model.state_dict(), **lite0_weights(num_classes)})
+    return model
+
+
+def measure(data: ImageData, variant: Variant, epochs: int, seed: int) -> dict[str, float]:
+    """Accuracy on the held-out images, and how far the gates are from 1, after a training."""
+    recipe = variant.recipe(epochs)
+    model = network(data.num_classes, seed)
+    if variant.norms == "eval":
+        keep_statistics(model)
+    context = Context(data=data, recipe=recipe, runtime=Runtime.decide(model, recipe), seed=seed)
+    with mock.patch.object(optim, "parameter_groups", partial(layerwise, variant.first_layer)):
+        result = train(model, context)
+    metrics = evaluate(model, context, "test")
+    assert data.test is not None
+    assert data.test.pixels is not None
+    seen = gates(model, data.test.pixels[::8].float() / 127.5 - 1)
+    return {
+        "accuracy": metrics.accuracy,
+        "loss": metrics.loss,
+        "gates_moved": float((seen - 1).square().mean().sqrt()),
+        "restarts": result.restarts,
+    }
+
+
+def layerwise(
+    first: float,
+    model: nn.Module,
+    recipe: Recipe,
+    groups: Callable[[nn.Module, Recipe], list[dict[str, Any]]] = optim.parameter_groups,
+) -> list[dict[str, Any]]:
+    """The groups of a recipe, with rates of the backbone that rise from ``first`` of it in the first layer.
+
+    Layers are the groups that timm's models name.
+    """
+    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    names = {id(value): name for name, value in model.named_parameters()}
+    found = []
+    for group in groups(model, recipe):
+        if first == 1 or group["part"] != "backbone":
+            found.append(group)
+            continue
+        for value in group["params"]:
+            depth = layers[names[id(value)]] / max(layers.values())
+            found.append({**group, "params": [value], "lr_scale": group["lr_scale"] * first ** (1 - depth)})
+    return found
+
+
+def keep_statistics(model: nn.Module) -> None:
+    """Batch norms stay in evaluation mode, with weights and biases that are trained."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.train = nn.Identity().train  # type: ignore[method-assign]
+
+
+def table(path: Path) -> str:
+    """For each machine, data set, size and length one table of the variants: means over seeds (lowest to highest)."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if "accuracy" in row]
+    lines = []
+    for run in dict.fromkeys(row["run"] for row in rows):
+        lines.append(run)
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["run"] == run:
+                groups.setdefault(
+                    tuple(row[name] for name in ("data", "side", "images", "epochs")), []
+                ).append(row)
+        for (data, side, count, epochs), found in sorted(groups.items()):
+            lines += ["", f"{data}, {side} pixels, {count:,} training images, {counted(epochs, 'epoch')}", ""]
+            lines += ["| recipe | seeds | accuracy % | loss | gates moved |", "|---|---|---|---|---|"]
+            for variant in dict.fromkeys(row["variant"] for row in found):
+                mine = [row for row in found if row["variant"] == variant]
+                cells = [spread([row[name] for row in mine], digits) for name, digits in COLUMNS.items()]
+                lines.append(f"| {variant} | {len(mine)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+COLUMNS = {"accuracy": 1, "loss": 3, "gates_moved": 2}
+"""With their decimals."""
+
+
+def spread(values: list[float], digits: int) -> str:
+    mean = f"{sum(values) / len(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()
