@@ -1,14 +1,17 @@
 """``se-nas`` in a process of its own, with a trainer whose results are known, to be killed and to go on."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from golden_trainer import accuracy_of
 from small_cases import table
 
+import se_nas.cli
 from se_nas.study.interrupts import SIGNALS
 
 TESTS = Path(__file__).parent.parent
@@ -59,9 +62,7 @@ def _heed_signals():
 
 
 def search(folder, seconds=0.2, deaf=False, **changes):
-    options = {**OPTIONS, **changes}
-    given = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return start(folder, "search", *given, seconds=seconds, deaf=deaf)
+    return start(folder, *search_arguments(**changes), seconds=seconds, deaf=deaf)
 
 
 def go_on(folder, seconds=0.0):
@@ -74,6 +75,55 @@ def finish(folder):
         errors = process.stderr.read()
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+
+
+class Forked:
+    """A command in a process that is forked where everything is imported already, so that many can be killed.
+
+    Attributes:
+        process: of ``multiprocessing``.
+        log: what it writes to standard error.
+    """
+
+    def __init__(self, folder, *arguments, seconds):
+        self.log = folder / "log"
+        environment = {"SECONDS": str(seconds), "DEAF": "", "OMP_NUM_THREADS": "1"}
+        self.process = FORKS.Process(target=_command, args=(folder, arguments, self.log, environment))
+        self.process.start()
+
+    def ended(self, seconds=None):
+        """Wait so long, kill it if it has not ended, and return its exit code; it must not have complained."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        errors = self.log.read_text() if self.log.exists() else ""
+        assert "Traceback" not in errors, errors
+        assert self.process.exitcode in (0, -signal.SIGKILL), errors
+        return self.process.exitcode
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["golden_trainer", "se_nas.cli.runs", "se_nas.cli.progress", "se_nas.study.session", "sklearn.datasets"]
+)
+
+
+def _command(folder, arguments, log, environment):
+    _heed_signals()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(folder)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.argv = ["se-nas", *map(str, arguments)]
+    se_nas.cli.main()
+
+
+def search_arguments(**changes):
+    options = {**OPTIONS, **changes}
+    return ["search", *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
 def workers_of(pid):

@@ -9,48 +9,40 @@ import command
 import pytest
 
 SECONDS = 0.2
-"""What a training takes; a run of this size takes some 20 seconds, most of them before the first training."""
+"""What a training takes."""
+RUNS = int(os.environ.get("KILLED_RUNS", "40"))
+"""Runs that the slow test kills, several times each."""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Table and duration of a run of one candidate at a time that nothing stopped."""
     folder = tmp_path_factory.mktemp("undisturbed")
+    # The first waits for what all others find imported.
+    command.Forked(folder, "--version", seconds=0).ended()
     began = time.monotonic()
-    with command.search(folder, SECONDS) as process:
-        process.stderr.read()
+    command.Forked(folder, *command.search_arguments(), seconds=SECONDS).ended()
     return command.results(folder), time.monotonic() - began
 
 
-def kill_until_finished(folder, seconds, kills, **changes):
+def kill_until_finished(folder, seconds, kills):
     """Kill a search and what goes on with it up to ``kills`` times; returns the seconds after which each was killed."""
     done = []
-    for turn in range(kills):
+    code = None
+    while code != 0:
         begun = (folder / "runs" / "run" / "manifest.json").exists()
-        process = command.go_on(folder, SECONDS) if begun else command.search(folder, SECONDS, **changes)
-        after = random.uniform(0.2, seconds)
-        with process:
-            try:
-                process.wait(after)
-            except Exception:
-                process.kill()
-                done.append(round(after, 2))
-            errors = process.stderr.read()
-        assert "Traceback" not in errors, (turn, errors)
-        assert process.returncode in (0, -signal.SIGKILL), errors
-        if process.returncode == 0:
-            return done
-    if not (folder / "runs" / "run" / "manifest.json").exists():
-        with command.search(folder, **changes) as process:
-            process.stderr.read()
-    command.finish(folder)
+        arguments = ("resume", "runs/run") if begun else command.search_arguments()
+        after = round(random.uniform(0.1, seconds), 2) if len(done) < kills else None
+        code = command.Forked(folder, *arguments, seconds=SECONDS).ended(after)
+        if code:
+            done.append(after)
     return done
 
 
 def test_a_search_that_is_killed_at_random_ends_with_the_undisturbed_table(undisturbed, tmp_path):
     expected, seconds = undisturbed
     command.check(expected, 6)
-    done = kill_until_finished(tmp_path, seconds, kills=2)
+    done = kill_until_finished(tmp_path, seconds, kills=3)
     print("killed after", done, "s")
     assert command.results(tmp_path) == expected
 
@@ -60,12 +52,12 @@ def test_a_search_that_is_killed_at_random_ends_with_the_undisturbed_table(undis
 def test_many_searches_that_are_killed_at_random(undisturbed, tmp_path):
     expected, seconds = undisturbed
     count = 0
-    for run in range(40):
+    for run in range(RUNS):
         folder = tmp_path / str(run)
         folder.mkdir()
-        done = kill_until_finished(folder, seconds, kills=6)
+        done = kill_until_finished(folder, seconds, kills=8)
         count += len(done)
-        print("run", run, "killed after", done, "s")
+        print("run", run, "killed after", done, "s; in all", count, flush=True)
         assert command.results(folder) == expected
     print(f"{count} kills of the process that searches, each run ended with the undisturbed table")
 
