@@ -27,6 +27,7 @@ from se_nas.study.candidate import build_candidate, origin, start
 from se_nas.study.claim import default_name
 from se_nas.study.config import SearchConfig
 from se_nas.study.constraints import Constraints
+from se_nas.study.disk_space import disk_notes
 from se_nas.study.executors.task import Setup
 from se_nas.study.forecast import Forecast
 from se_nas.study.images import as_weights_want, load_images
@@ -232,6 +233,7 @@ def resolve(
         load_logger(config.log)
     check_sampler(config.sampler, space.choices)
     found = baselines(space)
+    most_gated = max(found.values(), key=lambda architecture: architecture.num_gated)
     try:
         data = load_images(config, check=measure, checked=progress.images_checked)
     except BaseException:
@@ -246,7 +248,6 @@ def resolve(
         scheduled = frozen_schedule(config, frozen, devices, actors)
     else:
         recipe = for_device(recipe_of(config), config, devices[0], len(data.train))
-        most_gated = max(found.values(), key=lambda architecture: architecture.num_gated)
         with nullcontext() if measure else torch.device("meta"):
             model = build_candidate(
                 most_gated,
@@ -277,6 +278,7 @@ def resolve(
     recipe, forecast = scheduled.recipe, scheduled.forecast
     if forecast is not None and not force and config.trainer == DEFAULT_TRAINER:
         forecast.check()
+    candidates = forecast.candidates if forecast is not None else config.trials or USUAL
     measured = {name for name in (*config.objectives, *config.limits()) if name in COSTS}
     notes = [
         *(forecast.notes() if forecast is not None else ()),
@@ -298,7 +300,7 @@ def resolve(
             plain=plain,
             settings=timed,
             seconds=None if config.budget_seconds is None else LATENCY_SHARE * config.budget_seconds,
-            candidates=forecast.candidates if forecast is not None else config.trials or USUAL,
+            candidates=candidates,
             width=config.latency_width,
             frozen=_frozen_costs(frozen),
             say=progress.message,
@@ -310,6 +312,15 @@ def resolve(
         check_source(config, space, data, recipe, axes)
     notes += idle_per_gpu(config, packed=scheduled.packing.packed)
     constraints = Constraints(space, axes, [limit for limit in limits if limit.objective.name in axes], found)
+    divided = division(config, scheduled.packing, space, found)
+    if config.trainer == DEFAULT_TRAINER:
+        notes += disk_notes(
+            path,
+            recipe,
+            axes["params"].fields(most_gated)["num_params"],
+            trainings=candidates + divided.final_trainings(candidates),
+            at_a_time=scheduled.packing.at_a_time,
+        )
     return Plan(
         config=config,
         path=path,
@@ -323,7 +334,7 @@ def resolve(
         constraints=constraints,
         epoch_seconds=scheduled.epoch_seconds,
         forecast=forecast,
-        division=division(config, scheduled.packing, space, found),
+        division=divided,
         compilation=scheduled.compilation,
         packing=scheduled.packing,
         notes=(*notes, *constraints.check()),
