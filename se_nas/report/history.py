@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from statistics import fmean
 
 import numpy as np
@@ -19,7 +19,7 @@ from se_nas.run import TrialRow
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """Hypervolume of the search's readings after so many ``evaluations`` (trials, whatever their end),
-    ``epochs`` of training and ``seconds`` since the first trial began."""
+    ``epochs`` of training and ``seconds`` of the run."""
 
     evaluations: int
     epochs: int
@@ -30,6 +30,7 @@ class Progress:
 def progress(report: ParetoReport) -> list[Progress]:
     """One point per search trial that ended, in the order in which they ended; readings as the search saw them.
 
+    Runs of version 0.1.0 have only the time of day, which counts interruptions too and may have jumped.
     The retraining of finalists is left out: it changes what is known of the front, not what was found.
     """
     ended = [
@@ -38,18 +39,18 @@ def progress(report: ParetoReport) -> list[Progress]:
         for reading in candidate.readings
         if reading.phase == "search" and reading.state not in ("running", "infeasible")
     ]
-    ended.sort(key=lambda pair: (_timestamp(pair[0].finished), pair[0].number))
+    moments = _moments([reading for reading, _ in ended])
+    order = sorted(range(len(ended)), key=lambda index: (moments[index] or 0.0, ended[index][0].number))
+    ended, moments = [ended[index] for index in order], [moments[index] for index in order]
     values = [_values(report, reading, candidate) for reading, candidate in ended]
     known = np.array([value for value in values if value is not None])
     if not len(known):
         return []
     reference = reference_point([known], report.directions)
-    starts = [reading.started for reading, _ in ended if reading.started is not None]
-    first = min(starts, default=None)
     points: list[Progress] = []
     front = np.empty((0, known.shape[1]))
     volume, epochs = 0.0, 0
-    for index, ((reading, _), value) in enumerate(zip(ended, values, strict=True)):
+    for index, ((reading, _), value, seconds) in enumerate(zip(ended, values, moments, strict=True)):
         epochs += reading.epochs
         if value is not None:
             joined = np.vstack([front, value])
@@ -57,13 +58,19 @@ def progress(report: ParetoReport) -> list[Progress]:
             if not np.array_equal(kept, front):
                 front = kept
                 volume = hypervolume(front, reference, report.directions)
-        seconds = (reading.finished - first).total_seconds() if first and reading.finished else None
         points.append(Progress(evaluations=index + 1, epochs=epochs, seconds=seconds, hypervolume=volume))
     return points
 
 
-def _timestamp(time: datetime | None) -> float:
-    return 0.0 if time is None else time.timestamp()
+def _moments(readings: Sequence[TrialRow]) -> list[float | None]:
+    """Seconds of the run at which each ended."""
+    if all(reading.elapsed is not None for reading in readings):
+        return [reading.elapsed for reading in readings]
+    first = min((reading.started for reading in readings if reading.started is not None), default=None)
+    return [
+        None if first is None or reading.finished is None else (reading.finished - first).total_seconds()
+        for reading in readings
+    ]
 
 
 def _values(report: ParetoReport, reading: TrialRow, candidate: Candidate) -> list[float] | None:

@@ -63,7 +63,8 @@ class TrialRow:
         curve: one entry per epoch.
         costs: by objective name (`se_nas.objectives.COSTS`), as far as they are known.
         seconds: of the training itself, without waiting.
-        started, finished: when.
+        started, finished: the time of day, which is wrong where the machine's clock is.
+        elapsed: seconds that the run had taken when the trial ended, without the time in which it was stopped.
         error: why there is no result.
     """
 
@@ -93,6 +94,7 @@ class TrialRow:
     seconds: NonNegativeFloat | None = None
     started: datetime | None = None
     finished: datetime | None = None
+    elapsed: NonNegativeFloat | None = None
     error: str | None = None
 
     @property

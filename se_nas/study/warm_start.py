@@ -94,7 +94,7 @@ def import_readings(
                 distributions={name: distributions[name] for name in given},
                 values=[float(value) for value in values],
                 user_attrs={
-                    ROW: {**fields, "params": given, "state": "complete"},
+                    ROW: {**fields, "params": given, "state": "complete", "elapsed": 0.0},
                     IMPORTED: str(config.warm_start),
                 },
             )

@@ -27,7 +27,7 @@ OPTIONS = {
     "name": "run",
     "runs": "runs",
 }
-OF_THE_CLOCK = ("seconds", "started", "finished", "curve")
+OF_THE_CLOCK = ("seconds", "started", "finished", "elapsed", "curve")
 FINISHED = ("complete", "stopped")
 
 

@@ -29,7 +29,7 @@ SEARCH = {
     "keep": "none",
     "early_stopping": "moasha",
 }
-OF_THE_CLOCK = ("seconds", "started", "finished")
+OF_THE_CLOCK = ("seconds", "started", "finished", "elapsed")
 SAMPLE = 4
 
 

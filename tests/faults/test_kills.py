@@ -32,7 +32,7 @@ def kill_until_finished(folder, seconds, kills):
     while code != 0:
         begun = (folder / "runs" / "run" / "manifest.json").exists()
         arguments = ("resume", "runs/run") if begun else command.search_arguments()
-        after = round(random.uniform(0.1, seconds), 2) if len(done) < kills else None
+        after = round(random.uniform(0.1, seconds / 2), 2) if len(done) < kills else None
         code = command.Forked(folder, *arguments, seconds=SECONDS).ended(after)
         if code:
             done.append(after)

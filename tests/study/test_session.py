@@ -24,7 +24,7 @@ from se_nas.study.executors import task as jobs
 from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
 
-RESULT = [name for name in ROW_FIELDS if name not in ("seconds", "started", "finished", "curve")]
+RESULT = [name for name in ROW_FIELDS if name not in ("seconds", "started", "finished", "elapsed", "curve")]
 
 
 def results(path):

@@ -250,8 +250,12 @@ class Trainings:
         if fields["state"] == "unfinished":
             self._store.record(task.number, **fields)
         else:
-            stopped = fields["state"] == STOPPED
-            self._store.finish(task.number, self._values(fields), stopped=stopped, **fields)
+            stopped, spent = fields["state"] == STOPPED, self._clock.spent
+            with self._store.together():
+                self._store.spend(spent)
+                self._store.finish(
+                    task.number, self._values(fields), stopped=stopped, **fields, elapsed=round(spent, 1)
+                )
 
     def _conclude(self, task: Task, fields: dict[str, Any]) -> None:
         """Notify whoever watches of what came of a candidate, and decide whether the run can go on."""

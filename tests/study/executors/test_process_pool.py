@@ -26,7 +26,7 @@ from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
 
 SMALL = {**SEARCH, "sampler": "random", "epochs": 2}
-OF_A_RUN = ("number", "seconds", "started", "finished", "curve")
+OF_A_RUN = ("number", "seconds", "started", "finished", "elapsed", "curve")
 RESULT = [name for name in ROW_FIELDS if name not in OF_A_RUN]
 
 
