@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from se_nas.errors import RunError
@@ -27,7 +30,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         RunError: the file is damaged.
     """
     try:
-        with closing(_connect(path)) as connection:
+        with _opened(path) as connection:
             return [
                 {**json.loads(text), "number": number} for number, text in connection.execute(_ROWS, (ROW,))
             ]
@@ -35,13 +38,24 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise RunError(f"{path} is damaged: {error}.") from error
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(_connect(path)) as connection:
+        try:
+            connection.execute("SELECT 1 FROM trials LIMIT 1")
+        except sqlite3.OperationalError:
+            pass
+        else:
+            yield connection
+            return
+    # On a disk that is read-only or full SQLite cannot make the file through which it finds what is still in its log.
+    with TemporaryDirectory() as folder:
+        for name in (path.name, f"{path.name}-wal"):
+            if (path.parent / name).exists():
+                shutil.copyfile(path.parent / name, Path(folder, name))
+        with closing(_connect(Path(folder, path.name))) as connection:
+            yield connection
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    address = f"{path.absolute().as_uri()}?mode=ro"
-    connection = sqlite3.connect(address, uri=True)
-    try:
-        connection.execute("SELECT 1 FROM trials LIMIT 1")
-    except sqlite3.OperationalError:
-        connection.close()
-        # On a read-only file system SQLite cannot make the files through which it would see another's writes.
-        return sqlite3.connect(f"{address}&immutable=1", uri=True)
-    return connection
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 
 import command
+import mounts
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,20 +31,10 @@ SAME = ("key", "seed", "phase", "state", "accuracy", "loss", "num_params", "epoc
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * SECONDS + 3600)]
 
 
-def mount(*arguments):
-    return subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True)
-
-
 @pytest.fixture
 def disk(tmp_path):
-    """A disk that can be made full."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    done = mount("-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", path)
-    if done.returncode != 0:
-        pytest.skip(f"a tmpfs cannot be mounted: {done.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
+    with mounts.mounted(tmp_path / "disk", ROOM) as path:
+        yield path
 
 
 def rows_of(folder):
@@ -149,11 +140,10 @@ class Chaos:
 
     def full_disk(self, process):
         self.counts["windows of a full disk"] += 1
-        used = sum(path.stat().st_blocks * 512 for path in self.disk.rglob("*") if path.is_file())
-        mount("-o", f"remount,size={max(used, 4096)}", self.disk)
+        mounts.remount(self.disk, f"size={max(mounts.used(self.disk), 4096)}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(random.uniform(1, 30))
-        assert mount("-o", f"remount,size={ROOM}", self.disk).returncode == 0
+        assert mounts.remount(self.disk, f"size={ROOM}")
 
     def jump(self, process):
         self.counts["jumps of the clock"] += 1

@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter
 from pathlib import Path
 
+import mounts
 import numpy as np
 import pytest
 from PIL import Image
@@ -228,3 +229,64 @@ def test_every_write_of_an_export_is_refused_once(undisturbed, disk, tmp_path):
         assert f"{tmp_path / 'best'} cannot be written" in said
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (tmp_path / "best" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_run_on_a_disk_that_grows_ends_as_on_a_large_one(config, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "write_report", lambda run: run.path)
+    size, said = 8192, []
+    with mounts.mounted(tmp_path / "disk", size) as disk:
+        path = disk / "run"
+
+        def go_on():
+            if (path / "manifest.json").exists():
+                resume(path)
+            else:
+                search(se_nas.SearchConfig(**config, runs=str(disk)))
+
+        while True:
+            try:
+                go_on()
+                break
+            except DiskError as error:
+                said.append(str(error))
+            assert not any(TEMPORARY.search(file.name) for file in path.rglob("*"))
+            size += random.choice([4096, 16384, 65536, 262144])
+            assert mounts.remount(disk, f"size={size}")
+        assert results(path) == results(undisturbed.path)
+    for message in said:
+        assert re.search(SAID[errno.ENOSPC], message), message
+    print(
+        f"{len(said)} times full, up to {size} bytes:",
+        Counter(re.sub(r" cannot.*", "", text.replace(str(path), ""), flags=re.S) for text in said),
+    )
+
+
+@pytest.mark.slow
+def test_a_run_on_a_read_only_disk_is_shown_and_goes_on_once_it_is_writable(
+    config, undisturbed, tmp_path, monkeypatch
+):
+    with mounts.mounted(tmp_path / "disk", "64m") as disk:
+        path = disk / "run"
+        shutil.copytree(undisturbed.path, path)
+        study = sqlite3.connect(path / "study.db")
+        study.execute("PRAGMA journal_mode = WAL")
+        study.execute(
+            "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.description', 'in the log')"
+        )
+        study.commit()
+        # As a process that was killed leaves it, on another machine: what it wrote last is only in its log.
+        log = (path / "study.db-wal").read_bytes()
+        study.close()
+        shutil.copy(undisturbed.path / "study.db", path / "study.db")
+        (path / "study.db-wal").write_bytes(log)
+        assert mounts.remount(disk, "ro")
+        assert {row["description"] for row in table(path)} == {"in the log"}
+        for action in (lambda: resume(path), Run(RunFolder(path)).write_report):
+            with pytest.raises(
+                DiskError, match=r"cannot be written: Read-only file system\. Make it writable\."
+            ):
+                action()
+        assert mounts.remount(disk, "rw")
+        resume(path)
