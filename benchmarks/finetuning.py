@@ -22,6 +22,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from identity_start import gates
 from pretrained import LITE0, fashion, lite0_weights, machine
 from results import Results, of_run
@@ -34,6 +35,7 @@ from se_nas.model import build_model
 from se_nas.training import Context, Recipe, Runtime, evaluate, initial_weights, optim, train
 from se_nas.wording import counted
 
+FASHION_SIDE = 28
 WARMUP = 1 / 6
 """Share of the training that the recipe "tiny" warms up, at its own length."""
 
@@ -139,16 +141,18 @@ def images(name: str, folder: Path, side: int, count: int, held_out: int) -> Ima
     ``val`` is a few of them, because every epoch ends with a validation.
     """
     if name == "fashion-mnist":
-        (train_x, train_y), (test_x, test_y) = fashion(folder, side, 60_000)
+        (train_x, train_y), (test_x, test_y) = fashion(folder, FASHION_SIDE, 60_000)
         train, test = (
             Images(labels=train_y, pixels=as_bytes(train_x)),
             Images(labels=test_y, pixels=as_bytes(test_x)),
         )
         classes = tuple("0123456789")
     else:
-        data = load_data(folder / "train.tar", val_data=folder / "val.tar", input_size=side)
+        data = load_data(folder / "train.tar", val_data=folder / "val.tar")
         train, test, classes = data.train, data.val, data.class_names
-    test = part(test, held_out, len(classes))
+    train, test = (
+        resized(part(split, size, len(classes)), side) for split, size in ((train, count), (test, held_out))
+    )
     return ImageData(
         name=name,
         class_names=classes,
@@ -156,7 +160,7 @@ def images(name: str, folder: Path, side: int, count: int, held_out: int) -> Ima
         fingerprint=name,
         skipped=(),
         split_seed=0,
-        train=part(train, count, len(classes)),
+        train=train,
         val=part(test, 2 * len(classes), len(classes)),
         test=test,
         mean=(0.5, 0.5, 0.5),
@@ -167,6 +171,15 @@ def images(name: str, folder: Path, side: int, count: int, held_out: int) -> Ima
 def as_bytes(images: Tensor) -> Tensor:
     """From [-1, 1]."""
     return ((images + 1) * 127.5).round().to(torch.uint8).contiguous()
+
+
+def resized(split: Images, side: int) -> Images:
+    """In memory at any size, unlike larger images that are loaded."""
+    assert split.pixels is not None
+    if split.pixels.shape[-1] == side:
+        return split
+    pixels = F.interpolate(split.pixels, size=(side, side), mode="bilinear", antialias=True)
+    return Images(labels=split.labels, pixels=pixels)
 
 
 def part(split: Images, count: int, num_classes: int) -> Images:

@@ -186,10 +186,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
-    "finetune": {
-        "epochs": 6,
-        "warmup_epochs": 1,
-    },
+    # What was tried besides cost accuracy on some images (docs/training.md, Fine-tuning).
+    "finetune": {"epochs": 6, "warmup_epochs": 1},
     # Wightman, Touvron, Jégou, "ResNet strikes back", 2021, table 2, procedure A3.
     "imagenet-a3": {
         "epochs": 100,
