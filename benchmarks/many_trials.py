@@ -172,7 +172,7 @@ def run_search(backbone: str, sampler: str, sizes: Sequence[int]) -> None:
     from se_nas.study.phases.trainings import Trainings
     from se_nas.study.plan import resolve
     from se_nas.study.progress import Progress
-    from se_nas.study.session import _manifest
+    from se_nas.study.provenance import make_manifest
     from se_nas.study.stopping import Stopping
     from se_nas.study.storage import StudyStore
     from se_nas.study.suggestions import Suggestions
@@ -190,7 +190,7 @@ def run_search(backbone: str, sampler: str, sizes: Sequence[int]) -> None:
         name="run",
     )
     plan = resolve(config)
-    folder = RunFolder.create(plan.path, config.model_dump(mode="json"), _manifest(plan))
+    folder = RunFolder.create(plan.path, config.model_dump(mode="json"), make_manifest(plan))
     store = StudyStore.create(folder, config.objectives)
 
     class Times(Progress):

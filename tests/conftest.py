@@ -30,3 +30,21 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server, of which the environment knows the password."""
+    from postgres_server import PASSWORD, Server
+
+    server = Server()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSWORD", PASSWORD)
+        yield server
+    server.remove()
+
+
+@pytest.fixture
+def database_url(postgres, request):
+    """An empty database."""
+    return postgres.new_database(f"test_{hash(request.node.nodeid) & 0xFFFFFFFF:x}")

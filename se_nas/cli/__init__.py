@@ -15,7 +15,7 @@ from se_nas.errors import SeNasError
 from se_nas.wording import printable
 
 _ORDER = (
-    *("search", "resume", "show", "report", "export", "retrain", "compare", "dashboard"),
+    *("search", "resume", "worker", "show", "report", "export", "retrain", "compare", "dashboard"),
     *("inspect", "spaces", "profile"),
 )
 """Commands in the order in which a user needs them; ``--help`` lists them so."""

@@ -16,6 +16,11 @@ Position = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder, such as runs/NAME.", show_default=False)]
+MaybeRunPath = Annotated[
+    Path | None, typer.Argument(help="A run folder, such as runs/NAME.", show_default=False)
+]
+Storage = Annotated[str | None, typer.Option(show_default=False)]
+Study = Annotated[str | None, typer.Option(show_default=False)]
 Formats = Annotated[
     list[str] | None,
     typer.Option("--format", help="A further format besides timm's folder: onnx or pt2. Repeatable."),

@@ -2,32 +2,69 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from se_nas.cli import app
+from se_nas.cli.config_options import DescribedCommand
 from se_nas.cli.exit_codes import UNDECIDED, WORSE
-from se_nas.cli.options import Formats, Json, OutFolder, Pick, ReplaceExport, RunPath, Standalone
+from se_nas.cli.options import (
+    Formats,
+    Json,
+    MaybeRunPath,
+    OutFolder,
+    Pick,
+    ReplaceExport,
+    RunPath,
+    Standalone,
+    Storage,
+    Study,
+)
 
 
-@app.command()
-def show(run: RunPath, json: Json = False) -> None:
-    """Show the front of a run as a table, with the baselines.
+@contextmanager
+def _readable(run: Path | None, storage: str | None, study: str | None) -> Iterator[Path]:
+    """The run folder or report, or what a database knows of a study as a folder that is deleted at the end."""
+    from se_nas.errors import ConfigError
+
+    if (run is None) == (storage is None) or (storage is None) != (study is None):
+        raise ConfigError("name either a run folder, or a study by --storage and --study.")
+    if run is not None:
+        yield run
+        return
+    from se_nas.study.address import check_address
+    from se_nas.study.peers import fetch
+
+    assert storage is not None
+    assert study is not None
+    with tempfile.TemporaryDirectory(prefix="se-nas-") as scratch:
+        yield fetch(check_address(storage), study, Path(scratch)).path
+
+
+@app.command(cls=DescribedCommand)
+def show(run: MaybeRunPath = None, storage: Storage = None, study: Study = None, json: Json = False) -> None:
+    """Show the front of a run as a table, with the baselines. A study in a database needs no folder.
 
     Example:  se-nas show runs/resnet50-digits-1
     """
     from se_nas.cli import tables
     from se_nas.report import ParetoReport
 
-    report = ParetoReport.load(run)
+    with _readable(run, storage, study) as path:
+        report = ParetoReport.load(path)
     tables.print_json(report.to_dict()) if json else tables.print_front(report)
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def report(
-    run: RunPath,
+    run: MaybeRunPath = None,
+    storage: Storage = None,
+    study: Study = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -39,11 +76,15 @@ def report(
 
     Example:  se-nas report runs/resnet50-digits-1
     """
+    from se_nas.errors import ConfigError
     from se_nas.report import ParetoReport, write_figures, write_html
     from se_nas.run import FIGURES, HTML, REPORT
 
-    loaded = ParetoReport.load(run)
-    page = out or (run / HTML if run.is_dir() else run.with_suffix(".html"))
+    if out is None and run is None and storage is not None:
+        raise ConfigError("the report of a study in a database needs --out, such as --out report.html.")
+    with _readable(run, storage, study) as path:
+        loaded = ParetoReport.load(path)
+    page = out or (path / HTML if path.is_dir() else path.with_suffix(".html"))
     page.parent.mkdir(parents=True, exist_ok=True)
     loaded.save(page.parent / (page.stem + ".json" if out else REPORT))
     figures = write_figures(loaded, page.parent / FIGURES)

@@ -1,4 +1,4 @@
-"""Commands that make runs: search and resume."""
+"""Commands that make runs: search, resume and worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from se_nas.cli import app
-from se_nas.cli.config_options import ConfigCommand
+from se_nas.cli.config_options import ConfigCommand, DescribedCommand
 from se_nas.cli.exit_codes import INTERRUPTED, NOTHING_FINISHED, SIGNALLED
 from se_nas.cli.options import RunPath
 
@@ -105,6 +105,49 @@ def resume(
             executor=executor,
             ray_resources=ray_resources,
             progress=make_progress(),
+        )
+    )
+
+
+@app.command(cls=DescribedCommand)
+def worker(
+    storage: Annotated[str, typer.Option(show_default=False)],
+    study: Annotated[str, typer.Option(show_default=False)],
+    wait: Annotated[
+        str | None, typer.Option(help="Time to wait for the study to be begun, such as 10m; by default none.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Where the images are here, if elsewhere.")] = None,
+    val_data: Annotated[str | None, typer.Option(help="Where the validation data is here.")] = None,
+    test_data: Annotated[str | None, typer.Option(help="Where the test data is here.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Where the file with the weights is here.")] = None,
+    device: Annotated[str, typer.Option()] = "auto",
+    runs: Annotated[str, typer.Option()] = "runs",
+) -> None:
+    """Take part in a search that shares its study in a database, until it is done.
+
+    Any number of workers may come and go at any time, on any machine. It begins with se-nas search --storage.
+
+    Example:  se-nas worker --storage postgresql+psycopg://me@db.example/nas --study resnet50-pets
+    """
+    from se_nas.cli.progress import make_progress
+    from se_nas.errors import ConfigError
+    from se_nas.study.config import parse_duration
+    from se_nas.study.session import work
+
+    paths = {"data": data, "val_data": val_data, "test_data": test_data, "checkpoint": checkpoint}
+    try:
+        seconds = 0.0 if wait is None else parse_duration(wait)
+    except ValueError as error:
+        raise ConfigError(f"wait is {wait!r}: {error}.") from None
+    _finish(
+        work(
+            storage,
+            study,
+            wait=seconds,
+            progress=make_progress(),
+            device=device,
+            runs=runs,
+            **{name: path for name, path in paths.items() if path is not None},
         )
     )
 

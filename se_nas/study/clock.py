@@ -23,7 +23,11 @@ class Clock:
     ) -> None:
         self.budget = budget
         self._monotonic = monotonic
-        self._start = monotonic() - spent
+        self.set(spent)
+
+    def set(self, spent: float) -> None:
+        """Count on from so many seconds: other workers have used some too."""
+        self._start = self._monotonic() - spent
 
     @property
     def spent(self) -> float:

@@ -22,6 +22,7 @@ from pydantic import (
 from se_nas.arguments import checked
 from se_nas.errors import ConfigError, nearest
 from se_nas.objectives import COSTS, OBJECTIVES, Objective
+from se_nas.study.address import EXAMPLE, check_address
 
 DEFAULT_BUDGET = "8m"
 NO_STOPPING = "off"
@@ -193,6 +194,14 @@ class SearchConfig(_LimitedTask):
         False, description="Stop at an unreadable image instead of skipping and counting it."
     )
     warm_start: str | None = Field(None, description="A finished run whose trials the sampler learns from.")
+    storage: str | None = Field(
+        None,
+        description=f"Database in which several workers share the study: {EXAMPLE}; by default a file in the run"
+        " folder.",
+    )
+    study: str | None = Field(
+        None, description="Name of the study in that database; by default that of the run folder."
+    )
     name: str | None = Field(
         None, description="Name of the run folder; by default BACKBONE-DATA-N with the first free N."
     )
@@ -248,6 +257,12 @@ class SearchConfig(_LimitedTask):
                 raise ValueError(_unknown(value, (NO_STOPPING, *RULES)))
         return value
 
+    @field_validator("storage")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        # Its error is no ValueError, of which the message would repeat the value.
+        return None if value is None else check_address(value)
+
     @field_validator("budget", "candidate_timeout")
     @classmethod
     def _is_a_duration(cls, value: str | float | None) -> str | float | None:
@@ -285,6 +300,14 @@ class SearchConfig(_LimitedTask):
                 "stop_when_settled needs the expectations of the sampler 'pareto'; the sampler is"
                 f" {self.sampler!r}. Leave one of the two out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_study_is_in_a_database(self) -> SearchConfig:
+        if self.study is not None and self.storage is None:
+            raise ValueError("study is the name of a study in a database; give its storage too")
+        if self.storage is not None and self.on_ray:
+            raise ValueError("storage is for workers without Ray; leave out storage or executor")
         return self
 
     @property

@@ -15,11 +15,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.errors import ConfigError
-from se_nas.run import STUDY, RunFolder
+from se_nas.run import CONFIG, STUDY, RunFolder
 from se_nas.samplers.pareto_sampler import MODEL
 from se_nas.study.attributes import ROW
 from se_nas.study.database import Database
 from se_nas.study.journal import copy_journal
+from se_nas.study.server import SharedDatabase
 from se_nas.study.whole_trials import WholeTrials
 
 HOST = "127.0.0.1"
@@ -33,16 +34,9 @@ class _Watched(WholeTrials):
     That is its row, the model's picture of it, and no long lists.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
-        with tempfile.TemporaryDirectory(prefix="se-nas-") as scratch:
-            # Only the process that goes on with a run of version 0.1.0 may copy its journal into the folder.
-            elsewhere = Path(scratch) / STUDY
-            path = folder.path / STUDY
-            self._live = path.exists() or not copy_journal(folder, elsewhere)
-            super().__init__(Database.open(path if self._live else elsewhere, read_only=True))
-            if not self._live:
-                self._database.close()
-        self._objectives: Sequence[str] = folder.manifest.objectives
+    def __init__(self, database: Database, objectives: Sequence[str], *, live: bool) -> None:
+        super().__init__(database)
+        self._objectives, self._live = objectives, live
         self._settled = 0
 
     def get_all_trials(
@@ -62,6 +56,24 @@ class _Watched(WholeTrials):
             name: value for name, value in known.items() if name not in _LONG and value is not None
         } | expectations(trial.system_attrs.get(MODEL), self._objectives)
         return shown
+
+
+def _watched(folder: RunFolder) -> _Watched:
+    manifest, config = folder.manifest, folder.config if (folder.path / CONFIG).is_file() else {}
+    if config.get("storage") is not None:
+        return _Watched(
+            SharedDatabase.connect(config["storage"], config["study"]), manifest.objectives, live=True
+        )
+    path = folder.path / STUDY
+    with tempfile.TemporaryDirectory(prefix="se-nas-") as scratch:
+        # Only the process that goes on with a run of version 0.1.0 may copy its journal into the folder.
+        elsewhere = Path(scratch) / STUDY
+        live = path.exists() or not copy_journal(folder, elsewhere)
+        database = Database.open(path if live else elsewhere, read_only=True)
+        watched = _Watched(database, manifest.objectives, live=live)
+        if not live:
+            database.close()
+        return watched
 
 
 def expectations(record: Mapping[str, Any] | None, objectives: Sequence[str]) -> dict[str, Any]:
@@ -92,7 +104,7 @@ def make_app(run: str | Path) -> Callable[..., Iterable[bytes]]:
             "the dashboard needs optuna-dashboard, which is not installed: pip install 'se-nas[dashboard]'"
         ) from None
     folder = RunFolder.open(run)
-    app = optuna_dashboard.wsgi(_Watched(folder))
+    app = optuna_dashboard.wsgi(_watched(folder))
 
     def read_only(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         # A page elsewhere whose name was made to lead to this machine asks with that name.

@@ -1,4 +1,4 @@
-"""The file of a study: a database with the tables of Optuna's `RDBStorage`, so that Optuna and its dashboard open it.
+"""The database of a study, with the tables of Optuna's `RDBStorage`, so that Optuna and its dashboard open it.
 
 Optuna itself commits every parameter and attribute of a trial alone, about 60 statements for a trial of 20
 parameters. Here a trial is written whole, with whatever has to become true with it, in one transaction: what a
@@ -12,7 +12,7 @@ import sqlite3
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -46,6 +46,26 @@ BUSY_SECONDS = 30.0
 """How long a write waits for a reader that holds the file."""
 
 
+class UnavailableError(RunError):
+    """The database does not take or give anything now: the disk is full, the server restarts, the network is gone."""
+
+
+class NoStudyError(RunError):
+    """The database has no study of that name."""
+
+
+class TakenOverError(Exception):
+    """A trial is another worker's now, or finished by it.
+
+    Attributes:
+        number: of the trial.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"trial {number} belongs to another worker now")
+        self.number = number
+
+
 class Database:
     """One study in a database.
 
@@ -57,6 +77,7 @@ class Database:
 
     def __init__(self, storage: RDBStorage, study_id: int, name: str) -> None:
         self._storage, self._study_id, self._name = storage, study_id, name
+        self.directions = storage.get_study_directions(study_id)
         self._ids: dict[int, int] = {}
         self._saved: dict[int, FrozenTrial] = {}
         self._close = weakref.finalize(self, storage.engine.dispose)
@@ -77,35 +98,21 @@ class Database:
         """
         if directions is None and not path.is_file():
             raise RunError(f"{path.parent} has no {path.name}: the search never began.")
-        with _explained(str(path)):
+        with explained(str(path)):
             storage = RDBStorage(
                 f"sqlite:///{path}",
                 engine_kwargs={"creator": lambda: _connect(path, read_only)},
                 skip_table_creation=read_only,
             )
-            if storage.get_current_version() != SCHEMA:
-                raise RunError(
-                    f"{path} has Optuna's schema {storage.get_current_version()}; this version of se-nas writes"
-                    f" {SCHEMA}. Upgrade se-nas."
-                )
-            try:
-                study_id = storage.get_study_id_from_name(STUDY_NAME)
-            except KeyError:
-                if directions is None:
-                    raise RunError(f"{path} has no study {STUDY_NAME!r}: the search never began.") from None
-                study_id = storage.create_new_study(directions, STUDY_NAME)
+            study_id = find_study(storage, STUDY_NAME, directions, str(path))
         return cls(storage, study_id, str(path))
-
-    @property
-    def directions(self) -> list[StudyDirection]:
-        return self._storage.get_study_directions(self._study_id)
 
     def attributes(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The study's user and system attributes."""
-        return (
-            self._storage.get_study_user_attrs(self._study_id),
-            self._storage.get_study_system_attrs(self._study_id),
-        )
+        with explained(self._name), self._reading() as connection:
+            return self._attributes(connection, USER_ATTRIBUTES), self._attributes(
+                connection, SYSTEM_ATTRIBUTES
+            )
 
     def trials(self, first: int = 0) -> list[FrozenTrial]:
         """The trials from number ``first`` on, in order of number; their ids are their numbers.
@@ -113,9 +120,7 @@ class Database:
         Raises:
             RunError: the database is damaged.
         """
-        with _explained(self._name), self._storage.engine.connect() as connection:
-            # All tables as they are at one moment: another process may be writing.
-            connection.exec_driver_sql("BEGIN")
+        with explained(self._name), self._reading() as connection:
             found = list(self._read(connection, first))
         for number, trial in enumerate(found, start=first):
             if trial.number != number:
@@ -134,7 +139,7 @@ class Database:
         """
         trials = list(trials)
         ids = {}
-        with _explained(self._name), self._storage.engine.begin() as connection:
+        with explained(self._name), self._writing() as connection:
             for trial in trials:
                 ids[trial.number] = self._save(connection, trial)
             for table, key, value in attributes:
@@ -149,6 +154,23 @@ class Database:
     def close(self) -> None:
         """Give the file back; SQLite joins its log with it then."""
         self._close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """All tables as they are at one moment: another process may be writing."""
+        with self._storage.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        """One transaction."""
+        return self._storage.engine.begin()
+
+    def _attributes(self, connection: Connection, table: Table) -> dict[str, Any]:
+        rows = connection.execute(
+            sqlalchemy.select(table.c.key, table.c.value_json).where(table.c.study_id == self._study_id)
+        )
+        return {key: json.loads(value) for key, value in rows}
 
     def _read(self, connection: Connection, first: int) -> Iterator[FrozenTrial]:
         trials = TrialModel.__table__
@@ -209,6 +231,7 @@ class Database:
             "datetime_start": _utc(trial.datetime_start),
             "datetime_complete": _utc(trial.datetime_complete),
         }
+        known = own is not None
         if own is None:
             own = connection.execute(table.insert().values(facts)).inserted_primary_key[0]  # type: ignore[index]
         else:
@@ -219,9 +242,9 @@ class Database:
             ("user_attrs", TrialUserAttributeModel, lambda trial: _attribute_rows(trial.user_attrs)),
             ("system_attrs", TrialSystemAttributeModel, lambda trial: _attribute_rows(trial.system_attrs)),
         ):
-            if before is not None:
-                if getattr(before, name) is getattr(trial, name):
-                    continue
+            if before is not None and getattr(before, name) is getattr(trial, name):
+                continue
+            if known:
                 connection.execute(model.__table__.delete().where(model.__table__.c.trial_id == own))
             found = [{"trial_id": own, **row} for row in rows(trial)]
             if found:
@@ -233,6 +256,27 @@ class Database:
         connection.execute(
             table.insert().values(study_id=self._study_id, key=key, value_json=json.dumps(value))
         )
+
+
+def find_study(
+    storage: RDBStorage, study: str, directions: Sequence[StudyDirection] | None, name: str
+) -> int:
+    """The number of a study, which is made if ``directions`` are given and there is none.
+
+    Raises:
+        RunError: there is none, or Optuna's schema is not the one known here.
+    """
+    found = storage.get_current_version()
+    if found != SCHEMA:
+        raise RunError(
+            f"{name} has Optuna's schema {found}; this version of se-nas writes {SCHEMA}. Upgrade se-nas."
+        )
+    try:
+        return storage.get_study_id_from_name(study)
+    except KeyError:
+        if directions is None:
+            raise NoStudyError(f"{name} has no study {study!r}: the search never began.") from None
+        return storage.create_new_study(directions, study)
 
 
 USER_ATTRIBUTES: Table = StudyUserAttributeModel.__table__
@@ -298,15 +342,30 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Errors of the database as one sentence."""
+def explained(name: str) -> Iterator[None]:
+    """Errors of the database as one sentence: ``UnavailableError`` for what may be over in a moment."""
     try:
         yield
-    except (sqlalchemy.exc.OperationalError, StorageInternalError, sqlite3.OperationalError) as error:
+    except (
+        sqlalchemy.exc.OperationalError,
+        sqlalchemy.exc.InterfaceError,
+        sqlalchemy.exc.ProgrammingError,
+        StorageInternalError,
+        sqlite3.OperationalError,
+    ) as error:
         if (fault := refused(error, name)) is not None:
             raise fault from error
-        reason = getattr(error, "orig", None) or error.__cause__ or error
-        raise RunError(f"{name} cannot be used: {getattr(reason, 'orig', reason)}.") from error
+        passing = isinstance(error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError)
+        kind = UnavailableError if passing else RunError
+        raise kind(f"{name} cannot be used: {_reason(error)}.") from error
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "orig", None) or error
-        raise RunError(f"{name} is damaged: {reason}.") from error
+        raise RunError(f"{name} is damaged: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What the driver says, in one line; Optuna and SQLAlchemy wrap it."""
+    reason = getattr(error, "orig", None) or error.__cause__ or error
+    reason = getattr(reason, "orig", reason)
+    # A server says where in the statement it found the error, which is nobody's concern.
+    primary = getattr(getattr(reason, "diag", None), "message_primary", None)
+    return " ".join(str(primary or reason).split()).rstrip(".")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -50,7 +52,7 @@ from se_nas.training import DEFAULT_TRAINER, CompileChoice, Recipe, Runtime, loa
 from se_nas.training.masked import Capacity
 from se_nas.wording import counted
 
-LOGS = "logs"
+LOGS, WORKERS = "logs", "workers"
 UNMEASURED = (
     "nothing was measured and no image was read. How many candidates fit, and limits on measured costs, are decided as"
     " the search begins; --measure decides them now."
@@ -106,12 +108,16 @@ class Plan:
 
     def setup(self, folder: RunFolder) -> Setup:
         """What the trainings of this plan share, in a run folder."""
+        own = folder.path
+        if self.config.storage is not None:
+            # Several workers may share the run folder.
+            own = folder.path / WORKERS / f"{socket.gethostname()}-{os.getpid()}"
         return Setup(
             config=self.config,
             data=self.data,
             recipe=self.recipe,
             runtime=self.runtime,
-            folder=folder.path,
+            folder=own,
             checkpoints=folder.checkpoints,
             logs=folder.path / LOGS,
         )

@@ -129,6 +129,10 @@ def frozen_schedule(
     runtime = Runtime.from_dict(frozen.runtime)
     compilation = frozen.compile or {"compile": runtime.compile, "reason": "as the run began"}
     packing = None if frozen.packing is None else Packing.from_dict(frozen.packing)
+    if config.storage is not None:
+        # Each worker has devices of its own.
+        runtime = runtime.on(devices[0])
+        packing = packing and replace(packing, devices=tuple(devices if packing.packed else devices[:1]))
     return Schedule(
         recipe=Recipe.from_dict(frozen.recipe),
         runtime=runtime,

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import se_nas
 from se_nas.arguments import checked
-from se_nas.backbones import find_sites
 from se_nas.errors import DiskError, RunError, SeNasError
 from se_nas.report.run import Run
-from se_nas.run import CHECKPOINTS, CONFIG, FINAL, SCHEMA, SEARCH, Manifest, RunFolder, write_json
+from se_nas.run import CHECKPOINTS, CONFIG, FINAL, SEARCH, Manifest, RunFolder, write_json
+from se_nas.study import peers
+from se_nas.study.address import check_address
 from se_nas.study.analysis import what_mattered
 from se_nas.study.attributes import BASELINE
 from se_nas.study.budget import is_spent
@@ -26,22 +23,20 @@ from se_nas.study.config import SearchConfig
 from se_nas.study.continuation import resume_command
 from se_nas.study.executors import Executor, make_executor
 from se_nas.study.executors._processes import refuse_unguarded, wait_for_orphans
-from se_nas.study.images import data_facts
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.phases.finals import Finals, train_finalists
 from se_nas.study.phases.search import Search
 from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan, resolve
 from se_nas.study.progress import Progress
-from se_nas.study.ray_cluster import actor_needs
+from se_nas.study.provenance import make_manifest, trains_on
+from se_nas.study.signs_of_life import signs_of_life
 from se_nas.study.stopping import Stopping
-from se_nas.study.storage import StudyStore, now
+from se_nas.study.storage import StudyStore
 from se_nas.study.suggestions import Suggestions
 from se_nas.study.warm_start import import_readings
 from se_nas.training import disk_used, prune
 from se_nas.wording import as_words
-
-_LIBRARIES = ("torch", "timm", "optuna", "fvcore", "numpy", "scipy", "pandas", "scikit-learn")
 
 
 @checked
@@ -59,6 +54,9 @@ def search(config: SearchConfig, progress: Progress | None = None, *, force: boo
     refuse_unguarded()
     progress = progress or Progress()
     with Interrupts(progress.message, at_once=True), claimed(config) as settled:
+        if settled.storage is not None:
+            settled = settled.model_copy(update={"study": settled.study or settled.name})
+            peers.check_free(settled)
         plan = resolve(settled, progress, force=force)
         progress.plan(plan.describe())
         return start(plan, progress)
@@ -66,9 +64,51 @@ def search(config: SearchConfig, progress: Progress | None = None, *, force: boo
 
 def start(plan: Plan, progress: Progress) -> Run:
     """Carry out a plan in a new run folder."""
-    folder = RunFolder.create(plan.path, plan.config.model_dump(mode="json"), _manifest(plan))
+    manifest = make_manifest(plan)
+    if plan.config.storage is not None:
+        peers.create(plan, manifest, lambda store: _prepare(plan, store, progress))
+        folder = peers.run_folder(plan.path, plan.config, manifest)
+        with _held(folder, alone=False):
+            return _carry_out(plan, folder, progress)
+    folder = RunFolder.create(plan.path, plan.config.model_dump(mode="json"), manifest)
     with _held(folder):
         return _carry_out(plan, folder, progress)
+
+
+def work(
+    storage: str,
+    study: str,
+    *,
+    wait: float = 0.0,
+    progress: Progress | None = None,
+    **own: Any,
+) -> Run:
+    """Take part in a study that another process has begun (``SearchConfig.storage``), until it is done.
+
+    Args:
+        storage: the address of the database.
+        study: the study's name.
+        wait: seconds to wait for the study to be begun.
+        progress: receives the events of this worker.
+        own: fields of `SearchConfig` that are this worker's: where data and weights are (``data``, ``val_data``,
+            ``test_data``, ``checkpoint``), ``device`` and ``runs``.
+
+    Raises:
+        RunError: there is no such study, or data, device or versions are not those that it was begun with.
+        SeNasError: a value does not fit.
+    """
+    refuse_unguarded()
+    progress = progress or Progress()
+    values, manifest = peers.read(check_address(storage), study, wait=wait)
+    peers.check_versions(manifest)
+    config = SearchConfig(**{**values, "storage": storage, **own})
+    peers.check_device(manifest, config.device)
+    with Interrupts(progress.message, at_once=True):
+        plan = _resumed(config, manifest, progress)
+        folder = peers.run_folder(plan.path, config, manifest)
+        progress.plan(plan.describe())
+        with _held(folder, alone=False):
+            return _carry_out(plan, folder, progress)
 
 
 def resume(
@@ -113,46 +153,76 @@ def resume(
     changes = {"budget": budget, "trials": trials, "stop_when_settled": stop_when_settled}
     given = {name: value for name, value in changes.items() if value is not None}
     config = SearchConfig(**{**folder.config, **moved, **given})
+    if config.storage is not None:
+        if given:
+            with closing(peers.connect(config, folder)) as store:
+                peers.change_limits(store, given)
+        own = {name: getattr(config, name) for name in (*paths, "device")}
+        assert config.study is not None
+        return work(config.storage, config.study, progress=progress, runs=str(folder.path.parent), **own)
     manifest = folder.manifest
     if manifest.status == "finished" and is_spent(config.budget_seconds, manifest.budget.spent):
         taken, command = as_words(manifest.budget.spent), resume_command(folder, budget=config.budget_seconds)
         progress.message(f"the budget is spent: the run has taken {taken}. To go on:  {command}")
         return Run(folder)
     with Interrupts(progress.message, at_once=True), _held(folder):
-        plan = resolve(config, progress, frozen=manifest)
-        if plan.data.fingerprint != manifest.data.fingerprint:
-            raise RunError(
-                f"the data {config.data!r} is not what {folder.path} was searched on: its fingerprint has changed."
-            )
+        plan = _resumed(config, manifest, progress)
         wait_for_orphans(folder.path)
         folder.remove_leftovers()
         if moved:
             write_json(folder.path / CONFIG, {**folder.config, **moved})
-            folder.update_manifest(executor=_trains_on(plan))
+            folder.update_manifest(executor=trains_on(plan))
         progress.plan(plan.describe())
         return _carry_out(plan, folder, progress)
 
 
 @contextmanager
-def _held(folder: RunFolder) -> Iterator[None]:
-    """Hold the run for this process; if the disk ends it, say how it goes on."""
+def _held(folder: RunFolder, *, alone: bool = True) -> Iterator[None]:
+    """Hold the run for this process, if it works ``alone`` on it; if the disk ends it, say how it goes on."""
     try:
-        with folder.lock():
+        with folder.lock() if alone else nullcontext():
             yield
     except DiskError as error:
         raise DiskError(f"{error}\nOnce that is mended, go on with:  se-nas resume {folder.path}") from error
 
 
+def _resumed(config: SearchConfig, manifest: Manifest, progress: Progress) -> Plan:
+    """The plan of a run that was begun, on the same images."""
+    plan = resolve(config, progress, frozen=manifest)
+    if plan.data.fingerprint != manifest.data.fingerprint:
+        raise RunError(
+            f"the data {config.data!r} is not what {manifest.name} was searched on: its fingerprint has changed."
+        )
+    return plan
+
+
 def _carry_out(plan: Plan, folder: RunFolder, progress: Progress) -> Run:
     with Interrupts(progress.message) as interrupts:
-        with closing(StudyStore.create(folder, plan.config.objectives)) as store:
-            _prepare(plan, store, progress)
+        if plan.config.storage is not None:
+            store = peers.connect(plan.config, folder, say=progress.message)
+        else:
+            store = StudyStore.create(folder, plan.config.objectives)
+        with closing(store):
+            if not store.shared:
+                _prepare(plan, store, progress)
             run = _search(plan, folder, store, progress, interrupts)
+        if not store.shared or not run.interrupted:
+            _write_report(run, folder, plan, progress)
+    run.signal = interrupts.number
+    return run
+
+
+def _write_report(run: Run, folder: RunFolder, plan: Plan, progress: Progress) -> None:
+    with ExitStack() as stack:
+        if plan.config.storage is not None:
+            try:
+                stack.enter_context(folder.lock())
+            except RunError:
+                # Another worker of a shared folder is writing the same.
+                return
         run.write_report()
         if not run.interrupted:
             _prune(run, plan, progress)
-    run.signal = interrupts.number
-    return run
 
 
 def _prepare(plan: Plan, store: StudyStore, progress: Progress) -> None:
@@ -172,19 +242,22 @@ def _search(
     plan: Plan, folder: RunFolder, store: StudyStore, progress: Progress, interrupts: Interrupts
 ) -> Run:
     clock = Clock(plan.config.budget_seconds, spent=store.spent + plan.seconds)
-    folder.update_manifest(status="running", stop_reason=None)
+    if not store.shared:
+        folder.update_manifest(status="running", stop_reason=None)
     try:
-        reason, provisional = _run_phases(plan, folder, store, progress, clock, interrupts)
+        with signs_of_life(store, clock):
+            found = _run_phases(plan, folder, store, progress, clock, interrupts)
         status = "interrupted" if interrupts.requested else "finished"
     except (Exception, KeyboardInterrupt) as error:
         # A disk that is full refuses this too, and what it says first is what the user has to know.
         with suppress(SeNasError):
+            store.leave_all()
             _close(folder, store, clock, status="interrupted", stop_reason=_reason(error))
         raise
     finally:
         progress.close()
-    _close(folder, store, clock, status=status, stop_reason=reason, provisional=provisional)
-    progress.message(reason)
+    _close(folder, store, clock, status=status, **found)
+    progress.message(found["stop_reason"])
     return Run(folder)
 
 
@@ -201,9 +274,10 @@ def _run_phases(
     progress: Progress,
     clock: Clock,
     interrupts: Interrupts,
-) -> tuple[str, bool]:
-    """The search, then the final seeds; why the search ended, and whether the front is provisional."""
-    config, provisional = plan.config, True
+) -> dict[str, Any]:
+    """The search, then the final seeds; returns what the manifest says about them."""
+    config = plan.config
+    found: dict[str, Any] = {"provisional": True}
     stopping = Stopping(config.early_stopping, plan.recipe.epochs, config.objectives, store, config.seed)
 
     def interrupted() -> bool:
@@ -216,31 +290,33 @@ def _run_phases(
             for row in store.rows():
                 axis.remember(row)
         search = Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts, progress)
-        search.take_up()
         progress.phase(SEARCH, search.seconds_left())
-        reason = search.run()
+        found["stop_reason"] = search.run()
         if config.final_seeds > 0:
             finals = Finals(store.rows(), plan)
             if not interrupts.requested:
                 progress.phase(FINAL, clock.left)
-            report = train_finalists(finals, plan, store, trainings, clock, interrupts, progress)
-            folder.update_manifest(finals=report)
-            provisional = not finals.settled(store.rows())
+            found["finals"] = train_finalists(finals, plan, store, trainings, clock, interrupts, progress)
+            found["provisional"] = not finals.settled(store.rows())
     if stopping.active:
-        folder.update_manifest(early_stopping=stopping.report())
-    folder.update_manifest(**what_mattered(plan, store))
-    return reason, provisional
+        found["early_stopping"] = stopping.report()
+    return found | what_mattered(plan, store)
 
 
 @contextmanager
 def _executor(plan: Plan, folder: RunFolder, progress: Progress) -> Iterator[Executor]:
-    executor = make_executor(plan.setup(folder), plan.packing, plan.capacities(), progress.message)
+    setup = plan.setup(folder)
+    setup.folder.mkdir(parents=True, exist_ok=True)
+    executor = make_executor(setup, plan.packing, plan.capacities(), progress.message)
     try:
         yield executor
     except BaseException:
         executor.close(kill=True)
         raise
     executor.close()
+    if setup.folder != folder.path:
+        with suppress(OSError):
+            setup.folder.rmdir()
 
 
 def _prune(run: Run, plan: Plan, progress: Progress) -> None:
@@ -253,96 +329,12 @@ def _prune(run: Run, plan: Plan, progress: Progress) -> None:
 
 def _close(folder: RunFolder, store: StudyStore, clock: Clock, **changes: Any) -> None:
     store.spend(clock.spent)
+    store.refresh()
     store.write_table()
+    if store.shared and changes["status"] != "finished":
+        # The run goes on with the other workers, or with the next.
+        return
     budget = replace(folder.manifest.budget, spent=round(clock.spent, 1))
     folder.update_manifest(**changes, budget=budget)
-
-
-def _manifest(plan: Plan) -> Manifest:
-    config, data, space = plan.config, plan.data, plan.space
-    definition = space.to_dict()
-    facts = {
-        "schema": SCHEMA,
-        "name": plan.path.name,
-        "created": now(),
-        "se_nas_version": se_nas.__version__,
-        "command": " ".join(["se-nas", *sys.argv[1:]])
-        if Path(sys.argv[0]).name == "se-nas"
-        else "se_nas.search",
-        "backbone": config.backbone,
-        "timm_kwargs": config.timm_kwargs,
-        "space": {
-            "name": space.name,
-            "size": space.size,
-            "fingerprint": space.fingerprint,
-            "definition": definition,
-        },
-        "sites": _sites_of_images(plan),
-        "data": data_facts(data),
-        "input_size": list(data.input_size),
-        "objectives": list(config.objectives),
-        "device": _device(plan),
-        "measured": {
-            name: {"conditions": dict(axis.conditions), "baseline": axis.baseline}
-            for name, axis in plan.axes.items()
-            if not axis.objective.exact
-        },
-        "start": plan.start,
-        "recipe": plan.recipe.to_dict(),
-        "runtime": plan.runtime.to_dict(),
-        "compile": plan.compilation.to_dict(),
-        "packing": plan.packing.to_dict(),
-        "executor": _trains_on(plan),
-        "epoch_seconds": plan.epoch_seconds,
-        "budget": {"seconds": config.budget_seconds, "trials": config.trials, "spent": 0.0},
-        "seed": config.seed,
-        "versions": _versions(),
-        "status": "running",
-        "provisional": True,
-        "stop_reason": None,
-        "warnings": list(plan.notes),
-    }
-    return Manifest.from_json(facts)
-
-
-def _sites_of_images(plan: Plan) -> dict[str, list[dict[str, Any]]]:
-    """The sites of the space by position, with the sizes of their maps for the run's images."""
-    return {
-        position: [
-            asdict(site)
-            for site in find_sites(
-                plan.config.backbone,
-                position=position,
-                input_size=plan.data.input_size,
-                **plan.config.timm_kwargs,
-            )
-        ]
-        for position in plan.space.sites_by_position
-    }
-
-
-def _device(plan: Plan) -> dict[str, Any]:
-    import torch
-
-    from se_nas.device import device_name
-
-    kind = torch.device(plan.runtime.device).type
-    return {"type": kind, "name": device_name(plan.runtime.device), "threads": torch.get_num_threads()}
-
-
-def _trains_on(plan: Plan) -> dict[str, Any] | None:
-    """Where candidates train if not in processes of this machine."""
-    if not plan.config.on_ray:
-        return None
-    needs = actor_needs(plan.config, plan.runtime.device)
-    return {"name": plan.config.executor, "resources": needs, "version": version("ray")}
-
-
-def _versions() -> Mapping[str, str]:
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    if store.shared:
+        peers.close_run(store, folder.manifest)

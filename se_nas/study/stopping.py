@@ -30,7 +30,7 @@ class Stopping:
         self._rule = EarlyStopping(
             None if rule == "off" else rule,
             epochs=epochs,
-            table=_ReadOnce(StudyTable(store.study)),
+            table=StudyTable(store.study) if store.shared else _ReadOnce(StudyTable(store.study)),
             seed=seed,
         )
 

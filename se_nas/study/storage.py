@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -18,20 +18,24 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.objectives import OBJECTIVES
-from se_nas.run import ROW_FIELDS, SEARCH, STUDY, TRIALS, RunFolder, read_json
+from se_nas.run import STUDY, TRIALS, RunFolder, read_json
 from se_nas.samplers.pareto_sampler import MODEL
-from se_nas.study.attributes import FIXED, IMPORTED, ROW
-from se_nas.study.database import STUDY_NAME, Database
+from se_nas.study.attributes import FIXED, ROW
+from se_nas.study.database import STUDY_NAME, Database, TakenOverError, UnavailableError
 from se_nas.study.journal import copy_journal
-from se_nas.study.whole_trials import STUDY_ID, WholeTrials
+from se_nas.study.readings import Readings
+from se_nas.study.shared_trials import SharedTrials
+from se_nas.study.whole_trials import STUDY_ID, News, WholeTrials
 from se_nas.wording import counted
 
+T = TypeVar("T")
 COLUMNS = {name: objective.column for name, objective in OBJECTIVES.items()}
 """Objectives by their names in a configuration, and their fields in a row."""
 FROM_TRIAL = ("number", "params", "state")
 """Fields of a row that Optuna itself keeps, or that are set on the way."""
 _SPENT = "spent"
-_OPEN = ("running", "unfinished")
+ENDED = "se_nas:search_ended"
+"""Attribute of a shared study: why no worker suggests anything more."""
 TABLE_SECONDS = 5.0
 """How old ``trials.json`` may become while trials end."""
 TABLE_SHARE = 0.05
@@ -54,15 +58,15 @@ def open_storage(folder: RunFolder, objectives: Sequence[str] | None = None) -> 
     with quiet_optuna():
         if not copy_journal(folder, path) and not path.exists():
             _refuse_lost(folder, path)
-        directions = (
-            None
-            if objectives is None
-            else [StudyDirection[OBJECTIVES[name].direction.upper()] for name in objectives]
-        )
-        storage = WholeTrials(Database.open(path, directions))
+        storage = WholeTrials(Database.open(path, None if objectives is None else directions_of(objectives)))
         if storage.get_n_trials(STUDY_ID) == 0:
             _refuse_lost(folder, path)
         return storage
+
+
+def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:
+    """Whether each objective is to be large or small."""
+    return [StudyDirection[OBJECTIVES[name].direction.upper()] for name in objectives]
 
 
 def _refuse_lost(folder: RunFolder, path: Path) -> None:
@@ -78,33 +82,24 @@ def _refuse_lost(folder: RunFolder, path: Path) -> None:
 class StudyStore:
     """The study of one run folder, with its trials as rows.
 
-    One process writes a run, so what has been asked once is kept and follows every change. A second thread may
-    ``ask``, and ``tell`` and ``mark`` what it has asked for; everything else belongs to one thread.
+    What has been asked once is kept and follows every change: our own at once, those of other workers in a turn.
+    A second thread may ``ask``, and ``tell`` and ``mark`` what it has asked for; everything else belongs to one thread.
     """
 
-    def __init__(self, folder: RunFolder, storage: WholeTrials) -> None:
+    def __init__(self, folder: RunFolder, storage: WholeTrials | SharedTrials) -> None:
         self.folder = folder
         self._storage = storage
         with quiet_optuna():
             self.study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
-        self._rows: dict[int, dict[str, Any]] = {}
-        self._in_order: list[dict[str, Any]] | None = None
-        self._values: dict[str, list[float] | None] = {}
-        self._seeds: dict[str, set[int]] = {}
-        self._evaluated: set[int] = set()
-        self._front: list[tuple[float, ...]] = []
         self._written = -float("inf")
         self._writing = 0.0
-        for trial in self.trials():
-            self._learn(trial)
+        self._follow(News(whole=True, changed=self.trials()))
 
     @classmethod
     def create(cls, folder: RunFolder, objectives: Sequence[str]) -> StudyStore:
         """The study of a run that begins, or that was killed while it began."""
         store = cls(folder, open_storage(folder, objectives))
-        if store.study.metric_names != list(objectives):
-            with quiet_optuna():
-                store.study.set_metric_names(list(objectives))
+        store.name_objectives(objectives)
         return store
 
     @classmethod
@@ -112,13 +107,98 @@ class StudyStore:
         """The study of an existing run; RunError if its file is missing or damaged."""
         return cls(folder, open_storage(folder))
 
+    def name_objectives(self, objectives: Sequence[str]) -> None:
+        """Let Optuna and its dashboard know what the values are."""
+        if self.study.metric_names != list(objectives):
+            with quiet_optuna():
+                self.study.set_metric_names(list(objectives))
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """The study's user attributes."""
+        return self._storage.get_study_user_attrs(STUDY_ID)
+
+    def set_attributes(self, **attributes: Any) -> None:
+        """Store attributes of the study; those of a shared one only in a turn."""
+        with self.together():
+            for name, value in attributes.items():
+                self._storage.set_study_user_attr(STUDY_ID, name, value)
+
     def close(self) -> None:
-        """Give the file back."""
+        """Give the database back."""
         self._storage.close()
 
     def together(self) -> AbstractContextManager[None]:
         """What is written inside of this becomes true at once, at the end; after an error, nothing of it."""
         return self._storage.together()
+
+    def turn(self, choose: Callable[[], T]) -> T:
+        """What ``choose`` decides about what is trained next, alone among all workers.
+
+        ``choose`` knows what the others have done, and what it stores is stored as a whole, at the end. It is called
+        again if the database is lost meanwhile.
+        """
+        while True:
+            try:
+                with self._storage.turn() as news:
+                    self._follow(news)
+                    return choose()
+            except UnavailableError as error:
+                self._storage.wait(error)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other workers write the study too."""
+        return self._storage.shared
+
+    def abandoned(self) -> FrozenTrial | None:
+        """A trial that was begun and that nobody works on, now ours; only in a turn."""
+        number = self._storage.abandoned()
+        return None if number is None else self._storage.get_trial(number)
+
+    def elsewhere(self, phase: str | None = None) -> int:
+        """How many trials, of one phase or of any, are in the hands of others, or abandoned."""
+        return sum(phase in (None, trial.user_attrs[ROW]["phase"]) for trial in self._storage.elsewhere())
+
+    def others_at_work(self) -> bool:
+        """Whether another worker trains for a shared study; only in a turn."""
+        assert isinstance(self._storage, SharedTrials)
+        return self._storage.others_at_work()
+
+    def leave(self, number: int, **fields: Any) -> None:
+        """Store the last fields of an unfinished trial, which whoever goes on continues."""
+        with self.together():
+            self.record(number, **fields)
+            self._storage.leave(number)
+
+    def give_sign(self) -> float:
+        """Tell the other workers of a shared study that this one is alive; returns the seconds that all have used.
+
+        May be called from another thread.
+        """
+        assert isinstance(self._storage, SharedTrials)
+        return self._storage.give_sign()
+
+    def leave_all(self) -> None:
+        """Leave what this process has begun in a shared study to the other workers."""
+        if isinstance(self._storage, SharedTrials):
+            for number in sorted(self._storage.claimed):
+                with suppress(TakenOverError):
+                    self._storage.leave(number)
+
+    def refresh(self) -> None:
+        """Learn what other workers have done."""
+        self.turn(lambda: None)
+
+    @property
+    def search_ended(self) -> str | None:
+        """Why the search has ended for all workers, once one of them has found that out."""
+        return self.attributes.get(ENDED)
+
+    def end_search(self, reason: str) -> None:
+        """Let no worker of a shared study suggest anything more; only in a turn."""
+        if self.shared and self.search_ended is None:
+            self.set_attributes(**{ENDED: reason})
 
     def enqueue(self, params: Mapping[str, Any] | None, architecture: Architecture, **fields: Any) -> None:
         """Queue an architecture; ``params`` is None if the space cannot express it."""
@@ -127,7 +207,7 @@ class StudyStore:
     def add(self, trial: FrozenTrial) -> None:
         """Add a finished trial of another run."""
         self.study.add_trial(trial)
-        self._learn(self._storage.get_trial(self.num_trials - 1))
+        self._learn(self.num_trials - 1)
 
     def begin(
         self,
@@ -163,7 +243,7 @@ class StudyStore:
         """Store fields of a trial's row."""
         row = {**self._storage.get_trial(number).user_attrs.get(ROW, {}), **fields}
         self._storage.set_trial_user_attr(number, ROW, row)
-        self._learn(self._storage.get_trial(number))
+        self._learn(number)
 
     def mark(self, number: int, **attributes: Any) -> None:
         """Store attributes of a trial that are not part of its row."""
@@ -190,24 +270,24 @@ class StudyStore:
         """Notify the sampler of a trial's objective values; None: it was stopped early, or has failed."""
         without = TrialState.PRUNED if stopped else TrialState.FAIL
         self.study.tell(number, values, state=None if values is not None else without)
-        self._learn(self._storage.get_trial(number))
+        self._learn(number)
 
     def spend(self, seconds: float) -> None:
-        """Store the time that the run has used, so that a resumed run keeps to its budget."""
-        self.study.set_user_attr(_SPENT, round(seconds, 1))
+        """Store the time that the run has used, so that a resumed run keeps to its budget.
+
+        That of a shared study is counted by its workers' signs of life.
+        """
+        if not self.shared:
+            self.set_attributes(**{_SPENT: round(seconds, 1)})
 
     @property
     def spent(self) -> float:
         """Seconds that the run has used, as last stored."""
-        return float(self.study.user_attrs.get(_SPENT, 0.0))
+        return float(self.attributes.get(_SPENT, 0.0))
 
     def trials(self) -> list[FrozenTrial]:
         """All trials in order of number. They are the study's own: copy before you change one."""
         return self._storage.get_all_trials(self.study._study_id, deepcopy=False)
-
-    def open_trials(self) -> list[FrozenTrial]:
-        """Trials that were begun and not finished, oldest first."""
-        return [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
 
     @property
     def num_trials(self) -> int:
@@ -236,26 +316,24 @@ class StudyStore:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per trial that is a reading of its own, in order of number. Copy before you change one."""
-        if self._in_order is None:
-            self._in_order = [self._rows[number] for number in sorted(self._rows)]
-        return self._in_order
+        return self._readings.rows()
 
     def values_by_key(self) -> Mapping[str, list[float] | None]:
         """Objective values of every architecture that was begun; None without values yet."""
-        return self._values
+        return self._readings.values
 
     def seeds_of(self, key: str) -> set[int]:
         """Seeds with which the search has begun an architecture."""
-        return self._seeds.get(key, set())
+        return self._readings.seeds_of(key)
 
     def num_evaluated(self) -> int:
         """Candidates of the search that this run itself has evaluated."""
-        return len(self._evaluated)
+        return self._readings.num_evaluated
 
     @property
     def front_size(self) -> int:
         """Readings that no other reading dominates."""
-        return len(self._front)
+        return self._readings.front_size
 
     def write_table(self) -> None:
         """Bring ``trials.json`` up to date."""
@@ -269,38 +347,15 @@ class StudyStore:
         if time.monotonic() - self._written >= max(TABLE_SECONDS, self._writing / TABLE_SHARE):
             self.write_table()
 
-    def _learn(self, trial: FrozenTrial) -> None:
-        """Follow a change of a trial."""
-        fields = trial.user_attrs.get(ROW)
-        if fields is None or trial.state == TrialState.WAITING:
-            return
-        row = {name: fields.get(name) for name in ROW_FIELDS}
-        row |= {"number": trial.number, "params": trial.params, "state": fields.get("state", "running")}
-        self._rows[trial.number], self._in_order = row, None
-        key = row["key"]
-        values = list(trial.values) if trial.state == TrialState.COMPLETE else None
-        if self._values.get(key) is None:
-            self._values[key] = values
-        if row["phase"] != SEARCH:
-            return
-        self._seeds.setdefault(key, set()).add(row["seed"])
-        if row["state"] not in _OPEN and IMPORTED not in trial.user_attrs:
-            self._evaluated.add(trial.number)
-        if values is not None:
-            self._add_to_front(values)
+    def _follow(self, news: News) -> None:
+        if news.whole:
+            self._readings = Readings(self._storage.get_study_directions(STUDY_ID))
+        for trial in news.changed:
+            self._readings.learn(trial)
 
-    def _add_to_front(self, values: Sequence[float]) -> None:
-        signs = [
-            1 if d == StudyDirection.MAXIMIZE else -1 for d in self._storage.get_study_directions(STUDY_ID)
-        ]
-        point = tuple(sign * value for sign, value in zip(signs, values, strict=True))
-        if any(_dominates(other, point) for other in self._front):
-            return
-        self._front = [other for other in self._front if not _dominates(point, other)] + [point]
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
+    def _learn(self, number: int) -> None:
+        """Follow our own change of a trial."""
+        self._readings.learn(self._storage.get_trial(number))
 
 
 def now() -> str:

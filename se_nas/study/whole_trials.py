@@ -1,4 +1,4 @@
-"""Optuna's view of a study that one process writes: in memory for whoever reads, in a database for good.
+"""Optuna's view of a study that this process writes: in memory for whoever reads, in a database for good.
 
 A trial reaches the database in one transaction when it is complete in itself: a queued or finished one at once, one
 that is being proposed when it is described (`WholeTrials.release`). A process that is killed while it proposes
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import copy
 import threading
+from bisect import insort
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -23,20 +25,40 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table
 
-from se_nas.study.database import STUDY_NAME, SYSTEM_ATTRIBUTES, USER_ATTRIBUTES, Database
+from se_nas.study.database import STUDY_NAME, SYSTEM_ATTRIBUTES, USER_ATTRIBUTES, Database, UnavailableError
 
 STUDY_ID = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What other workers have written since the last turn.
+
+    Attributes:
+        whole: whether everything that was known before is void, and ``changed`` are all trials.
+        changed: trials in order of number.
+    """
+
+    whole: bool = False
+    changed: Sequence[FrozenTrial] = ()
+
+
 class WholeTrials(BaseStorage):
-    """The one study of a database, for the process that writes it. A trial's id is its number.
+    """The one study of a database, for the only process that writes it. A trial's id is its number.
+
+    Where several do (``shared_trials``), what is trained next is chosen in a ``turn``.
 
     Args:
         database: where trials are read once and written.
 
     Raises:
         RunError: from any method that writes, if the database cannot be written.
+
+    Attributes:
+        shared: whether other processes write the study too.
     """
+
+    shared = False
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,6 +73,28 @@ class WholeTrials(BaseStorage):
         self._attributes: list[tuple[Table, str, Any]] = []
         self._depth = 0
         self._lock = threading.RLock()
+        self._abandoned = [trial.number for trial in self._trials if trial.state == TrialState.RUNNING]
+
+    @contextmanager
+    def turn(self) -> Iterator[News]:
+        """Entered by whoever chooses what is trained next; says what has changed meanwhile."""
+        yield News()
+
+    def wait(self, error: UnavailableError) -> None:
+        """Return when a turn that has failed may be taken again."""
+        raise error
+
+    def abandoned(self) -> int | None:
+        """A trial that was begun and that nobody works on, now this process's; only in a turn."""
+        return self._abandoned.pop(0) if self._abandoned else None
+
+    def elsewhere(self) -> Sequence[FrozenTrial]:
+        """Trials that were begun and are not this process's."""
+        return ()
+
+    def leave(self, number: int) -> None:
+        """Leave a trial that was begun to whoever goes on."""
+        insort(self._abandoned, number)
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -31,14 +31,15 @@ OF_THE_CLOCK = ("seconds", "started", "finished", "elapsed", "curve")
 FINISHED = ("complete", "stopped")
 
 
-def start(folder, *arguments, seconds=0.2, deaf=False, errors=subprocess.PIPE, **environment):
+def start(folder, *arguments, seconds=0.2, deaf=False, errors=subprocess.PIPE, before="pass", **environment):
     """A command that signals reach as from a terminal, with standard error as lines of text.
 
+    ``before`` is a statement that its process executes first.
     A process that was started in the background ignores some of them, and so would what it starts.
     """
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", "from se_nas.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-u", "-c", f"{before}; from se_nas.cli import main; main()", *map(str, arguments)],
         cwd=folder,
         env={
             **os.environ,
@@ -122,8 +123,12 @@ def _command(folder, arguments, log, environment):
 
 
 def search_arguments(**changes):
-    options = {**OPTIONS, **changes}
-    return ["search", *(word for name, value in options.items() for word in (f"--{name}", value))]
+    return ["search", *words({**OPTIONS, **changes})]
+
+
+def words(options):
+    """Options as words of a command line."""
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
 def workers_of(pid):

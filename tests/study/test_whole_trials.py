@@ -4,6 +4,7 @@ import contextlib
 import math
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 
 import optuna
 import pytest
@@ -22,7 +23,7 @@ CHOICES = {"a": ("none", 8, 16), "b": (True, False, 0.5)}
 
 
 def opened(path):
-    return WholeTrials(Database.open(path, DIRECTIONS))
+    return WholeTrials(Database.open(Path(path), DIRECTIONS))
 
 
 def stored(path):
@@ -136,26 +137,40 @@ def trials(draw):
     return made
 
 
-@settings(max_examples=25, deadline=None)
-@given(made=st.lists(trials(), min_size=1, max_size=4))
-def test_optuna_reads_what_was_written_and_the_reverse(tmp_path_factory, made):
-    folder = tmp_path_factory.mktemp("study")
-    ours = opened(folder / "ours.db")
+def check_against_optuna(made, open_ours, ours_at, theirs_at):
+    """Optuna reads what we write, and the reverse.
+
+    Args:
+        made: trials.
+        open_ours: opens our study, which is empty at first, or that of Optuna if it is given ``theirs_at``.
+        ours_at, theirs_at: keywords of Optuna's functions that name the two studies.
+    """
+    ours = open_ours(ours_at)
     for trial in made:
         number = ours.create_new_trial(0, trial)
         if trial.state == TrialState.RUNNING:
             ours.release(number)
-    kept = ours.get_all_trials(0)
-    assert [facts(trial) for trial in stored(folder / "ours.db")] == [facts(trial) for trial in kept]
-    assert [facts(trial) for trial in opened(folder / "ours.db").get_all_trials(0)] == [
-        facts(trial) for trial in kept
-    ]
-    theirs = optuna.create_study(
-        study_name="se-nas", storage=f"sqlite:///{folder / 'theirs.db'}", directions=DIRECTIONS
-    )
+    kept = [facts(trial) for trial in ours.get_all_trials(0)]
+    assert [facts(trial) for trial in optuna.load_study(**ours_at).trials] == kept
+    assert [facts(trial) for trial in open_ours(ours_at).get_all_trials(0)] == kept
+    theirs = optuna.create_study(**theirs_at, directions=DIRECTIONS)
     theirs.add_trials(made)
-    read = opened(folder / "theirs.db").get_all_trials(0)
+    read = open_ours(theirs_at).get_all_trials(0)
     assert [facts(trial) for trial in read] == [facts(trial) for trial in theirs.trials]
+
+
+@settings(max_examples=25, deadline=None)
+@given(made=st.lists(trials(), min_size=1, max_size=4))
+def test_optuna_reads_what_was_written_and_the_reverse(tmp_path_factory, made):
+    folder = tmp_path_factory.mktemp("study")
+    check_against_optuna(
+        made,
+        lambda at: opened(at["storage"].removeprefix("sqlite:///")),
+        *(
+            {"study_name": "se-nas", "storage": f"sqlite:///{folder / name}.db"}
+            for name in ("ours", "theirs")
+        ),
+    )
 
 
 def test_errors_name_the_file(tmp_path):
@@ -169,7 +184,7 @@ def test_errors_name_the_file(tmp_path):
     reader = tmp_path / "read.db"
     opened(reader)
     storage = WholeTrials(Database.open(reader, read_only=True))
-    with pytest.raises(RunError, match=r"read\.db cannot be used: attempt to write a readonly database"):
+    with pytest.raises(RunError, match=r"read\.db cannot be written: attempt to write a readonly database"):
         storage.set_study_user_attr(0, "spent", 1.0)
 
 

@@ -14,6 +14,7 @@ from se_nas.run import FINAL, SEARCH
 from se_nas.study.budget import BEST, MIN_SEEDS
 from se_nas.study.clock import Clock
 from se_nas.study.executors import Task
+from se_nas.study.executors.task import Curve
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan
@@ -204,21 +205,35 @@ def train_finalists(
     progress: Progress,
 ) -> dict[str, Any]:
     """Measure and train the finalists until all is decided, or the time is up; returns ``finals.report``."""
+
+    def choose() -> tuple[Task, Curve] | str | None:
+        """What to train next, or why the phase is cut short; None if that depends on what is in training."""
+        if interrupts.requested:
+            return BY_USER
+        found = trainings.take_over()
+        if found is not None:
+            return found
+        if trainings.should_stop() or trainings.expected_seconds() > clock.left:
+            return TOO_LATE
+        chosen = finals.next(store.rows(), trainings.time_left(), trainings.expected_seconds())
+        return None if chosen is None else (_claim(*chosen, plan, store, trainings), ())
+
     cut = None
-    trainings.measure(finals.architectures)
+    if not store.shared:
+        # Workers share the finalists: each measures those that it trains.
+        trainings.measure(finals.architectures)
     while cut is None:
         trainings.make_room()
-        if interrupts.requested:
-            cut = BY_USER
-        elif trainings.should_stop() or trainings.expected_seconds() > clock.left:
-            cut = TOO_LATE
-        else:
-            chosen = finals.next(store.rows(), trainings.time_left(), trainings.expected_seconds())
-            _tell_outlook(finals, store.rows(), trainings, clock, progress)
-            if chosen is not None:
-                _train(chosen[0], chosen[1], plan, store, trainings)
-            elif not trainings.wait_for_one():
+        found = store.turn(choose)
+        _tell_outlook(finals, store.rows(), trainings, clock, progress)
+        if isinstance(found, str):
+            cut = found
+        elif found is not None:
+            trainings.go_on(*found)
+        elif not trainings.wait_for_one():
+            if not store.elsewhere():
                 break
+            trainings.wait_for_others()
     trainings.drain()
     return finals.report(cut)
 
@@ -232,11 +247,12 @@ def _tell_outlook(
     progress.outlook(done, planned, min(clock.left, trainings.seconds_for(planned - done)))
 
 
-def _train(row: Row, seed: int, plan: Plan, store: StudyStore, trainings: Trainings) -> None:
+def _claim(row: Row, seed: int, plan: Plan, store: StudyStore, trainings: Trainings) -> Task:
     architecture = _architecture(row, plan)
     number = store.begin(row["params"] or None, plan.space.choices, architecture)
     task = Task(number=number, architecture=architecture, seed=seed, phase=FINAL)
-    trainings.begin(task, row["baseline"])
+    trainings.claim(task, row["baseline"])
+    return task
 
 
 def _architecture(row: Row, plan: Plan) -> Architecture:

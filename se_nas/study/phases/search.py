@@ -6,14 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import Trial
 
 from se_nas.architecture import Architecture
 from se_nas.run import SEARCH
 from se_nas.study.ahead import Ahead
-from se_nas.study.attributes import BASELINE, FIXED, ROW
+from se_nas.study.attributes import BASELINE
 from se_nas.study.clock import Clock
 from se_nas.study.executors import Task
+from se_nas.study.executors.task import Curve
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan
@@ -21,6 +22,7 @@ from se_nas.study.progress import Progress
 from se_nas.study.storage import StudyStore
 from se_nas.study.suggestions import Suggestions
 
+BY_USER = "stopped by the user"
 SETTLED_SHARE, SETTLED_IN_A_ROW = 0.001, 5
 """A search has settled when so many suggestions in a row each promise less than this share of the front's
 hypervolume in improvement."""
@@ -50,24 +52,18 @@ class Search:
         progress: Progress,
     ) -> None:
         self._plan, self._store, self._suggestions = plan, store, suggestions
-        self._ahead = Ahead(suggestions, store, threaded=plan.suggests_ahead)
+        self._ahead = Ahead(suggestions, store, threaded=plan.suggests_ahead and not store.shared)
         self._trainings, self._clock, self._interrupts = trainings, clock, interrupts
         self._progress = progress
 
-    def take_up(self) -> None:
-        """Go on with the trials that were begun by a process that is gone."""
-        for trial in self._store.open_trials():
-            self._take_up(trial)
-            self._trainings.make_room()
-
     def seconds_left(self) -> float:
         """Seconds that the search may take without the final seeds of its candidates; infinite for no limit."""
-        each, division = self._trainings.expected_seconds(), self._plan.division
+        each, division = self._trainings.expected_seconds(), self._trainings.division
         fitting = division.candidates(self._clock.left, each, done=self._done())
         return max(0.0, self._clock.left - division.seconds(fitting, each, done=fitting))
 
     def run(self) -> str:
-        """Search; returns why it ended, in words."""
+        """Search, beginning with the trials that nobody works on any more; returns why it ended, in words."""
         try:
             reason = self._run()
         finally:
@@ -79,30 +75,51 @@ class Search:
     def _run(self) -> str:
         while True:
             self._trainings.make_room()
-            reason = self._reason_to_stop()
-            if reason is not None:
-                return reason
-            if not self._ahead.ready and self._trainings.wait():
+            if not self._ahead.ready and self._reason_to_stop() is None and self._trainings.wait():
                 # The others train on until it is.
                 continue
-            self._tell_outlook()
-            found = self._ahead.next()
-            if found is None:
-                return f"every architecture of the space that the limits allow has been evaluated ({self._done()})"
-            trial, architecture = found
-            task = Task(
-                number=trial.number,
-                architecture=architecture,
-                seed=self._suggestions.seed(architecture),
-                phase=SEARCH,
+            chosen = self._store.turn(self._choose)
+            if isinstance(chosen, str):
+                return chosen
+            if chosen is None:
+                self._trainings.wait_for_others()
+            else:
+                self._tell_outlook()
+                self._trainings.go_on(*chosen)
+                if self._reason_to_stop() is None:
+                    self._ahead.prepare()
+
+    def _choose(self) -> tuple[Task, Curve] | str | None:
+        """What to train next, or why the search has ended; None while others still train for it."""
+        if self._interrupts.requested:
+            return BY_USER
+        found = self._trainings.take_over()
+        if found is not None:
+            return found
+        reason = self._store.search_ended or self._reason_to_stop()
+        if reason is None:
+            suggested = self._ahead.next()
+            if suggested is not None:
+                return self._claim(*suggested), ()
+            reason = (
+                f"every architecture of the space that the limits allow has been evaluated ({self._done()})"
             )
-            self._trainings.begin(task, trial.user_attrs.get(BASELINE))
-            if self._reason_to_stop() is None:
-                self._ahead.prepare()
+        self._store.end_search(reason)
+        return None if self._store.elsewhere(SEARCH) else reason
+
+    def _claim(self, trial: Trial, architecture: Architecture) -> Task:
+        task = Task(
+            number=trial.number,
+            architecture=architecture,
+            seed=self._suggestions.seed(architecture),
+            phase=SEARCH,
+        )
+        self._trainings.claim(task, trial.user_attrs.get(BASELINE))
+        return task
 
     def _reason_to_stop(self) -> str | None:
         if self._interrupts.requested:
-            return "stopped by the user"
+            return BY_USER
         trials = self._plan.config.trials
         if trials is not None and self._done() >= trials:
             return f"all {trials} candidates have been evaluated"
@@ -120,11 +137,11 @@ class Search:
     def _another_fits(self) -> bool:
         """Whether there is time for one more candidate and the final seeds of all; the first one is always tried."""
         done, each = self._done(), self._trainings.expected_seconds()
-        return not done or self._plan.division.seconds(done + 1, each, done=done) <= self._clock.left
+        return not done or self._trainings.division.seconds(done + 1, each, done=done) <= self._clock.left
 
     def _tell_outlook(self) -> None:
         """Say how many candidates there will be, and when the run ends, by what trainings have taken so far."""
-        done, each, division = self._done(), self._trainings.expected_seconds(), self._plan.division
+        done, each, division = self._done(), self._trainings.expected_seconds(), self._trainings.division
         if each:
             left = self._trainings.wall_left()
             planned = division.candidates(left, each, done=done)
@@ -135,22 +152,7 @@ class Search:
             self._progress.outlook(self._store.num_evaluated(), planned, seconds)
 
     def _done(self) -> int:
-        return self._store.num_evaluated() + self._trainings.searching()
-
-    def _take_up(self, trial: FrozenTrial) -> None:
-        if self._trainings.should_stop():
-            return
-        if FIXED in trial.user_attrs:
-            architecture = Architecture.from_dict(trial.user_attrs[FIXED])
-        else:
-            architecture = self._plan.space.architecture(trial.params)
-        task = Task(
-            number=trial.number,
-            architecture=architecture,
-            seed=trial.user_attrs[ROW]["seed"],
-            phase=trial.user_attrs[ROW]["phase"],
-        )
-        self._trainings.go_on(task, trial.user_attrs[ROW].get("curve") or ())
+        return self._store.num_evaluated() + self._trainings.searching() + self._store.elsewhere(SEARCH)
 
 
 def has_settled(suggestions: Sequence[Mapping[str, Any]]) -> bool:

@@ -14,7 +14,10 @@ import numpy as np
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.run import FINAL, SEARCH
+from se_nas.study.attributes import FIXED, ROW
+from se_nas.study.budget import Division
 from se_nas.study.clock import Clock
+from se_nas.study.database import TakenOverError
 from se_nas.study.executors import Executor, Task, failure
 from se_nas.study.executors.task import CHANGED, CORRECT, Curve, set_aside_damaged, stopped_after
 from se_nas.study.plan import Plan
@@ -27,6 +30,8 @@ from se_nas.wording import counted
 STOPPED = "stopped"
 RECENT = 5
 """Trainings that say how long the next will last: machines get busier and idler."""
+POLL_SECONDS = 2.0
+"""How often a worker without work looks whether others have ended theirs."""
 MAX_FAILURES = 3
 """Candidates in a row that may fail before the run gives up: then the fault is not theirs."""
 
@@ -63,32 +68,48 @@ class Trainings:
         self._costs: dict[int, dict[str, Any]] = {}
         self._began: dict[int, float] = {}
         self._lasted: list[float] = []
+        self._lost: set[int] = set()
         self._failures = 0
         self._doubted = False
         self._changed = False
 
-    def begin(self, task: Task, baseline: str | None) -> None:
-        """Store what a trial is, with its costs, in one write, and train it."""
+    def claim(self, task: Task, baseline: str | None) -> None:
+        """Store what a trial is, in one write: from now on it is begun, and ``go_on`` trains it."""
         architecture = task.architecture
-        description = {
-            "key": architecture.key,
-            "description": architecture.describe(),
-            "baseline": baseline,
-            "position": architecture.position,
-            "widths": list(architecture.widths),
-            "gate": architecture.gate,
-            "act": architecture.act,
-            "bias": architecture.bias,
-            "seed": task.seed,
-            "phase": task.phase,
-            "epochs_planned": self._plan.recipe.epochs,
-            "state": "running",
-            "started": now(),
-        }
-        self._train(task, lambda fields: self._store.describe(task.number, **description, **fields))
+        self._store.describe(
+            task.number,
+            key=architecture.key,
+            description=architecture.describe(),
+            baseline=baseline,
+            position=architecture.position,
+            widths=list(architecture.widths),
+            gate=architecture.gate,
+            act=architecture.act,
+            bias=architecture.bias,
+            seed=task.seed,
+            phase=task.phase,
+            epochs_planned=self._plan.recipe.epochs,
+            state="running",
+            started=now(),
+        )
+
+    def take_over(self) -> tuple[Task, Curve] | None:
+        """A trial that was begun and that nobody works on, now ours, with its epochs so far; only in a turn."""
+        if self.should_stop():
+            return None
+        trial = self._store.abandoned()
+        if trial is None:
+            return None
+        row = trial.user_attrs[ROW]
+        if FIXED in trial.user_attrs:
+            architecture = Architecture.from_dict(trial.user_attrs[FIXED])
+        else:
+            architecture = self._plan.space.architecture(trial.params)
+        task = Task(number=trial.number, architecture=architecture, seed=row["seed"], phase=row["phase"])
+        return task, row.get("curve") or ()
 
     def go_on(self, task: Task, curve: Curve = ()) -> None:
-        """Train a trial that has been stored, from its last checkpoint if it has one.
+        """Cost and train a trial that has been claimed, from its last checkpoint if it has one.
 
         Args:
             task: the candidate.
@@ -103,9 +124,6 @@ class Trainings:
         note = set_aside_damaged(self._store.folder.checkpoints, task)
         if note is not None:
             self._progress.message(note)
-        self._train(task, lambda fields: self._store.record(task.number, **fields))
-
-    def _train(self, task: Task, store: Callable[[dict[str, Any]], None]) -> None:
         self.make_room()
         self._began[task.number] = time.monotonic()
         self._progress.trial_started({**task.row, "seed": task.seed})
@@ -116,12 +134,16 @@ class Trainings:
         except Exception as error:
             # One candidate must not end a search of hours; the error is kept and many in a row stop the run.
             ended = failure(error)
-        store(costs)
         if ended is None and self.should_stop():
-            ended = {**costs, "state": "unfinished"}
+            ended = {"state": "unfinished"}
+        if ended is None:
+            try:
+                self._store.record(task.number, **costs)
+            except TakenOverError:
+                self._lost.add(task.number)
+                ended = {}
         if ended is not None:
-            self._store_end(task, ended)
-            self._conclude(task, ended)
+            self._end(task, {**costs, **ended})
             return
         self._costs[task.number] = costs
         self._executor.submit(task, self)
@@ -166,6 +188,11 @@ class Trainings:
             self._executor.wait(self)
         return before > 0
 
+    def wait_for_others(self) -> None:
+        """Return after a moment in which others may have ended a training, or one of ours has."""
+        if not self.wait():
+            time.sleep(POLL_SECONDS)
+
     def drain(self) -> None:
         """Return when nothing is in training."""
         while self.wait():
@@ -188,32 +215,50 @@ class Trainings:
             return float(np.median(seconds[-RECENT:]))
         return 0.0 if self._plan.forecast is None else self._plan.forecast.each
 
+    @property
+    def places(self) -> int:
+        """Trainings at a time; other workers have as many places as they train candidates now."""
+        return self._executor.capacity + self._store.elsewhere()
+
+    @property
+    def division(self) -> Division:
+        """How the run's time is divided, with the places that there are now."""
+        return replace(self._plan.division, places=self.places)
+
     def time_left(self) -> float:
-        """Seconds of training that the budget still has room for, over all places together."""
+        """Seconds of training that the budget still has room for, over all places together.
+
+        What others train counts as if it had just begun.
+        """
         moment, expected = time.monotonic(), self.expected_seconds()
         under_way = sum(max(0.0, expected - (moment - began)) for began in self._began.values())
-        return max(0.0, self._executor.capacity * self._clock.left - under_way)
+        under_way += self._store.elsewhere() * expected
+        return max(0.0, self.places * self._clock.left - under_way)
 
     def seconds_for(self, trainings: int) -> float:
         """Expected wall time of so many trainings."""
-        return self.expected_seconds() * math.ceil(trainings / self._executor.capacity)
+        return self.expected_seconds() * math.ceil(trainings / self.places)
 
     def wall_left(self) -> float:
         """Seconds that each place still has, on average, once what is under way has ended."""
-        return self.time_left() / self._executor.capacity
+        return self.time_left() / self.places
 
     def should_stop(self) -> bool:
         return self._interrupted()
 
     def epoch_ended(self, task: Task, curve: Curve, metrics: Mapping[str, Any]) -> bool:
         self._progress.epoch(task.row, metrics)
-        with self._store.together():
-            self._store.record(task.number, curve=curve, epochs=len(curve))
-            self._store.spend(self._clock.spent)
-            # A repeat exists to average out noise; stopping unlucky repeats early would bias the mean upwards.
-            if task.phase == FINAL or task.seed != self._plan.config.seed:
-                return True
-            return self._stopping.goes_on(task.number, task.architecture, self._costs[task.number], curve)
+        try:
+            with self._store.together():
+                self._store.record(task.number, curve=curve, epochs=len(curve))
+                self._store.spend(self._clock.spent)
+                # A repeat exists to average out noise; stopping unlucky repeats early would bias the mean upwards.
+                if task.phase == FINAL or task.seed != self._plan.config.seed:
+                    return True
+                return self._stopping.goes_on(task.number, task.architecture, self._costs[task.number], curve)
+        except TakenOverError:
+            self._lost.add(task.number)
+            return False
 
     def task_ended(self, task: Task, fields: dict[str, Any]) -> None:
         costs = self._costs.pop(task.number)
@@ -228,15 +273,26 @@ class Trainings:
         correct = fields.pop(CORRECT, None)
         if correct is not None:
             self._store.folder.write_correct(task.number, correct)
-        known = {**costs, **fields}
-        with self._store.together():
-            if task.phase == SEARCH and fields["state"] == "complete":
-                self._stopping.finished(task.number, task.architecture, known)
-            if task.phase == SEARCH and fields["state"] == STOPPED:
-                expected = self._stopping.expectation(task.number, task.architecture, known)
-                self._store.mark(task.number, **expected)
-            self._store_end(task, known)
-        self._conclude(task, known)
+        self._end(task, {**costs, **fields})
+
+    def _end(self, task: Task, fields: dict[str, Any]) -> None:
+        try:
+            if task.number in self._lost:
+                raise TakenOverError(task.number)
+            with self._store.together():
+                if task.phase == SEARCH and fields["state"] == "complete":
+                    self._stopping.finished(task.number, task.architecture, fields)
+                if task.phase == SEARCH and fields["state"] == STOPPED:
+                    expected = self._stopping.expectation(task.number, task.architecture, fields)
+                    self._store.mark(task.number, **expected)
+                self._store_end(task, fields)
+        except TakenOverError as error:
+            self._lost.discard(task.number)
+            self._progress.message(
+                f"{error}, because this one was silent for too long; it is left to that one"
+            )
+            fields = {**fields, "state": "unfinished"}
+        self._conclude(task, fields)
 
     def _costs_of(self, task: Task) -> dict[str, Any]:
         """Fields of all costs; those of finalists are measured, mostly beforehand (``measure``)."""
@@ -248,7 +304,7 @@ class Trainings:
     def _store_end(self, task: Task, fields: dict[str, Any]) -> None:
         """Store what came of a candidate, and notify the sampler."""
         if fields["state"] == "unfinished":
-            self._store.record(task.number, **fields)
+            self._store.leave(task.number, **fields)
         else:
             stopped, spent = fields["state"] == STOPPED, self._clock.spent
             with self._store.together():

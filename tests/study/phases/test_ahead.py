@@ -199,7 +199,6 @@ def test_a_baseline_that_was_made_ahead_and_not_begun_is_queued_again(plans, fol
     begun = [row["baseline"] for row in store.rows()]
     pack = Pack(plan, store)
     pack.executor.play = lambda task: [50.0, 60.0]
-    pack.search.take_up()
     pack.search._plan = replace(pack.plan, config=plan.config.model_copy(update={"trials": 5}))
     pack.search.run()
     baselines = [row["baseline"] for row in store.rows()[: len(plan.baselines)]]

@@ -114,7 +114,6 @@ def test_an_interrupt_ends_what_is_in_flight_as_unfinished_and_a_resume_takes_it
     found.interrupts.requested = False
     found.executor.play = lambda task: [50.0, 60.0]
     found._go_on(found.plan.config)
-    found.search.take_up()
     assert found.search.run() == "all 6 candidates have been evaluated"
     after = found.store.rows()
     assert [row["state"] for row in after] == ["complete"] * 6

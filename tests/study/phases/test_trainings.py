@@ -70,6 +70,9 @@ class Store:
     def finish(self, number, values, *, stopped=False, **fields):
         pass
 
+    def elsewhere(self, phase=None):
+        return 0
+
     def refresh_table(self):
         pass
 
@@ -164,7 +167,9 @@ class Bench:
         architecture = Architecture(backbone="net", position="standard", sites=tuple(SITES), widths=widths)
         number = self.store.begin(None, {}, architecture)
         self.accuracies = accuracies
-        self.trainings.begin(Task(number=number, architecture=architecture, seed=seed, phase=phase), None)
+        task = Task(number=number, architecture=architecture, seed=seed, phase=phase)
+        self.trainings.claim(task, None)
+        self.trainings.go_on(task)
         self.trainings.drain()
         return self.store.rows()[number]["state"]
 
@@ -205,7 +210,8 @@ def test_a_stop_that_was_decided_before_a_kill_holds_after_it(bench):
     lost = Task(number=number, architecture=architecture, seed=SEED, phase=SEARCH)
     bench.accuracies = [30.0, 40.0]
     bench.executor.submit = lambda task, listener: {}
-    bench.trainings.begin(lost, None)
+    bench.trainings.claim(lost, None)
+    bench.trainings.go_on(lost)
     curve = [{"epoch": 1, "accuracy": 30.0, "loss": 1.5, "seconds": 2.0}]
     assert not bench.trainings.epoch_ended(lost, curve, curve[0])
     # The process is killed before the training has ended; the next one would go on after that epoch.

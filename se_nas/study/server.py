@@ -1,0 +1,337 @@
+"""The database of a study on a PostgreSQL server, which several workers write.
+
+Whoever chooses what is trained next takes a turn: alone among all workers it reads what the others have done, decides
+and stores its decision, all in one transaction. What it has thereby claimed is its own; it writes epochs and outcome
+without a turn. A claim lasts as long as its worker gives signs of life.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import sqlalchemy
+from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import (
+    BaseModel,
+    TrialHeartbeatModel,
+    TrialModel,
+    TrialSystemAttributeModel,
+    VersionInfoModel,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, Table, func
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.pool import NullPool
+
+from se_nas.errors import RunError
+from se_nas.study.database import (
+    USER_ATTRIBUTES,
+    Database,
+    NoStudyError,
+    TakenOverError,
+    UnavailableError,
+    explained,
+    find_study,
+)
+
+T = TypeVar("T")
+WORKER = "se_nas:worker"
+"""System attribute of a trial: the worker that it belongs to, or that finished it."""
+CLOCK = "se_nas:clock"
+"""User attribute of the study: the seconds that it has used, and the server's time when that was counted."""
+GRACE = 300.0
+"""Seconds without a sign of life after which a worker's trials are anyone's."""
+PATIENCE = 1800.0
+"""Seconds for which a worker waits for a server that does not answer."""
+_LONGEST_WAIT = 10.0
+_LOCKS = 0x5E7A5
+"""First key of the advisory locks; the second is the study."""
+_TRY_AGAIN = ("40001", "40P01")
+"""States of SQL for a transaction that another one got in the way of."""
+_OPTIONS = {
+    # The server ends a session whose machine or network is gone, or which is frozen in its turn: nobody else has one.
+    "tcp_keepalives_idle": 30,
+    "tcp_keepalives_interval": 10,
+    "tcp_keepalives_count": 3,
+    "idle_in_transaction_session_timeout": int(1000 * GRACE),
+}
+_CONNECT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+    "options": " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items()),
+}
+
+
+class SharedDatabase(Database):
+    """One study on a server.
+
+    Args:
+        storage: Optuna's access to the database.
+        study_id: the study's number in it.
+        name: of the database, for messages.
+
+    Attributes:
+        worker: who writes: host, process and a random part.
+        say: is given a line when the server does not answer.
+    """
+
+    def __init__(self, storage: RDBStorage, study_id: int, name: str) -> None:
+        super().__init__(storage, study_id, name)
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.say: Callable[[str], object] = lambda text: None
+        self._turn: Connection | None = None
+        self._away: float | None = None
+        self._tries = 0
+
+    @classmethod
+    def connect(
+        cls, url: str, study: str, directions: Sequence[StudyDirection] | None = None
+    ) -> SharedDatabase:
+        """The study of that name on a server.
+
+        Args:
+            url: as ``address.check_address`` allows it.
+            study: its name.
+            directions: of the objectives. The study is made with these if there is none yet; None: it must exist.
+
+        Raises:
+            RunError: the server refuses, there is no study, or Optuna's schema is not the one known here.
+        """
+        with explained(url):
+            storage = _storage(url, study, create=directions is not None)
+            try:
+                study_id = find_study(storage, study, directions, url)
+            except BaseException:
+                storage.engine.dispose()
+                raise
+        return cls(storage, study_id, f"study {study!r} on {url}")
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Alone among all workers; what is read and written inside of this is one transaction.
+
+        Raises:
+            UnavailableError: at the beginning or the end; nothing was stored, or, at the end, perhaps everything.
+        """
+        with explained(self._name):
+            # The lock is taken before the transaction, whose picture of the data would be older otherwise.
+            connection = self._engine.connect()
+        try:
+            with explained(self._name):
+                connection.execution_options(isolation_level="REPEATABLE READ")
+                connection.execute(sqlalchemy.select(func.pg_advisory_lock(_LOCKS, self._study_id)))
+                connection.commit()
+            self._turn = connection
+            yield
+            with explained(self._name):
+                connection.commit()
+                connection.execute(sqlalchemy.select(func.pg_advisory_unlock_all()))
+                connection.commit()
+        except BaseException:
+            # The end of the session is that of its lock and its transaction, in whatever state they are.
+            connection.invalidate()
+            raise
+        finally:
+            self._turn = None
+            connection.close()
+        self._answered()
+
+    def attributes(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self._patiently(super().attributes)
+
+    def trials(self, first: int = 0) -> list[FrozenTrial]:
+        return self._patiently(lambda: super(SharedDatabase, self).trials(first))
+
+    def save(self, trials: Iterable[FrozenTrial], attributes: Iterable[tuple[Table, str, Any]] = ()) -> None:
+        """See ``Database.save``.
+
+        Raises:
+            TakenOverError: a trial that is written without a turn belongs to another worker; nothing was written.
+        """
+        trials, attributes = list(trials), list(attributes)
+        self._patiently(lambda: super(SharedDatabase, self).save(trials, attributes))
+
+    def forget(self) -> None:
+        """What was saved before is not known any more: a turn has failed, or another worker has written."""
+        self._ids.clear()
+        self._saved.clear()
+
+    def alive(self) -> set[int]:
+        """Numbers of the running trials whose workers have given a sign of life within ``GRACE``."""
+        trials, signs = TrialModel.__table__, TrialHeartbeatModel.__table__
+        age = func.extract("epoch", _now() - signs.c.heartbeat)
+        wanted = (
+            sqlalchemy.select(trials.c.number)
+            .join(signs)
+            .where(trials.c.study_id == self._study_id, trials.c.state == TrialState.RUNNING, age < GRACE)
+        )
+        with explained(self._name), self._reading() as connection:
+            return set(connection.execute(wanted).scalars())
+
+    def give_sign(self, numbers: Collection[int]) -> float:
+        """Prolong the claims on trials, count the time that the study uses, and return it in seconds.
+
+        Time in which no worker has given a sign does not count. May be called from another thread.
+
+        Raises:
+            UnavailableError: the server does not answer.
+        """
+        trials, signs, clock = TrialModel.__table__, TrialHeartbeatModel.__table__, USER_ATTRIBUTES
+        ids = sqlalchemy.select(trials.c.trial_id).where(
+            trials.c.study_id == self._study_id, trials.c.number.in_(numbers)
+        )
+        mine = (clock.c.study_id == self._study_id) & (clock.c.key == CLOCK)
+        with explained(self._name), self._engine.begin() as connection:
+            connection.execute(signs.update().where(signs.c.trial_id.in_(ids)).values(heartbeat=_now()))
+            now = float(connection.execute(sqlalchemy.select(func.extract("epoch", _now()))).scalar_one())
+            stored = connection.execute(
+                sqlalchemy.select(clock.c.value_json).where(mine).with_for_update()
+            ).scalar_one()
+            spent, at = json.loads(stored)
+            if 0 < now - at < GRACE:
+                spent += now - at
+            connection.execute(clock.update().where(mine).values(value_json=json.dumps([spent, now])))
+        return spent
+
+    def wait(self, error: UnavailableError) -> None:
+        """Wait a little for a server that has just failed; the first time, say why.
+
+        Raises:
+            RunError: it has not answered for ``PATIENCE``.
+        """
+        if _state(error.__cause__) in _TRY_AGAIN:
+            time.sleep(0.1 * random.random())
+            return
+        if self._away is None:
+            self._away = time.monotonic()
+            self.say(f"{error} Waiting for it.")
+        if time.monotonic() - self._away > PATIENCE:
+            raise RunError(f"{error} It has not answered for {PATIENCE / 60:.0f} minutes.") from error
+        time.sleep(min(_LONGEST_WAIT, 0.2 * 2**self._tries))
+        self._tries += 1
+
+    @property
+    def _engine(self) -> sqlalchemy.Engine:
+        return self._storage.engine
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """In a turn the whole turn is taken again, and not a part of it."""
+        if self._turn is not None:
+            return action()
+        while True:
+            try:
+                found = action()
+            except UnavailableError as error:
+                self.wait(error)
+            else:
+                self._answered()
+                return found
+
+    def _answered(self) -> None:
+        if self._away is not None:
+            self.say("the database answers again")
+        self._away, self._tries = None, 0
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        if self._turn is not None:
+            yield self._turn
+            return
+        with self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="REPEATABLE READ")
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return self._engine.begin() if self._turn is None else nullcontext(self._turn)
+
+    def _save(self, connection: Connection, trial: FrozenTrial) -> int:
+        own = self._ids.get(trial.number)
+        if self._turn is None and own is not None and self._is_stored(connection, own, trial):
+            return own
+        own = super()._save(connection, trial)
+        if trial.state == TrialState.RUNNING:
+            self._sign(connection, own, claimed=trial.system_attrs.get(WORKER) is not None)
+        return own
+
+    def _is_stored(self, connection: Connection, own: int, trial: FrozenTrial) -> bool:
+        """Whether a trial's outcome reached the server although its answer did not reach us.
+
+        Raises:
+            TakenOverError: the trial is another worker's, and this is not its outcome, or it has one.
+        """
+        trials, attributes = TrialModel.__table__, TrialSystemAttributeModel.__table__
+        state = connection.execute(
+            sqlalchemy.select(trials.c.state).where(trials.c.trial_id == own).with_for_update()
+        ).scalar_one()
+        owner = connection.execute(
+            sqlalchemy.select(attributes.c.value_json).where(
+                attributes.c.trial_id == own, attributes.c.key == WORKER
+            )
+        ).scalar()
+        ours = owner == json.dumps(self.worker)
+        if state.is_finished():
+            if not ours:
+                raise TakenOverError(trial.number)
+            return True
+        if not ours:
+            if not trial.state.is_finished():
+                raise TakenOverError(trial.number)
+            # The first outcome counts. All of it is written, the name of its worker included.
+            self._saved.pop(trial.number, None)
+        return False
+
+    def _sign(self, connection: Connection, own: int, *, claimed: bool) -> None:
+        signs = TrialHeartbeatModel.__table__
+        if claimed:
+            row = insert(signs).values(trial_id=own, heartbeat=_now())
+            connection.execute(
+                row.on_conflict_do_update(index_elements=["trial_id"], set_={"heartbeat": _now()})
+            )
+        else:
+            connection.execute(signs.delete().where(signs.c.trial_id == own))
+
+
+def _storage(url: str, study: str, *, create: bool) -> RDBStorage:
+    """Optuna's access to a database; with ``create``, its tables are made."""
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_CONNECT)
+    with engine.connect() as connection:
+        # Several searches may make the tables at the same time.
+        connection.execute(sqlalchemy.select(func.pg_advisory_lock(_LOCKS, 0)))
+        connection.commit()
+        if create:
+            BaseModel.metadata.create_all(connection)
+            connection.commit()
+        elif not sqlalchemy.inspect(connection).has_table(VersionInfoModel.__tablename__):
+            raise NoStudyError(f"{url} has no study {study!r}: the search never began.")
+        return RDBStorage(
+            url,
+            # One connection a worker; a second for a moment, when a sign of life falls into a turn.
+            engine_kwargs={
+                "pool_size": 1,
+                "max_overflow": 1,
+                "pool_pre_ping": True,
+                "connect_args": _CONNECT,
+            },
+            skip_table_creation=True,
+        )
+
+
+def _state(error: BaseException | None) -> str | None:
+    """The state of SQL that the server named."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None)
+
+
+def _now() -> Any:
+    """The server's time, as Optuna stores times: naive, in UTC."""
+    return func.timezone("utc", func.clock_timestamp())

@@ -1,0 +1,125 @@
+"""A study that several workers write, as one of them sees it: the trials of the others as of its last turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from optuna.trial import FrozenTrial, TrialState
+
+from se_nas.study.database import TakenOverError, UnavailableError
+from se_nas.study.server import WORKER, SharedDatabase
+from se_nas.study.whole_trials import News, WholeTrials
+
+
+class SharedTrials(WholeTrials):
+    """The one study of a database, for one of the workers that write it; see ``WholeTrials``.
+
+    New trials, and those that nobody works on any more, are for the worker whose turn it is. What it has claimed it
+    writes at any time.
+
+    Args:
+        database: on a server.
+
+    Raises:
+        TakenOverError: from any method that writes without a turn, if the trial is another worker's.
+    """
+
+    shared = True
+    _database: SharedDatabase
+
+    def __init__(self, database: SharedDatabase) -> None:
+        super().__init__(database)
+        self.claimed: frozenset[int] = frozenset()
+        self._settled = 0
+        self._stale = False
+
+    @contextmanager
+    def turn(self) -> Iterator[News]:
+        before = self.claimed
+        try:
+            with self._database.turn(), self.together():
+                yield self._read()
+        except BaseException:
+            self.claimed, self._stale = before, True
+            raise
+
+    def wait(self, error: UnavailableError) -> None:
+        self._database.wait(error)
+
+    def abandoned(self) -> int | None:
+        alive = self._database.alive()
+        for trial in self._trials[self._settled :]:
+            if trial.state == TrialState.RUNNING and trial.number not in self.claimed:
+                # One of our own that we do not know of: the answer to the turn that claimed it was lost.
+                ours = trial.system_attrs.get(WORKER) == self._database.worker
+                if ours or trial.number not in alive:
+                    self._claim(trial.number)
+                    return trial.number
+        return None
+
+    def elsewhere(self) -> Sequence[FrozenTrial]:
+        return [
+            trial
+            for trial in self._trials[self._settled :]
+            if trial.state == TrialState.RUNNING and trial.number not in self.claimed
+        ]
+
+    def others_at_work(self) -> bool:
+        """Whether another worker that gives signs of life has claimed a trial; only in a turn."""
+        return bool(self._database.alive() - self.claimed)
+
+    def leave(self, number: int) -> None:
+        self.claimed -= {number}
+        self.set_trial_system_attr(number, WORKER, None)
+
+    def release(self, trial_id: int) -> None:
+        self._claim(trial_id)
+        super().release(trial_id)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        if state.is_finished():
+            self.claimed -= {trial_id}
+        return super().set_trial_state_values(trial_id, state, values)
+
+    def give_sign(self) -> float:
+        """Prolong the claims; returns the seconds that the study has used. May be called from another thread."""
+        return self._database.give_sign(self.claimed)
+
+    def _claim(self, number: int) -> None:
+        self.claimed |= {number}
+        self.set_trial_system_attr(number, WORKER, self._database.worker)
+
+    def _read(self) -> News:
+        """Bring what is known of the study up to date."""
+        whole, self._stale = self._stale, False
+        if whole:
+            self._database.forget()
+            self._held.clear()
+            self._trials, self._settled = [], 0
+        while self._settled < len(self._trials) and self._trials[self._settled].state.is_finished():
+            self._settled += 1
+        before = self._trials[self._settled :]
+        found = self._database.trials(self._settled)
+        self._trials[self._settled :] = found
+        self._user_attrs, self._system_attrs = self._database.attributes()
+        for trial in found:
+            self._distributions |= trial.distributions
+        known = [(trial.state, trial.user_attrs) for trial in before]
+        changed = [
+            trial
+            for place, trial in enumerate(found)
+            if place >= len(known) or known[place] != (trial.state, trial.user_attrs)
+        ]
+        return News(whole=whole, changed=changed)
+
+    def _save(self) -> None:
+        try:
+            super()._save()
+        except TakenOverError as error:
+            self._changed.clear()
+            self._attributes.clear()
+            self.claimed, self._stale = self.claimed - {error.number}, True
+            raise

@@ -1,0 +1,141 @@
+"""Workers of one study are killed and leave, others join, and the server restarts; the study ends as if nothing had."""
+
+import json
+import random
+import signal
+import time
+
+import command
+import pytest
+from golden_trainer import accuracy_of
+from postgres_server import PASSWORD
+from small_cases import table
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+TRIALS, SECONDS, GRACE = 12, 1.0, 5.0
+IMPATIENT = (
+    f"import se_nas.study.server as server; server.GRACE = {GRACE}; "
+    "import se_nas.study.signs_of_life as signs; signs.INTERVAL = 0.5"
+)
+SQL_NUMBER_AND_WORKER = """
+    SELECT number, attribute.value_json FROM trials
+    LEFT JOIN trial_system_attributes AS attribute
+        ON attribute.trial_id = trials.trial_id AND attribute.key = 'se_nas:worker'
+    ORDER BY number
+"""
+
+
+class Fleet:
+    """Workers of one study, each with a log of its own."""
+
+    def __init__(self, folder, postgres, url):
+        self.folder, self.postgres, self.url = folder, postgres, url
+        self.processes = []
+
+    def search(self, **changes):
+        given = {"trials": TRIALS, "storage": self.url, "study": "one", **changes}
+        return self._start(*command.search_arguments(**given))
+
+    def join(self, **options):
+        given = {"storage": self.url, "study": "one", "device": "cpu", "wait": "5m", **options}
+        return self._start("worker", *command.words(given))
+
+    def _start(self, *arguments):
+        process = command.start(self.folder, *arguments, seconds=SECONDS, before=IMPATIENT)
+        self.processes.append(process)
+        return process
+
+    def running(self):
+        """Workers that have a trial in training now, by process id."""
+        found = self._sql("SELECT count(*) FROM information_schema.tables WHERE table_name = 'trials'")
+        if not found[0][0]:
+            return {}
+        rows = self._sql(SQL_NUMBER_AND_WORKER.replace("ORDER", "WHERE state = 'RUNNING' ORDER"))
+        return {int(json.loads(worker).split(":")[1]): number for number, worker in rows if worker != "null"}
+
+    def wait_until_running(self, count):
+        until = time.monotonic() + 300
+        while len(self.running()) < count:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        return self.running()
+
+    def end(self):
+        """Exit codes and what was said, of all processes."""
+        errors = [process.communicate(timeout=600)[1] for process in self.processes]
+        return [process.returncode for process in self.processes], errors
+
+    def _sql(self, statement):
+        return self.postgres.sql(statement, self.url.rpartition("/")[2])
+
+
+@pytest.fixture
+def fleet(tmp_path, postgres, database_url):
+    made = Fleet(tmp_path, postgres, database_url)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+
+
+def check(fleet, run="run"):
+    """Every candidate was evaluated exactly once, with the reading of an undisturbed run."""
+    rows = table(fleet.folder / "runs" / run)
+    command.check(rows, TRIALS)
+    assert {row["accuracy"] for row in rows} == {
+        accuracy_of(row["key"], row["seed"], sum(width != 0 for width in row["widths"])) for row in rows
+    }
+    return rows
+
+
+def test_four_workers_of_which_two_die_one_leaves_and_the_server_restarts(fleet):
+    fleet.search()
+    for _ in range(3):
+        fleet.join()
+    victims = list(fleet.wait_until_running(3))
+    by_pid = {process.pid: process for process in fleet.processes}
+    killed, leaves = by_pid[victims[0]], by_pid[victims[1]]
+    killed.kill()
+    leaves.send_signal(signal.SIGTERM)
+    time.sleep(random.uniform(0.0, 1.0))
+    fleet.postgres.stop(random.choice(["fast", "immediate"]))
+    time.sleep(2.0)
+    fleet.postgres.start()
+    fleet.join()
+    codes, errors = fleet.end()
+    assert not any("Traceback" in said for said in errors), errors
+    ended = {process.pid: code for process, code in zip(fleet.processes, codes, strict=True)}
+    assert ended.pop(killed.pid) == -signal.SIGKILL
+    assert ended.pop(leaves.pid) == 128 + signal.SIGTERM
+    assert set(ended.values()) == {0}, (ended, errors)
+    check(fleet)
+    workers = {json.loads(worker) for _, worker in fleet._sql(SQL_NUMBER_AND_WORKER) if worker}
+    assert len(workers) >= 3
+    manifest = json.loads((fleet.folder / "runs" / "run" / "manifest.json").read_text())
+    assert (manifest["status"], manifest["provisional"]) == ("finished", False)
+    assert (fleet.folder / "runs" / "run" / "report.html").is_file()
+    # The password was in the environment of every process, and is in nothing that any of them wrote.
+    secret = PASSWORD.encode()
+    assert not any(secret in path.read_bytes() for path in fleet.folder.rglob("*") if path.is_file())
+    assert not any(PASSWORD in said for said in errors)
+    dump = fleet._sql("SELECT value_json FROM study_user_attributes")
+    assert not any(PASSWORD in value for [value] in dump)
+
+
+def test_a_study_that_all_workers_have_left_goes_on_from_its_folder_or_another(fleet):
+    first = fleet.search()
+    fleet.wait_until_running(1)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(120) == 128 + signal.SIGTERM
+    with command.start(
+        fleet.folder, "resume", "runs/run", "--trials", TRIALS - 2, before=IMPATIENT
+    ) as resumed:
+        errors = resumed.stderr.read()
+    assert resumed.returncode == 0, errors
+    rows = table(fleet.folder / "runs" / "run")
+    command.check(rows, TRIALS - 2)
+    again = fleet.join(runs="elsewhere")
+    errors = again.communicate(timeout=300)[1]
+    assert again.returncode == 0, errors
+    assert table(fleet.folder / "elsewhere" / "run") == rows
