@@ -27,13 +27,22 @@ Inputs = dict[str, torch.Tensor]
 """Tensors by name. For one recipe, batch size and source of images, names, shapes and types never change."""
 
 CROP_RATIO = (3 / 4, 4 / 3)
+TABLE = 2**20
+"""Normal numbers of which a GPU takes the noise of random erasing."""
 
 
 class Draws:
-    """The draws of a recipe for images (3, H, W), batch by batch."""
+    """The draws of a recipe for images (3, H, W), batch by batch.
 
-    def __init__(self, recipe: Recipe, data: ImageData) -> None:
-        self.recipe = recipe
+    Args:
+        recipe: the recipe.
+        data: the images.
+        noise_table: draw for random erasing where in a table of ``TABLE`` numbers the noise begins, instead of the
+            noise. Drawing and copying that for 128 images of 64 pixels takes longer than a step on a GPU may.
+    """
+
+    def __init__(self, recipe: Recipe, data: ImageData, *, noise_table: bool = False) -> None:
+        self.recipe, self._noise_table = recipe, noise_table
         self.size = data.input_size
         self.hflip = (0.5 if data.mirror else 0.0) if recipe.hflip is None else recipe.hflip
         self.crop = recipe.crop
@@ -75,17 +84,16 @@ class Draws:
         """For a batch of ``count`` images: what is erased and how images are mixed.
 
         Returns:
-            ``noise`` (B, 3, H, W), NaN where nothing is erased, if the recipe erases; ``keep`` and ``take``
-            (H, W), each pixel's shares of the image and of its partner, and ``shares`` (2,), those of the labels,
-            if the recipe mixes.
+            ``boxes`` (B, 4), the first row, first column, height and width of what is erased in each image, in
+            pixels, if the recipe erases; with ``noise`` (N,), what is put there, box after box, where N has room for
+            the largest boxes, or ``first`` (B,), places in the table. ``keep`` and ``take`` (H, W), each pixel's
+            shares of the image and of its partner, and ``shares`` (2,), those of the labels, if the recipe mixes.
         """
         inputs: Inputs = {}
         if self.recipe.random_erasing or self.mixup is not None:
             with seeded(AUGMENT, *key):
                 if self.recipe.random_erasing:
-                    blank = torch.full((count, *self.size), math.nan)
-                    erase = RandomErasing(self.recipe.random_erasing, mode="pixel", device="cpu")
-                    inputs["noise"] = erase(blank)
+                    inputs |= self._erasing(count)
                 if self.mixup is not None:
                     inputs |= self._mixing(self.mixup, epoch=key[1])
         return inputs
@@ -97,6 +105,30 @@ class Draws:
         with seeded(AUGMENT, *key):
             changed = [np.asarray(self.policy(Image.fromarray(array))) for array in arrays]
         return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2)
+
+    def _erasing(self, count: int) -> Inputs:
+        """timm's boxes, and its noise unless there is a table."""
+        mode = "const" if self._noise_table else "pixel"
+        erase = RandomErasing(self.recipe.random_erasing, mode=mode, device="cpu")
+        erased = [_Erased() for _ in range(count)]
+        for image in erased:
+            erase._erase(image, *self.size, torch.float32)
+        boxes = torch.tensor([image.box for image in erased])
+        if self._noise_table:
+            return {"boxes": boxes, "first": torch.randint(TABLE, (count,))}
+        channels, height, width = self.size
+        pieces = [image.noise for image in erased if image.noise is not None]
+        # Sides are rounded, so a box may be a little larger than timm's largest share of the image.
+        largest = math.ceil(erase.max_area * height * width) + height + width
+        noise = torch.zeros(count * channels * largest)
+        if pieces:
+            drawn = torch.cat(pieces)
+            noise[: len(drawn)] = drawn
+        return {"boxes": boxes, "noise": noise}
+
+    def table(self) -> torch.Tensor:
+        """The table of noise (TABLE,), the same for every training."""
+        return torch.randn(TABLE, generator=torch.Generator().manual_seed(0))
 
     def _mixing(self, mixup: Mixup, epoch: int) -> Inputs:
         off = self.recipe.mixup_off_epoch
@@ -129,6 +161,18 @@ class Draws:
         theta[:, 0, 2] = centre_x
         theta[:, 1, 2] = centre_y
         return torch.from_numpy(theta)
+
+
+class _Erased:
+    """Stands for an image (C, H, W) of which timm erases a box at most."""
+
+    box = (0, 0, 0, 0)
+    noise: torch.Tensor | None = None
+
+    def __setitem__(self, place: tuple[slice, slice, slice], noise: torch.Tensor) -> None:
+        _, rows, columns = place
+        self.box = (rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
+        self.noise = noise.flatten()
 
 
 def image_policy(recipe: Recipe, data: ImageData) -> Callable[[Image.Image], Image.Image] | None:

@@ -14,7 +14,7 @@ from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 
 from se_nas.training import Recipe, Runtime
-from se_nas.training.augment import Augment
+from se_nas.training.augment import Augment, erase_at_once, erase_each
 from se_nas.training.batches import MemoryBatches
 from se_nas.training.draws import Draws
 from se_nas.training.randomness import AUGMENT, seeded
@@ -74,6 +74,31 @@ def test_erases_as_timm_does(key, probability):
         expected = RandomErasing(probability, mode="pixel", device="cpu")(normalised(pixels))
     assert torch.equal(found, expected)
     assert targets is labels
+
+
+@given(key=KEYS, count=st.integers(1, 9), size=st.tuples(st.integers(2, 40), st.integers(2, 40)))
+def test_erasing_at_once_as_on_a_gpu_fills_the_same_boxes(key, count, size):
+    data = replace(PHOTOS, input_size=(3, *size))
+    drawn = Draws(Recipe(random_erasing=0.7), data).finish(count, *key)
+    images = torch.rand(count, 3, *size)
+    expected = erase_each(images.clone(), drawn["boxes"], drawn["noise"])
+    sizes = 3 * drawn["boxes"][:, 2] * drawn["boxes"][:, 3]
+    shifted = drawn["noise"].roll(-5)
+    first = (sizes.cumsum(0) - sizes - 5) % len(shifted)
+    assert torch.equal(erase_at_once(images, drawn["boxes"], first, shifted), expected)
+    # On a GPU only the noise differs, which comes from a table; candidates of a seed take the same.
+    tabled = Draws(Recipe(random_erasing=0.7), data, noise_table=True)
+    found, again = tabled.finish(count, *key), tabled.finish(count, *key)
+    assert torch.equal(found["boxes"], drawn["boxes"])
+    assert torch.equal(found["first"], again["first"])
+    assert (found["first"] < len(tabled.table())).all()
+
+
+def test_the_table_of_noise_is_normal_and_the_same_everywhere():
+    table = Draws(Recipe(random_erasing=0.7), PHOTOS).table()
+    assert torch.equal(table, Draws(Recipe(random_erasing=0.1), PHOTOS).table())
+    assert abs(table.mean()) < 5e-3
+    assert abs(table.std() - 1) < 5e-3
 
 
 @given(key=KEYS, hflip=st.sampled_from([0.0, 0.5, 1.0]), crop=st.sampled_from(["pad", "none"]))
