@@ -25,6 +25,7 @@ from se_nas.training import (
     Context,
     Recipe,
     Runtime,
+    StepTime,
     block_structures,
     choose_compile,
     measure_step_time,
@@ -93,15 +94,24 @@ def schedule(
     context = Context(data=data, recipe=recipe, runtime=runtime)
     choice = _compile(config, model, context, space, candidates, seconds, say)
     context = replace(context, runtime=replace(runtime, compile=choice.compile, graphs=choice.graphs))
-    packing = decide_packing(config, space, baselines, model, context, devices, say, measure_step_time)
+    built: StepTime | None = None
+
+    def measure_built(model: nn.Module, context: Context) -> StepTime:
+        nonlocal built
+        built = measure_step_time(model, context)
+        return built
+
+    packing = decide_packing(config, space, baselines, model, context, devices, say, measure_built)
     packing = packing.trained_by(actors)
     if packing.packed:
         context = replace(context, runtime=replace(context.runtime, graphs=True))
     decided = Schedule(recipe=recipe, runtime=context.runtime, compilation=choice, packing=packing)
     if budget is None or (config.epochs is not None and config.trainer != DEFAULT_TRAINER):
         return decided
-    say("timing a few training steps to size the schedule")
-    epoch = measure_step_time(model, context).epoch / packing.num_devices
+    if built is None:
+        say("timing a few training steps to size the schedule")
+        built = measure_step_time(model, context)
+    epoch = built.epoch / packing.num_devices
     if packing.rates:
         # Kernels of candidates side by side overlap.
         epoch *= packing.rates[1] / packing.rates.get(packing.places, packing.rates[1])

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from itertools import chain
+
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
+
+ALIGNMENT = 64
+"""Elements between the places at which tensors may begin; kernels read aligned memory faster."""
 
 
 class Average:
@@ -17,10 +23,10 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._ema = ModelEmaV3(model, decay=decay, use_warmup=True)
         self.model = self._ema.module
-        self._source = model
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._averages, self._weights = [pair[0] for pair in averaged], [pair[1] for pair in averaged]
+        weights = _tensors(model)
+        pairs = [(average, weights[name]) for name, average in _tensors(self.model).items()]
+        kinds = {average.dtype for average, _ in pairs if average.is_floating_point()}
+        self._blocks = [_Block([pair for pair in pairs if pair[0].dtype == kind]) for kind in kinds]
         self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def share(self, updates: int) -> float:
@@ -30,10 +36,61 @@ class Average:
     @torch.no_grad()
     def update(self, share: torch.Tensor) -> None:
         """Move the average towards the weights. ``ModelEmaV3.update`` would read the share on the CPU."""
-        torch._foreach_lerp_(self._averages, self._weights, [share] * len(self._averages))
+        for block in self._blocks:
+            block.move(share)
+        self._copy_counters()
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """As a copy of the weights that the network has now."""
+        for block in self._blocks:
+            block.begin()
+        self._copy_counters()
+
+    def _copy_counters(self) -> None:
         for counter, value in self._counters:
             counter.copy_(value)
 
+
+class _Block:
+    """Averages of one type side by side in memory, so that one kernel moves all of them.
+
+    On a GPU, torch's ``_foreach_lerp_`` has a kernel for each tensor if the share lies on the device.
+
+    Args:
+        pairs: an average and the weight that it is of; the averages are moved.
+    """
+
+    def __init__(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        starts, end = [], 0
+        for average, _ in pairs:
+            starts.append(end)
+            end += math.ceil(average.numel() / ALIGNMENT) * ALIGNMENT
+        self._block = torch.zeros(end, dtype=pairs[0][0].dtype, device=pairs[0][0].device)
+        self._latest = torch.zeros_like(self._block)
+        self._averages, self._weights = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        self._parts = []
+        for start, (average, _) in zip(starts, pairs, strict=True):
+            form = (average.shape, average.stride(), start)
+            average.data = self._block.as_strided(*form).copy_(average.detach())
+            self._parts.append(self._latest.as_strided(*form))
+
+    def move(self, share: torch.Tensor) -> None:
+        if self._block.is_cuda:
+            self.move_at_once(share)
+        else:
+            # The same to the bit, without the copies that launches are worth on a GPU.
+            torch._foreach_lerp_(self._averages, self._weights, [share] * len(self._averages))
+
+    def move_at_once(self, share: torch.Tensor) -> None:
+        torch._foreach_copy_(self._parts, self._weights)
+        self._block.lerp_(self._latest, share)
+
     def begin(self) -> None:
-        """As a copy of the weights that the network has now."""
-        self._ema.set(self._source)
+        torch._foreach_copy_(self._averages, self._weights)
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters and buffers in the state dict of a network, themselves and not what it gives out."""
+    found = dict(chain(model.named_parameters(), model.named_buffers()))
+    return {name: found[name] for name in model.state_dict() if name in found}

@@ -60,6 +60,7 @@ class Training:
         *,
         batches: Batches | None = None,
         weights: Callable[[], Mapping[str, torch.Tensor]] | None = None,
+        reset: Callable[[], None] | None = None,
         alone: Callable[[], bool] = lambda: True,
     ) -> None:
         """
@@ -70,6 +71,7 @@ class Training:
                 nothing is built or captured anew; None makes them.
             batches: of the context's seed, shared with other trainings; None makes them.
             weights: gives the state that is saved at the end; None for that of ``model``.
+            reset: gives ``model`` its first weights again; None keeps a copy of them.
             alone: whether nothing else takes memory that could be given up. If not, running out of memory ends the
                 training with ``OutOfMemoryError`` instead of halving its batch; the last checkpoint stays.
         """
@@ -84,7 +86,7 @@ class Training:
         self._given = step
         self._batches = make_batches(context) if batches is None else batches
         self._weights, self._alone = weights or model.state_dict, alone
-        self._first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self._reset = reset or _keep_weights(model)
         self.batch_size = effective_batch(self.recipe, context.data.train)
         folder = context.checkpoint_dir
         self._writer = StateWriter(
@@ -246,7 +248,7 @@ class Training:
         else:
             self.step = given
             with given.active(after_others=True):
-                given.begin(self._first)
+                given.begin()
 
     def _save(self) -> None:
         if self._writer.path is not None:
@@ -269,7 +271,7 @@ class Training:
 
     def _start_over(self) -> None:
         self.model.zero_grad()
-        self.model.load_state_dict(self._first)
+        self._reset()
         self.context.curve.clear()
 
     def _halve(self, error: OutOfMemoryError) -> None:
@@ -307,6 +309,16 @@ class Training:
         )
         for logger in context.loggers:
             logger.on_end(context.name, self._result)
+
+
+def _keep_weights(model: nn.Module) -> Callable[[], None]:
+    """What puts a network back to the weights that it has now."""
+    first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    def reset() -> None:
+        model.load_state_dict(first)
+
+    return reset
 
 
 def _check_head(model: nn.Module, data: ImageData) -> None:

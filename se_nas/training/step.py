@@ -99,9 +99,9 @@ class Step:
         """The learning rate of the next step, that of the last group."""
         return self._schedule.rates(self.updates)[-1]
 
-    def begin(self, weights: dict[str, torch.Tensor]) -> None:
-        """Start again from a state of the network. Nothing is built or captured anew."""
-        self._state.begin(weights)
+    def begin(self) -> None:
+        """Start again from the weights that the network has now. Nothing is built or captured anew."""
+        self._state.begin()
         self.updates = 0
         self.loss_sum.zero_()
 

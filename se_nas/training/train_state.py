@@ -42,9 +42,8 @@ class TrainState:
         """The network that counts: the average if there is one."""
         return self.model if self.average is None else self.average.model
 
-    def begin(self, weights: dict[str, torch.Tensor]) -> None:
-        """Start again from a state of the network."""
-        self.model.load_state_dict(weights)
+    def begin(self) -> None:
+        """Start again from the weights that the network has now."""
         if self._fixed_state is None:
             self.optimizer = make_optimizer(self.model, self._recipe, self._lr_factor)
         else:

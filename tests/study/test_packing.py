@@ -9,13 +9,14 @@ from small_cases import SEARCH
 from se_nas.errors import ConfigError
 from se_nas.space import SearchSpace
 from se_nas.study import packing as module
+from se_nas.study import schedule as scheduling
 from se_nas.study.baselines import baselines
 from se_nas.study.config import SearchConfig
 from se_nas.study.executors import Inline, Packed, ProcessPool, make_executor
 from se_nas.study.packing import Packing, capacities, decide_packing
 from se_nas.study.plan import resolve
 from se_nas.study.schedule import for_device, recipe_of
-from se_nas.training import Context, Recipe, Runtime, StepTime
+from se_nas.training import CompileChoice, Context, Recipe, Runtime, StepTime
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +152,38 @@ def test_the_batch_of_a_gpu_is_larger_where_the_images_last():
 def test_numbers_of_candidates_that_are_not_allowed(value):
     with pytest.raises(ConfigError, match=f"per_gpu is {value}"):
         SearchConfig(backbone="resnet18", per_gpu=value)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_built_network_is_timed_once(space, monkeypatch, packed):
+    timed = []
+
+    def measure(model, context):
+        timed.append(context.runtime.graphs)
+        return StepTime(step=0.01, validation=0.0, steps=2, preparation=1.0)
+
+    def decide(config, space, baselines, model, context, devices, say, measure_built):
+        if packed:
+            measure_built(model, context)
+        return Packing(places=2, devices=("cuda:0",), packed=packed, masked=True, reason="")
+
+    monkeypatch.setattr(scheduling, "measure_step_time", measure)
+    monkeypatch.setattr(scheduling, "decide_packing", decide)
+    monkeypatch.setattr(scheduling, "_compile", lambda *_: CompileChoice(compile=False, reason="off"))
+    config = SearchConfig(**{**SEARCH, "objectives": "accuracy,params", "epochs": None, "budget": "10m"})
+    data, said = SimpleNamespace(train=range(64), num_classes=10), []
+    found = scheduling.schedule(
+        config=config,
+        recipe=Recipe(epochs=10, batch_size=32),
+        runtime=Runtime(device="cpu"),
+        model=None,
+        data=data,
+        space=space,
+        baselines=baselines(space),
+        devices=["cuda:0"],
+        say=said.append,
+        spent=lambda: 0.0,
+    )
+    assert len(timed) == 1
+    assert found.epoch_seconds == pytest.approx(0.02)
+    assert bool(said) != packed

@@ -297,7 +297,8 @@ def test_gpu_begun_again_a_captured_step_is_a_new_one(small_net, make_context, o
     gpu_losses(step, context, 5, seed=1)
     graphs = dict(step._graphs)
     with step.active(after_others=True):
-        step.begin(place(copy.deepcopy(small_net())).state_dict())
+        step.model.load_state_dict(place(copy.deepcopy(small_net())).state_dict())
+        step.begin()
     found = gpu_losses(step, context, 5, seed=2)
     fresh = Step(place(small_net()), context, make_batches(context))
     assert gpu_losses(fresh, context, 5, seed=2) == pytest.approx(found, rel=1e-3)

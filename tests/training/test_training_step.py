@@ -139,7 +139,8 @@ def test_begun_again_a_step_is_a_new_one(small_net, step_of, name):
     step, context = step_of(small_net(seed=5), optimizer=name, ema_decay=0.9, lr=1e-2)
     run_steps(step, context)
     with step.active():
-        step.begin(small_net(seed=0).state_dict())
+        step.model.load_state_dict(small_net(seed=0).state_dict())
+        step.begin()
     run_steps(step, context)
     fresh, context = step_of(small_net(seed=0), optimizer=name, ema_decay=0.9, lr=1e-2)
     run_steps(fresh, context)

@@ -137,6 +137,7 @@ class MaskedNetwork:
         self._mask(self.capacity.widths(arch))
         self.arch = arch
 
+    @torch.no_grad()
     def cut(self) -> dict[str, Tensor]:
         """A copy of the weights as the state dict of the built network; ``build_model(net.arch)`` loads it strictly.
 
@@ -158,6 +159,7 @@ class MaskedNetwork:
         other.model, other._holders = model, _holders(model)
         return other
 
+    @torch.no_grad()
     def _become(
         self,
         arch: Architecture,
@@ -166,8 +168,8 @@ class MaskedNetwork:
         gates: Mapping[Site, Mapping[str, Tensor]],
     ) -> None:
         """Copy the weights in ``state``, except for sites in ``gates``, whose weights are there."""
-        own = self._tensors()
-        _copy([own[name] for name in self._plain_names], [state[name] for name in self._plain_names])
+        own = [self._holders[name] for name in self._plain_names]
+        _copy([holder[key] for holder, key in own], [state[name] for name in self._plain_names])
         for each in self._sites:
             source = gates.get(each.site)
             if source is None:
@@ -177,11 +179,12 @@ class MaskedNetwork:
         self._mask(widths)
         self.arch = arch
 
+    @torch.no_grad()
     def _fill(self, each: _MaskedSite, source: Mapping[str, Tensor]) -> None:
         """Write the weights of a gate of any width; zeros if ``source`` is empty."""
         for name in each.names:
             holder, key = self._holders[each.prefix + name]
-            target = holder[key].detach()
+            target = holder[key]
             write_padded(target, source[name]) if source else target.zero_()
         gate = gate_at(self.model, each.site)
         if source and isinstance(gate, MaskedSqueezeExcite):
@@ -196,7 +199,7 @@ class MaskedNetwork:
 
     def _tensors(self) -> dict[str, Tensor]:
         """The model's state dict without gate scales."""
-        return {name: holder[key].detach() for name, (holder, key) in self._holders.items()}
+        return {name: holder[key] for name, (holder, key) in self._holders.items()}
 
     def _views(self, widths: Mapping[Site, int]) -> dict[str, Tensor]:
         """The built network's state dict without gate scales, as views."""

@@ -56,7 +56,13 @@ class Place:
             # The average of weights is a copy of the network, with masks that no state dict holds.
             self.network.around(self._step.evaluated).set_masks(architecture)
         return Training(
-            self.network.model, context, self._step, batches=batches, weights=self.network.cut, alone=alone
+            self.network.model,
+            context,
+            self._step,
+            batches=batches,
+            weights=self.network.cut,
+            reset=lambda: self.network.load(architecture, context.seed),
+            alone=alone,
         )
 
     def end(self, training: Training) -> None:
