@@ -8,7 +8,16 @@ from typing import Any, cast
 
 import torch
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import Adopt, create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
+from timm.optim import (
+    Adopt,
+    Lars,
+    Lion,
+    RMSpropTF,
+    create_optimizer_v2,
+    get_optimizer_class,
+    get_optimizer_info,
+    list_optimizers,
+)
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -19,6 +28,9 @@ from se_nas.layers.squeeze_excite import SqueezeExcite
 from se_nas.training.recipe import Recipe
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+_WITHOUT_STEPS: dict[Any, dict[str, Any]] = {Lion: {}, Lars: {"foreach": True}, RMSpropTF: {"foreach": True}}
+"""Optimisers without ``capturable`` in which no number depends on the step (a graph would keep it as it was), with what
+makes them take a learning rate on the device as it is."""
 
 
 def make_optimizer(
@@ -41,8 +53,8 @@ def make_optimizer(
         )
     info = get_optimizer_info(recipe.optimizer)
     extra: dict[str, Any] = {"fused": True} if info.opt_class in _FUSED else {}
-    if capturable and _has_capturable(recipe):
-        extra["capturable"] = True
+    if capturable:
+        extra |= {"capturable": True} if _has_capturable(recipe) else _WITHOUT_STEPS.get(info.opt_class, {})
     import_dynamo()
     return create_optimizer_v2(
         model,
@@ -63,8 +75,10 @@ def can_be_captured(recipe: Recipe, precision: str) -> bool:
     optimizer = get_optimizer_class(recipe.optimizer, bind_defaults=False)
     if optimizer in _FUSED:
         return True
+    if precision == "fp16":
+        return False
     # ADOPT's first step is another program than those that follow, and each start would need it again.
-    return precision != "fp16" and _has_capturable(recipe) and optimizer is not Adopt
+    return optimizer in _WITHOUT_STEPS or (_has_capturable(recipe) and optimizer is not Adopt)
 
 
 def _has_capturable(recipe: Recipe) -> bool:

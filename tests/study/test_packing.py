@@ -181,6 +181,7 @@ def test_the_built_network_is_timed_once(space, monkeypatch, packed):
         space=space,
         baselines=baselines(space),
         devices=["cuda:0"],
+        actors=None,
         say=said.append,
         spent=lambda: 0.0,
     )
