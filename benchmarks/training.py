@@ -2,6 +2,7 @@
 
     python benchmarks/training.py                     images per second, and the time around training
     python benchmarks/training.py --around 60         only the time around training, in a one-minute trial
+    python benchmarks/training.py --around 60 --places 4   the same in searches of a pack, suggestions ahead or not
     python benchmarks/training.py --parity FOLDER     accuracy on Fashion-MNIST (IDX files), 3 seeds each
 
 Speed: "bare" is model, loss and optimiser on one batch that is already in memory; "se-nas" is ``train`` as it is;
@@ -18,11 +19,15 @@ import gzip
 import platform
 import statistics
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import timm
 import torch
@@ -44,15 +49,16 @@ from torch import nn
 from se_nas.data import ImageData, load_data
 from se_nas.device import device_name
 from se_nas.study import SearchConfig
+from se_nas.study.ahead import Ahead
 from se_nas.study.candidate import build_candidate
 from se_nas.study.executors import task as tasks
+from se_nas.study.packing import Packing
 from se_nas.study.phases.search import Search
 from se_nas.study.phases.trainings import Trainings
-from se_nas.study.plan import resolve
+from se_nas.study.plan import Plan, resolve
 from se_nas.study.progress import Progress
 from se_nas.study.session import start
 from se_nas.study.storage import StudyStore
-from se_nas.study.suggestions import Suggestions
 from se_nas.training import (
     Context,
     Recipe,
@@ -65,6 +71,7 @@ from se_nas.training import (
 )
 from se_nas.training.evaluation import Evaluation
 from se_nas.training.loop import make_batches
+from se_nas.training.masked import Place
 
 CASES = (
     ("resnet50", 32, 64),
@@ -185,22 +192,77 @@ def reading(side: int, batch: int, steps: int = 100) -> None:
     )
 
 
-def around(backbone: str, seconds: float, name: str) -> None:
-    """Where the time of a trial goes, measured in a real trial of about ``seconds`` at 32 pixels."""
-    totals: Counter[str] = Counter()
+class Stopwatch:
+    """Adds up where the main thread spends its time; what is called from within counts for the inner label alone.
 
-    def watch(owner: object, name: str, label: str) -> None:
-        original = getattr(owner, name)
+    Args:
+        watched: owner of a function, its name, and a label.
+    """
 
-        def watched(*arguments, **keywords):
+    def __init__(self, *watched: tuple[object, str, str]) -> None:
+        self.totals: Counter[str] = Counter()
+        self._inner = [0.0]
+        self._patches = ExitStack()
+        for owner, name, label in watched:
+            timed = self._timed(getattr(owner, name), label)
+            self._patches.enter_context(mock.patch.object(owner, name, timed))
+
+    def __enter__(self) -> Stopwatch:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._patches.close()
+
+    def _timed(self, original: Callable[..., Any], label: str) -> Callable[..., Any]:
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                return original(*arguments, **keywords)
             before = time.perf_counter()
+            self._inner.append(0.0)
             try:
                 return original(*arguments, **keywords)
             finally:
-                totals[label] += time.perf_counter() - before
+                spent = time.perf_counter() - before
+                self.totals[label] += spent - self._inner.pop()
+                self._inner[-1] += spent
 
-        setattr(owner, name, watched)
+        return timed
 
+
+WATCHED = (
+    (session.Training, "advance", "training"),
+    (Evaluation, "begin", "evaluation"),
+    (Evaluation, "end", "evaluation"),
+    (session.Training, "_save", "checkpoints, copied"),
+    (session, "save_weights", "weights"),
+    (session.Training, "_prepare", "optimiser"),
+    (tasks, "build_candidate", "building"),
+    (Place, "begin", "first weights"),
+    (Trainings, "_costs_of", "costs"),
+    (StudyStore, "record", "study"),
+    (StudyStore, "write_table", "study"),
+    (StudyStore, "tell", "study"),
+    (StudyStore, "spend", "study"),
+    (StudyStore, "close", "study"),
+    (Ahead, "next", "suggestion"),
+    (Search, "run", "all else"),
+)
+
+
+def breakdown(totals: Counter[str]) -> None:
+    whole = sum(totals.values())
+    for label, spent in totals.most_common():
+        print(f"  {label:<20}{spent:>8.2f} s{100 * spent / whole:>8.2f} %")
+    outside = whole - totals["training"]
+    print(
+        f"  around training     {outside:>8.2f} s{100 * outside / whole:>8.2f} %, without evaluation"
+        f" {100 * (outside - totals['evaluation']) / whole:.2f} %",
+        flush=True,
+    )
+
+
+def around(backbone: str, seconds: float, name: str) -> None:
+    """Where the time of a trial goes, measured in a real trial of about ``seconds`` at 32 pixels."""
     config = {"backbone": backbone, "objectives": "accuracy,macs", "final_seeds": 0, "compile": "off"}
     config |= {"data": name, "input_size": 32}
     with tempfile.TemporaryDirectory() as folder:
@@ -210,36 +272,48 @@ def around(backbone: str, seconds: float, name: str) -> None:
         context = Context(data=plan.data, recipe=plan.recipe, runtime=plan.runtime)
         epochs = max(1, round(seconds / measure_step_time(model, context).epoch))
         plan = replace(plan, recipe=plan.recipe.with_(epochs=epochs), baselines={"all_se_16": arch})
-        watch(session.Training, "advance", "training")
-        inside = ("evaluation", "checkpoints, copied", "weights", "optimiser")
-        watch(Evaluation, "begin", inside[0])
-        watch(Evaluation, "end", inside[0])
-        watch(session.Training, "_save", inside[1])
-        watch(session, "save_weights", inside[2])
-        watch(session.Training, "_prepare", inside[3])
-        watch(tasks, "build_candidate", "building")
-        watch(Trainings, "_costs_of", "costs")
-        watch(StudyStore, "record", "study")
-        watch(StudyStore, "write_table", "study")
-        watch(StudyStore, "tell", "study")
-        watch(StudyStore, "spend", "study")
-        watch(Suggestions, "next", "suggestion")
-        watch(Search, "run", "whole")
-        start(plan, Progress())
-    whole = totals.pop("whole")
-    totals["training"] -= sum(totals[label] for label in inside)
-    rest = whole - sum(totals.values())
+        with Stopwatch(*WATCHED) as watch:
+            start(plan, Progress())
     print(
         f"\none trial of {backbone} with SE everywhere, {epochs} epoch(s) on {Path(name).name},"
-        f" {len(plan.data.train)} training and {len(plan.data.val)} other images: {whole:.1f} s"
+        f" {len(plan.data.train)} training and {len(plan.data.val)} other images:"
+        f" {sum(watch.totals.values()):.1f} s"
     )
-    for label, spent in [*totals.most_common(), ("all else", rest)]:
-        print(f"  {label:<20}{spent:>8.2f} s{100 * spent / whole:>8.2f} %")
-    outside = whole - totals["training"]
-    print(
-        f"  around training     {outside:>8.2f} s{100 * outside / whole:>8.2f} %, without evaluation"
-        f" {100 * (outside - totals['evaluation']) / whole:.2f} %"
-    )
+    breakdown(watch.totals)
+
+
+def around_pack(backbone: str, seconds: float, name: str, places: int, rounds: int) -> None:
+    """Where the time of a pack's thread goes in searches of about ``seconds`` at 16 pixels, suggestions ahead or not.
+
+    On a CPU the thread that suggests takes a core from the network or from nobody; on a GPU, from nobody.
+    """
+    config = {"backbone": backbone, "objectives": "accuracy,params", "final_seeds": 0, "compile": "off"}
+    config |= {"data": name, "input_size": 16, "epochs": 1}
+    totals: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
+    for index in range(2 * rounds):
+        ahead = index % 2 == 1
+        with tempfile.TemporaryDirectory() as folder:
+            plan = resolve(SearchConfig(**config, trials=100_000, runs=folder))
+            packing = Packing(places=places, devices=("cpu",), packed=True, masked=True, reason="as asked")
+            settled = plan.config.model_copy(update={"budget": f"{seconds}s"})
+            with (
+                mock.patch.object(Plan, "suggests_ahead", ahead),
+                Stopwatch(*WATCHED) as watch,
+            ):
+                run = start(replace(plan, packing=packing, config=settled), Progress())
+            totals[ahead] += watch.totals
+            words = "made ahead" if ahead else "made in between"
+            print(
+                f"\n{places} places, suggestions {words}: {len(run.report.candidates)} candidates of {backbone}"
+            )
+            breakdown(watch.totals)
+    for ahead, words in ((False, "in between"), (True, "ahead")):
+        found, whole = totals[ahead], sum(totals[ahead].values())
+        outside = whole - found["training"] - found["evaluation"]
+        print(
+            f"suggestions {words}: {100 * found['suggestion'] / whole:.2f} % of the time waits for them,"
+            f" {100 * outside / whole:.2f} % is outside training and evaluation"
+        )
 
 
 def fashion(folder: Path, count: int) -> ImageData:
@@ -323,6 +397,8 @@ def main() -> None:
     parser.add_argument(
         "--around", type=float, metavar="SECONDS", help="only the breakdown of a trial of about this length"
     )
+    parser.add_argument("--places", type=int, metavar="K", help="a pack of K candidates (the breakdown)")
+    parser.add_argument("--backbone", default="resnet50", help="network (the breakdown)")
     parser.add_argument("--data", default="digits", help="data set, as in se-nas search (the breakdown)")
     parser.add_argument(
         "--parity", type=Path, metavar="FOLDER", help="compare accuracies on Fashion-MNIST instead"
@@ -336,7 +412,10 @@ def main() -> None:
         f" torch {torch.__version__}, timm {timm.__version__}"
     )
     if options.around is not None:
-        around("resnet50", options.around, options.data)
+        if options.places is None:
+            around(options.backbone, options.around, options.data)
+        else:
+            around_pack(options.backbone, options.around, options.data, options.places, options.rounds)
         return
     if options.parity:
         parity(options.parity, options.images, options.seeds)

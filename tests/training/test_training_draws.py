@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_data
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
@@ -166,6 +166,7 @@ def equal_inputs(found, expected):
     )
 
 
+@settings(deadline=None)
 @given(
     room=st.sampled_from([0, 1500, 10**9]),
     turns=st.lists(st.integers(0, 2), min_size=20, max_size=40),
