@@ -45,8 +45,8 @@ def join(config: SearchConfig) -> ModuleType:
             ray.init(
                 address=address, log_to_driver=False, logging_level=logging.ERROR, **_of_its_own(address)
             )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        # A message of several lines says in its first what is wrong, and then which versions or addresses.
+    except Exception as error:
+        # Ray raises many kinds, Exception itself among them, with messages of several lines.
         raise ConfigError(f"Ray at {config.executor!r}: {' '.join(str(error).split())}") from None
     return ray
 

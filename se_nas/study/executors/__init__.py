@@ -8,7 +8,6 @@ from se_nas.study.executors.base import Executor, Listener
 from se_nas.study.executors.inline import Inline
 from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.process_pool import ProcessPool
-from se_nas.study.executors.ray import RayExecutor
 from se_nas.study.executors.task import Setup, Task, failure
 from se_nas.study.packing import Packing
 from se_nas.training.masked import Capacity
@@ -19,7 +18,6 @@ __all__ = [
     "Listener",
     "Packed",
     "ProcessPool",
-    "RayExecutor",
     "Setup",
     "Task",
     "failure",
@@ -39,6 +37,9 @@ def make_executor(
         say: is given what a person should know, such as that a worker died.
     """
     if setup.config.on_ray:
+        # Ray is an extra; whether it is installed was checked when the run was planned.
+        from se_nas.study.executors.ray import RayExecutor
+
         return RayExecutor(setup, packing, rooms, say)
     if packing.packed:
         runtimes = [setup.runtime, *(setup.runtime.on(device) for device in packing.devices[1:])]

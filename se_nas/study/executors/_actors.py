@@ -10,7 +10,7 @@ from typing import Any
 
 from se_nas.study.executors._mirror import files_of
 from se_nas.study.executors._travel import Work, elsewhere, to_arrays, versions
-from se_nas.study.executors.remote import Remote
+from se_nas.study.executors.remote import THREADS, Remote
 from se_nas.study.executors.task import Setup, Task
 from se_nas.study.executors.worker import TRAIN, learned_by, pack
 from se_nas.study.packing import Packing
@@ -60,7 +60,7 @@ class Actor:
 
     def listen(self) -> None:
         """Ask for what happens next."""
-        self.events = self.handle.events.options(concurrency_group="events").remote()
+        self.events = self.handle.events.remote()
 
     def reach(self) -> None:
         """Ask, in place of ``events``, for nothing but an answer; an actor that gives one has lost events."""
@@ -69,7 +69,7 @@ class Actor:
 
     def pause(self) -> Any:
         """Ask it to rest; the call returns when it does."""
-        return self.handle.pause.options(concurrency_group="pause").remote()
+        return self.handle.pause.remote()
 
     def begin(self, task: Task, setup: Setup) -> None:
         """Let it train one of its candidates, from the last checkpoint if there is one."""
@@ -112,9 +112,7 @@ class Actors:
         images = to_arrays(setup.data) if setup.data.in_memory else None
         # What is put goes to a node once, however many actors it has.
         self._given = self._ray.put(work), self._ray.put(images)
-        # Each kind of call has a thread of its own, so that calls of one kind stay in order and wait for no other.
-        remote = self._ray.remote(concurrency_groups={"events": 1, "pause": 1})(Remote)
-        self._class = remote.options(**as_options(self._needs))
+        self._class = self._ray.remote(concurrency_groups=THREADS)(Remote).options(**as_options(self._needs))
 
     @property
     def most(self) -> int:

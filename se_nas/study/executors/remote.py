@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 
 from se_nas.errors import DiskError
@@ -45,10 +46,14 @@ LOOK_SECONDS = 1.0
 """Between looks for files that are to be sent."""
 DRAIN_SECONDS = 5.0
 """Between looks whether Ray drains the node."""
+THREADS = {"events": 1, "pause": 1}
+"""Of Ray's, by the name of their group."""
 
 
 class Remote:
     """Its methods are what the driver calls; each returns at once, but ``events`` and ``pause`` wait.
+
+    These two have a thread each, so that calls of one kind stay in order and wait for no other.
 
     Args:
         work: what all trainings share.
@@ -67,6 +72,7 @@ class Remote:
         """Take a message of the driver's."""
         self._inbox.put(message)
 
+    @ray.method(concurrency_group="events")
     def events(self) -> list[tuple[Any, ...]]:
         """What has happened since the last call; returns when something has."""
         found = [self._outbox.get()]
@@ -77,6 +83,7 @@ class Remote:
     def reach(self) -> None:
         """Return: so the driver knows that it can be reached."""
 
+    @ray.method(concurrency_group="pause")
     def pause(self) -> None:
         """Return when no training uses the device, until RESUME is told."""
         rests = threading.Event()
@@ -196,7 +203,5 @@ class Remote:
 
 def _node_id() -> tuple[str, str]:
     """This node of Ray's, and the address of what knows about all nodes."""
-    import ray
-
     context = ray.get_runtime_context()
     return context.get_node_id(), context.gcs_address

@@ -5,7 +5,8 @@ from least_manifest import empty_run
 from small_cases import SEARCH
 
 import se_nas
-from se_nas.study.executors import Inline, Packed, ProcessPool, RayExecutor, Task
+from se_nas.study.executors import Inline, Packed, ProcessPool, Task
+from se_nas.study.executors.ray import RayExecutor
 from se_nas.study.packing import Packing, capacities
 from se_nas.study.plan import resolve
 
@@ -32,19 +33,6 @@ def pack_on_ray(plan, folder):
     return RayExecutor(
         plan.setup(folder), packing, capacities(plan.space, list(plan.baselines.values())), print
     )
-
-
-@pytest.fixture(scope="module")
-def ray_here():
-    """Ray on this machine."""
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 CASES = (inline, process_pool, packed)

@@ -13,7 +13,8 @@ from small_cases import SEARCH, search_script, table
 import se_nas
 from se_nas.run import ROW_FIELDS, RunFolder
 from se_nas.study import resume, search, session
-from se_nas.study.executors import Inline, RayExecutor, Task, make_executor
+from se_nas.study.executors import Inline, Task, make_executor
+from se_nas.study.executors.ray import RayExecutor
 from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
 
