@@ -47,7 +47,7 @@ def join(config: SearchConfig) -> ModuleType:
             )
     except Exception as error:
         # Ray raises many kinds, Exception itself among them, with messages of several lines.
-        raise ConfigError(f"Ray at {config.executor!r}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"Ray at {config.executor!r}: {in_one_line(error)}") from None
     return ray
 
 
@@ -132,6 +132,14 @@ def idle_per_gpu(config: SearchConfig, *, packed: bool) -> list[str]:
 def in_words(needs: Mapping[str, float]) -> str:
     """As in ``--ray-resources``."""
     return ",".join(f"{name}={amount:g}" for name, amount in needs.items())
+
+
+def in_one_line(error: Exception) -> str:
+    """What Ray says in many lines; of a traceback, the last one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (
+        lines[-1] if any("Traceback (most recent call last)" in line for line in lines) else " ".join(lines)
+    )
 
 
 def _of_its_own(address: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from small_cases import SEARCH
 
 from se_nas import SearchConfig
 from se_nas.errors import ConfigError
-from se_nas.study.ray_cluster import actor_needs, as_options, fits, in_words, join
+from se_nas.study.ray_cluster import actor_needs, as_options, fits, in_one_line, in_words, join
 
 
 def config(**changes):
@@ -91,3 +91,14 @@ def test_an_address_without_a_port(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "head:port")
     with pytest.raises(ConfigError, match="the address 'head:port' of Ray is not HOST:PORT"):
         join(config())
+
+
+def test_what_ray_says_in_one_line():
+    versions = "Version mismatch: The cluster was started with:\n    Ray: 2.50.0\n    Python: 3.12.1\n"
+    assert in_one_line(RuntimeError(versions)) == (
+        "Version mismatch: The cluster was started with: Ray: 2.50.0 Python: 3.12.1"
+    )
+    traced = (
+        "Traceback (most recent call last):\n  File x, line 1\nModuleNotFoundError: No module named 'y'\n"
+    )
+    assert in_one_line(RuntimeError(traced)) == "ModuleNotFoundError: No module named 'y'"

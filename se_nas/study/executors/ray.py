@@ -23,7 +23,7 @@ from se_nas.study.executors.remote import FILES, LEAVING, READY, SAY
 from se_nas.study.executors.task import Setup, Task
 from se_nas.study.executors.worker import BROKEN, DISK, DONE, EPOCH, GO_ON, RESUME, STOP, learn
 from se_nas.study.packing import Packing
-from se_nas.study.ray_cluster import join
+from se_nas.study.ray_cluster import in_one_line, join
 from se_nas.training.masked import Capacity
 
 AGAIN_SECONDS = 0.1
@@ -213,12 +213,12 @@ class RayExecutor:
     def _bury(self, member: Actor, error: Exception, listener: Listener) -> None:
         """Let the candidates of an actor that is gone go on in others."""
         if getattr(error, "actor_init_failed", False):
-            raise RunError(f"no actor of Ray's can begin: {str(error).strip().splitlines()[-1]}")
+            raise RunError(f"no actor of Ray's can begin: {in_one_line(error)}")
         if not member.ready:
             self._stillborn += 1
             if self._stillborn == MOST_DEATHS:
                 raise RunError(
-                    f"{self._stillborn} actors of Ray's died before they could begin, the last with: {_why(error)}"
+                    f"{MOST_DEATHS} actors of Ray's died before they could begin, the last with: {in_one_line(error)}"
                 )
         overdue = member.deadline is not None and time.monotonic() >= member.deadline
         lost = self._actors.is_lost(member) or isinstance(error, ConnectionError)
@@ -239,12 +239,7 @@ class RayExecutor:
                         f"the actor of trial {task.number} on {member.host} died; the trial goes on in a new one"
                     )
                     continue
-                why = f"{deaths} actors died of it, the last with: {_why(error)}"
+                why = f"{deaths} actors died of it, the last with: {in_one_line(error)}"
                 fields = {"state": "failed", "error": why}
             self._waiting.remove(task)
             listener.task_ended(task, fields)
-
-
-def _why(error: Exception) -> str:
-    """Ray's words, which are many lines, in one."""
-    return " ".join(str(error).split())
