@@ -366,6 +366,5 @@ def _reason(error: Exception) -> str:
     """What the driver says, in one line; Optuna and SQLAlchemy wrap it."""
     reason = getattr(error, "orig", None) or error.__cause__ or error
     reason = getattr(reason, "orig", reason)
-    # A server says where in the statement it found the error, which is nobody's concern.
-    primary = getattr(getattr(reason, "diag", None), "message_primary", None)
-    return " ".join(str(primary or reason).split()).rstrip(".")
+    # Further lines are hints, and where in the statement the error is.
+    return str(reason).strip().partition("\n")[0].rstrip(".")
