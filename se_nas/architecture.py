@@ -25,7 +25,6 @@ from se_nas.sites import (
     check_reductions,
     check_width,
     native_width,
-    site_from_dict,
     width_at,
 )
 
@@ -257,29 +256,23 @@ class Architecture:
         Raises:
             ConfigError: a field is missing or unknown, or the schema is newer than this program's.
         """
-        if data.get("schema", SCHEMA) > SCHEMA:
-            raise ConfigError(
-                f"the architecture has schema {data['schema']}; this version of se-nas reads up to {SCHEMA}."
-                " Upgrade se-nas."
-            )
+        from se_nas.documents.typed import check_schema, parse
+
+        check_schema(data, SCHEMA, "the architecture", ConfigError)
         names = {field.name for field in fields(cls)}
         missing = names - data.keys()
-        unknown = data.keys() - names - {"schema"}
+        # An architecture.json that was parsed by hand has its digest too.
+        unknown = data.keys() - names - {"schema", "sha256"}
         if missing or unknown:
             wrong = (
                 f"lacks {', '.join(sorted(missing))}" if missing else f"has unknown {sorted(unknown)[0]!r}"
             )
             raise ConfigError(f"this is not an architecture: it {wrong}.")
-        return cls(
-            backbone=data["backbone"],
-            timm_kwargs=freeze_kwargs(data["timm_kwargs"]),
-            position=data["position"],
-            sites=tuple(site_from_dict(site) for site in data["sites"]),
-            widths=tuple(data["widths"]),
-            gate=data["gate"],
-            act=data["act"],
-            bias=data["bias"],
-        )
+        known = {name: data[name] for name in names}
+        try:
+            return parse(cls, {**known, "timm_kwargs": freeze_kwargs(data["timm_kwargs"])})
+        except ValueError as error:
+            raise ConfigError(f"this is not an architecture: {error}.") from error
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Architecture) and self.key == other.key
@@ -309,7 +302,7 @@ def freeze_kwargs(timm_kwargs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]
     """Keywords of ``timm.create_model`` as ``Architecture`` holds them: plain JSON values, hashable, sorted."""
     try:
         canonical = json.loads(json.dumps(dict(timm_kwargs), sort_keys=True))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(
             f"keywords of timm.create_model must be plain JSON values, so that the architecture can be saved: {error}"
         ) from error

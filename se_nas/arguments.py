@@ -95,7 +95,7 @@ def _check(hint: Any) -> Check | None:
     if origin is Literal:
         return lambda value: any(value == part and type(value) is type(part) for part in parts)
     kind = types.NoneType if hint is None else origin or hint
-    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+    if kind is Any or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
         return None
     if kind in _SCALARS:
         return _SCALARS[kind]

@@ -254,6 +254,8 @@ def _partial(folder: Path, job: _Job) -> Iterator[Path]:
         settings = job.settings()
         if (folder / SETTINGS).is_file():
             before = read_json(folder / SETTINGS)
+            if not isinstance(before, Mapping):
+                raise RunError(f"{folder / SETTINGS} is damaged: it must be a JSON object.")
             differing = [name for name in settings if before.get(name) != settings[name]]
             if differing:
                 raise ConfigError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from se_nas.arguments import checked
 from se_nas.errors import ConfigError
@@ -16,6 +15,7 @@ KEEP = -1
 NATIVE_POLICIES = ("keep", "resize", "remove")
 ROUNDINGS = ("timm", "exact")
 GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
+_MAX_SIZE = 1 << 20
 ACTIVATIONS = ("relu", "relu6", "silu", "gelu", "leaky_relu", "hard_swish")
 
 
@@ -59,6 +59,14 @@ class Site:
     slot: str | None = None
     channel_dim: int = 1
 
+    def __post_init__(self) -> None:
+        sizes = (self.channels, self.reduction_base, *self.resolution, self.rd_divisor)
+        if not all(1 <= size <= _MAX_SIZE for size in sizes) or self.stage < 0 or self.block < 0:
+            raise ConfigError(
+                f"{self.path!r} is no site: channels, reduction_base, resolution and rd_divisor are {sizes}, from 1 to"
+                f" {_MAX_SIZE} each; stage and block are {self.stage} and {self.block}, from 0."
+            )
+
     def rd_channels(self, reduction: float, rounding: str = "timm") -> int:
         """Hidden width at reduction ratio γ: ``reduction_base / γ``, rounded.
 
@@ -83,14 +91,6 @@ class Site:
             return max(1, round(value))
         width = max(self.rd_divisor, int(value + self.rd_divisor / 2) // self.rd_divisor * self.rd_divisor)
         return width + self.rd_divisor if width < self.rd_round_limit * value else width
-
-
-def site_from_dict(data: Mapping[str, Any]) -> Site:
-    """A site from its JSON form."""
-    try:
-        return Site(**{**data, "resolution": tuple(data["resolution"])})
-    except (TypeError, KeyError) as error:
-        raise ConfigError(f"this is no site: {error}.") from error
 
 
 def native_width(site: Site) -> int:

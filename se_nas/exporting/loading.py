@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from torch import nn
@@ -11,7 +10,7 @@ from torch import nn
 from se_nas.architecture import Architecture
 from se_nas.arguments import checked
 from se_nas.checkpoints.sealed import load_sealed
-from se_nas.errors import CheckpointError, RunError
+from se_nas.errors import CheckpointError, ConfigError, RunError
 from se_nas.exporting.package import ARCHITECTURE, CONFIG, WEIGHTS
 from se_nas.exporting.timm_entry import create
 from se_nas.run import read_json
@@ -29,9 +28,15 @@ def load_exported(path: str | Path) -> nn.Module:
     missing = [name for name in (ARCHITECTURE, CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise RunError(f"{folder} is not an exported network: it has no {', '.join(missing)}.")
-    config: dict[str, Any] = read_json(folder / CONFIG)
-    architecture = Architecture.from_dict(read_json(folder / ARCHITECTURE))
-    model = create(architecture=architecture.to_dict(), pretrained_cfg=config["pretrained_cfg"])
+    config = read_json(folder / CONFIG)
+    cfg = config.get("pretrained_cfg") if isinstance(config, dict) else None
+    if not isinstance(cfg, dict):
+        raise RunError(f"{folder / CONFIG} is damaged: it lacks pretrained_cfg.")
+    try:
+        architecture = Architecture.from_dict(read_json(folder / ARCHITECTURE))
+    except ConfigError as error:
+        raise RunError(f"{folder / ARCHITECTURE} is damaged: {error}") from error
+    model = create(architecture=architecture.to_dict(), pretrained_cfg=cfg)
     try:
         model.load_state_dict(load_sealed(folder / WEIGHTS), strict=True)
     except (OSError, SafetensorError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -33,9 +34,9 @@ class Candidate:
     number: int
     key: str
     description: str
-    placement: str
     baselines: tuple[str, ...]
     position: str | None
+    sites: tuple[Site, ...]
     widths: tuple[int, ...]
     params: Mapping[str, Any]
     gate: str | None
@@ -48,6 +49,12 @@ class Candidate:
     accuracy_interval: tuple[float, float] | None = None
     on_front: bool = False
     probability: float | None = None
+
+    @cached_property
+    def placement(self) -> str:
+        """Where SE sits, in words; its description if the sites are not known."""
+        known = len(self.sites) == len(self.widths) > 0
+        return placement(self.sites, self.widths) if known else self.description
 
     @property
     def num_params(self) -> int | None:
@@ -186,16 +193,14 @@ def _candidate(
 ) -> Candidate:
     first = readings[0]
     counted = tuple(reading for reading in readings if counts(reading))
-    here = sites.get(first.position or "", ())
-    words = placement(here, first.widths) if len(here) == len(first.widths) > 0 else None
-    description = first.description or words or first.key
+    here = tuple(sites.get(first.position or "", ()))
     return Candidate(
         number=first.number,
         key=first.key,
-        description=description,
-        placement=words or description,
+        description=first.description or first.key,
         baselines=tuple(dict.fromkeys(reading.baseline for reading in readings if reading.baseline)),
         position=first.position,
+        sites=here,
         widths=first.widths,
         params=first.params,
         gate=first.gate,

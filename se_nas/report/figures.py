@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from se_nas.arguments import checked
-from se_nas.report.chart_data import nominal, view
+from se_nas.report.chart_data import nominal
 from se_nas.report.front_figure import (
     BLUE,
     GREY,
@@ -63,7 +63,7 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     folder = Path(folder)
-    data = view(report)
+    data = report.drawn
     written = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

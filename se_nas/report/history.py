@@ -52,14 +52,18 @@ def progress(report: ParetoReport) -> list[Progress]:
     volume, epochs = 0.0, 0
     for index, ((reading, _), value, seconds) in enumerate(zip(ended, values, moments, strict=True)):
         epochs += reading.epochs
-        if value is not None:
+        if value is not None and not _covered(value, front, report.directions):
             joined = np.vstack([front, value])
-            kept = joined[non_dominated(joined, report.directions)]
-            if not np.array_equal(kept, front):
-                front = kept
-                volume = hypervolume(front, reference, report.directions)
+            front = joined[non_dominated(joined, report.directions)]
+            volume = hypervolume(front, reference, report.directions)
         points.append(Progress(evaluations=index + 1, epochs=epochs, seconds=seconds, hypervolume=volume))
     return points
+
+
+def _covered(value: Sequence[float], front: np.ndarray, directions: Sequence[str]) -> bool:
+    """Whether a point of the front is at least as good in everything, so that the value adds nothing."""
+    sign = np.array([1.0 if direction == "maximize" else -1.0 for direction in directions])
+    return bool((sign * front >= sign * np.array(value)).all(axis=1).any())
 
 
 def _moments(readings: Sequence[TrialRow]) -> list[float | None]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from se_nas.errors import RunError
 from se_nas.notebook import paragraph, picture, table
-from se_nas.report.chart_data import view
 from se_nas.report.comparison import Comparison
 from se_nas.report.figures import STYLE
 from se_nas.report.front_figure import COLOURS, draw_panel
@@ -37,7 +36,7 @@ def plot(report: ParetoReport, *, cost: str | None = None, ax: Axes | None = Non
         raise RunError(f"cost is {cost!r}; {report.name} has {', '.join(known)}.")
     if not report.front:
         raise RunError(f"{report.name} cannot be drawn: no candidate has finished yet.")
-    data = view(report)
+    data = report.drawn
     with mpl.rc_context(STYLE):
         if ax is None:
             from matplotlib import pyplot

@@ -13,7 +13,7 @@ from typing import Any
 from se_nas import __version__
 from se_nas.arguments import checked
 from se_nas.objectives import COSTS
-from se_nas.report.chart_data import pick_cards, selection_bias, view
+from se_nas.report.chart_data import pick_cards, selection_bias
 from se_nas.report.differences import accuracy_gain, cost_gain
 from se_nas.report.effects import modelled
 from se_nas.report.methods import methods_paragraph
@@ -62,7 +62,7 @@ def write_html(report: ParetoReport, path: str | Path) -> Path:
 
 def render(report: ParetoReport) -> str:
     """The page as text."""
-    drawn = view(report)
+    drawn = report.drawn
     manifest = report.manifest
     bias = selection_bias(report)
     chosen = finalist_rows(report)

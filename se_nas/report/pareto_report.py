@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from se_nas.arguments import checked
+from se_nas.documents.typed import check_schema
 from se_nas.errors import RunError
 from se_nas.objectives import COSTS, OBJECTIVES, Objective
 from se_nas.pareto import (
@@ -33,7 +34,6 @@ from se_nas.run import (
     Manifest,
     RunFolder,
     TrialRow,
-    check_schema,
     read_json,
     rows_from_json,
     write_json,
@@ -128,7 +128,7 @@ class ParetoReport:
             manifest=folder.manifest,
             rows=rows,
             source=str(path),
-            config=folder.config if (folder.path / CONFIG).is_file() else {},
+            config=folder.config if (folder.path / CONFIG).exists() else {},
             correct=read_bits(folder, rows),
         )
         return report._checked(str(path))
@@ -142,15 +142,18 @@ class ParetoReport:
             raise RunError(
                 f"{path} is not a report of se-nas: give a run folder or a {REPORT} that se-nas saved."
             )
-        check_schema(data, SCHEMA, str(path))
+        check_schema(data, SCHEMA, str(path), RunError)
         missing = [name for name in ("manifest", "trials") if name not in data]
         if missing:
             raise RunError(f"{path} is damaged: it lacks {', '.join(missing)}.")
+        source, config = data.get("source"), data.get("config") or {}
+        if not isinstance(source, str | None) or not isinstance(config, Mapping):
+            raise RunError(f"{path} is damaged: its source must be text, and its config a JSON object.")
         report = cls(
             manifest=Manifest.from_json(data["manifest"], f"the manifest in {path}"),
             rows=rows_from_json(data["trials"], f"the table of trials in {path}"),
-            source=data.get("source"),
-            config=data.get("config") or {},
+            source=source,
+            config=config,
             correct=from_text(data.get("correct")),
         )
         return report._checked(str(path))
@@ -290,7 +293,13 @@ class ParetoReport:
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
         """Every candidate, in order of its first trial."""
-        levels = [replace(candidate, accuracy=self._level(candidate)) for candidate in self._grouped]
+        # Most of many candidates have nothing to be replaced, and a copy takes longer than the look.
+        levels = [
+            candidate
+            if (level := self._level(candidate)) == candidate.accuracy
+            else replace(candidate, accuracy=level)
+            for candidate in self._grouped
+        ]
         standing = [candidate for candidate in levels if self._values(candidate) is not None]
         values = self.values(standing)
         keys = [candidate.key for candidate in standing]
@@ -306,8 +315,10 @@ class ParetoReport:
                 candidate,
                 on_front=on_front.get(candidate.key, False),
                 probability=probability.get(candidate.key),
-                accuracy_interval=self._accuracy_interval(candidate),
+                accuracy_interval=interval,
             )
+            if (interval := self._accuracy_interval(candidate)) or on_front.get(candidate.key)
+            else candidate
             for candidate in levels
         )
 
@@ -352,6 +363,14 @@ class ParetoReport:
     def plain(self) -> Candidate | None:
         """The plain backbone."""
         return next((candidate for candidate in self.baselines if "plain" in candidate.baselines), None)
+
+    @cached_property
+    def drawn(self) -> Mapping[str, Any]:
+        """What pictures show, as plain data (`se_nas.report.chart_data`)."""
+        # Pictures are made of a report.
+        from se_nas.report.chart_data import view
+
+        return view(self)
 
     @cached_property
     def decision(self) -> Decision:

@@ -19,8 +19,8 @@ Bits = NDArray[np.bool_]
 
 def read_bits(folder: RunFolder, rows: Sequence[TrialRow]) -> dict[int, Bits]:
     """For the final trainings, by trial number, shape (images,) each, as far as they were kept."""
-    finals = [row.number for row in rows if row.phase == "final" and row.state == "complete"]
-    found = {number: folder.read_correct(number) for number in finals}
+    finals = [row for row in rows if row.phase == "final" and row.state == "complete"]
+    found = {row.number: folder.read_correct(row.number, row.correct) for row in finals}
     return {number: bits for number, bits in found.items() if bits is not None}
 
 
@@ -42,15 +42,18 @@ def from_text(data: Any) -> dict[int, Bits]:
         RunError: it is something else.
     """
     try:
-        found = {}
-        for number, (count, text) in (data or {}).items():
-            packed = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), dtype=np.uint8)
-            if len(packed) != -(-count // 8):
-                raise ValueError(f"trial {number} has bits of {8 * len(packed)} images instead of {count}")
-            found[int(number)] = np.unpackbits(packed, count=count).astype(np.bool_)
+        return {int(number): _unpacked(*own) for number, own in (data or {}).items()}
     except (AttributeError, TypeError, ValueError, zlib.error) as error:
         raise RunError(f"the correct images are damaged: {error}.") from error
-    return found
+
+
+def _unpacked(count: int, text: str) -> Bits:
+    size = -(-count // 8)
+    # A few bytes can be the compressed form of all memory.
+    content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
+    if len(content) != size:
+        raise ValueError(f"there are not as many bits as images, {count}")
+    return np.unpackbits(np.frombuffer(content, dtype=np.uint8), count=count).astype(np.bool_)
 
 
 def hits_by_seed(candidates: Sequence[Candidate], bits: Mapping[int, Bits]) -> list[dict[int, Bits]] | None:

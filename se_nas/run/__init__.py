@@ -26,7 +26,6 @@ from se_nas.run.manifest import (
     Manifest,
     Measured,
     Space,
-    check_schema,
 )
 from se_nas.run.study_file import STUDY
 from se_nas.run.trials import FINAL, SEARCH, CostReading, TrialRow, cost_columns, rows_from_json
@@ -58,7 +57,6 @@ __all__ = [
     "RunFolder",
     "Space",
     "TrialRow",
-    "check_schema",
     "cost_columns",
     "disk_error",
     "read_json",

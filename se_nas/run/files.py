@@ -1,9 +1,15 @@
-"""Files of a run, read with a clear error and written whole or not at all."""
+"""Files of a run, read with a clear error and written whole or not at all.
+
+A JSON object is written with the SHA-256 of its own text as its first key, so that a file in which something has
+changed is not taken for whole. A file without that key is taken as it is.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -11,23 +17,65 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from se_nas.documents import parse_json, read_text
 from se_nas.errors import RunError
 from se_nas.run.disk import writing
 
+DIGEST = "sha256"
+_SEAL = re.compile(rf'\{{\n "{DIGEST}": "([0-9a-f]{{64}})",(?=\n)')
+
 
 def read_json(path: Path) -> Any:
-    """Parsed JSON of one of our files; RunError if it is missing or damaged."""
+    """Parsed JSON of one of our files.
+
+    Raises:
+        RunError: it is missing, damaged, or not what was written.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = read_text(path)
+        seal = _SEAL.match(text)
+        value = parse_json(text)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RunError(f"{path} is damaged: {error}.") from error
+    if seal is not None and sha256("{" + text[seal.end() :]) != seal[1]:
+        raise RunError(
+            f"{path} is damaged: it is not what was written. If you changed it yourself, delete its line {DIGEST!r}."
+        )
+    if isinstance(value, dict):
+        value.pop(DIGEST, None)
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically. Not-a-number values are refused: no reader of JSON agrees on them."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write JSON atomically; a table has one row per line. Python's own indentation would take ten times as long.
+
+    Not-a-number values are refused: no reader of JSON agrees on them.
+    """
+    text = _json(value, 2, "\n") + "\n"
+    if isinstance(value, dict) and value:
+        text = f'{{\n "{DIGEST}": "{sha256(text)}",' + text[1:]
+    write_text(path, text)
+
+
+def _json(value: Any, levels: int, line: str) -> str:
+    inner = line + " "
+    if levels and value and isinstance(value, dict):
+        parts = [f"{_plain(str(key))}: {_json(item, levels - 1, inner)}" for key, item in value.items()]
+        return f"{{{inner}{f',{inner}'.join(parts)}{line}}}"
+    if value and isinstance(value, list | tuple) and isinstance(value[0], dict):
+        return f"[{inner}{f',{inner}'.join(map(_plain, value))}{line}]"
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def sha256(text: str) -> str:
+    """The digest of a text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,20 +7,25 @@ Every other file is written to a temporary name and renamed, so a reader never s
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from se_nas.documents import read_bytes
 from se_nas.errors import RunError
 from se_nas.run.disk import disk_error, writing
-from se_nas.run.files import read_json, write_bytes, write_json
-from se_nas.run.manifest import Manifest
+from se_nas.run.files import DIGEST, read_json, sha256, write_bytes, write_json
+from se_nas.run.manifest import RUNNING, Manifest
 from se_nas.run.study_file import STUDY, read_rows
 from se_nas.run.trials import TrialRow, row_fields, rows_from_json
+from se_nas.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +43,9 @@ FIGURES = "figures"
 LOCK = "run.lock"
 _TEMPORARY = re.compile(r"\..+\.\w{8}")
 """Names of files that are being written (`files.whole_file`)."""
+_MAX_CORRECT = 1 << 26
+"""Bytes of a file in ``correct/``: half a billion images."""
+_OF_AN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, MemoryError)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 
 ROW_FIELDS = row_fields()
@@ -106,6 +114,8 @@ class RunFolder:
             for path in place.iterdir() if place.is_dir() else ():
                 if path.is_symlink():
                     raise RunError(f"{path} is a link; a run folder must not contain any.")
+                if not path.is_file() and not path.is_dir():
+                    raise RunError(f"{path} is neither a file nor a folder.")
 
     def remove_leftovers(self) -> None:
         """Delete what processes that were killed had begun to write; only for the one that holds the lock."""
@@ -133,7 +143,15 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        return read_json(self.path / CONFIG)
+        """What the user asked.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        found = read_json(self.path / CONFIG)
+        if not isinstance(found, dict):
+            raise RunError(f"{self.path / CONFIG} is damaged: it must be a JSON object.")
+        return found
 
     @property
     def journal(self) -> Path:
@@ -149,43 +167,102 @@ class RunFolder:
         It is read from the study itself: ``trials.json`` is for other programs, and for runs of version 0.1.0.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: the file is damaged, or lacks trials that ``trials.json`` has.
         """
-        study, table = self.path / STUDY, self.path / TRIALS
-        if study.is_file():
-            return rows_from_json(read_rows(study), str(study))
-        return rows_from_json(read_json(table), str(table)) if table.exists() else ()
+        study = self.path / STUDY
+        if not study.exists():
+            return self._copied_rows()
+        # Read before the study, to which a search may be adding trials.
+        copied = self._copied_rows() if self.manifest.status == RUNNING else ()
+        rows = rows_from_json(read_rows(study), str(study))
+        self._refuse_lost(copied, [row.number for row in rows])
+        return rows
+
+    def check_study(self, numbers: Collection[int]) -> None:
+        """Raise RunError if the study, with trials of these numbers, lacks some that ``trials.json`` has.
+
+        Only a search that was killed can have lost them: it leaves a log of the database, which may be damaged.
+        """
+        if self.manifest.status == RUNNING or not numbers:
+            self._refuse_lost(self._copied_rows(), numbers)
+
+    def _refuse_lost(self, copied: Sequence[TrialRow], numbers: Collection[int]) -> None:
+        lost = {row.number for row in copied}.difference(numbers)
+        if lost:
+            raise RunError(
+                f"{self.path / STUDY} lacks {counted(len(lost), 'trial')} that {TRIALS} has, from trial {min(lost)} on:"
+                f" it or its log {STUDY}-wal is missing or damaged. Put that back, or delete"
+                f" {self.path / TRIALS} to go on without what is lost."
+            )
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the table of trials; of each row, the columns ``ROW_FIELDS``."""
-        write_json(self.path / TRIALS, [{name: row.get(name) for name in ROW_FIELDS} for row in rows])
+        """Write the table of trials: of each row the columns ``ROW_FIELDS``, and their digest."""
+        table = [{name: row.get(name) for name in ROW_FIELDS} for row in rows]
+        write_json(self.path / TRIALS, [{**row, DIGEST: sha256(json.dumps(row))} for row in table])
 
-    def write_correct(self, number: int, correct: NDArray[np.bool_]) -> None:
-        """Store which validation images a trial classified correctly, one bit each, shape (images,)."""
+    def _copied_rows(self) -> tuple[TrialRow, ...]:
+        path = self.path / TRIALS
+        if not path.exists():
+            return ()
+        table = read_json(path)
+        rows = rows_from_json(table, str(path))
+        for place, row in enumerate(table):
+            seal = row.pop(DIGEST, None)
+            if seal is not None and sha256(json.dumps(row)) != seal:
+                raise RunError(f"row {place} of {path} is damaged: it is not what was written.")
+        return rows
+
+    def write_correct(self, number: int, correct: NDArray[np.bool_]) -> str:
+        """Store which validation images a trial classified correctly, one bit each, shape (images,).
+
+        Returns:
+            The digest of the file, for the trial's row.
+        """
         import numpy as np
 
         buffer = io.BytesIO()
         np.savez_compressed(buffer, bits=np.packbits(correct), num_images=len(correct))
         with writing(self.path / CORRECT):
             (self.path / CORRECT).mkdir(exist_ok=True)
-        write_bytes(self._correct(number), buffer.getvalue())
+        content = buffer.getvalue()
+        write_bytes(self._correct(number), content)
+        return hashlib.sha256(content).hexdigest()
 
-    def read_correct(self, number: int) -> NDArray[np.bool_] | None:
+    def read_correct(self, number: int, digest: str | None = None) -> NDArray[np.bool_] | None:
         """Which validation images a trial classified correctly, shape (images,); None if that was not kept.
 
+        Whoever does not want them any more deletes the folder ``correct/``.
+
+        Args:
+            number: of the trial.
+            digest: of the file, as the trial's row has it.
+
         Raises:
-            RunError: the file is damaged.
+            RunError: the file is damaged, or it alone is missing.
         """
         import numpy as np
 
         path = self._correct(number)
-        if not path.is_file():
-            return None
+        if not path.exists():
+            if digest is None or not path.parent.exists():
+                return None
+            raise RunError(
+                f"{path} is missing: put it back, or delete {path.parent} to do without intervals over images."
+            )
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            content = read_bytes(path, _MAX_CORRECT)
+            if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+                raise ValueError("it is not what was written")
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                if any(part.file_size > _MAX_CORRECT for part in stored.zip.infolist()):
+                    raise ValueError("it becomes too large when it is unpacked")
                 bits, count = stored["bits"], int(stored["num_images"])
-                return np.unpackbits(bits, count=count).astype(np.bool_)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            if bits.dtype != np.uint8 or bits.shape != (-(-count // 8),):
+                raise ValueError(f"it does not hold one bit for each of {count} images")
+            return np.unpackbits(bits, count=count).astype(np.bool_)
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror or error}.") from error
+        except (*_OF_AN_ARCHIVE, ValueError, LookupError, TypeError) as error:
             raise RunError(f"{path} is damaged: {error}.") from error
 
     def _correct(self, number: int) -> Path:

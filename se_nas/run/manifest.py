@@ -6,14 +6,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
-from pydantic import FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-
+from se_nas.documents.typed import (
+    Count,
+    Integer,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Real,
+    Share,
+    Switch,
+    check_schema,
+    parse,
+)
 from se_nas.errors import RunError
-from se_nas.run.parsing import parse
 from se_nas.sites import Site
 
 SCHEMA = 2
 """Number of the layout that is written. Layout 1 (se-nas 0.1.0) is read too."""
+RUNNING = "running"
+"""Status of a run whose search is in progress, or was killed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +32,7 @@ class Space:
     """The search space: ``size`` architectures; ``definition`` is what ``SearchSpace.from_dict`` reads."""
 
     name: str
-    size: NonNegativeInt
+    size: Count
     fingerprint: str
     definition: Mapping[str, Any] = field(default_factory=dict)
 
@@ -36,13 +47,13 @@ class Data:
 
     name: str
     fingerprint: str
-    num_classes: PositiveInt
-    num_train: NonNegativeInt
-    num_val: NonNegativeInt
-    mean: tuple[FiniteFloat, ...]
-    std: tuple[PositiveFloat, ...]
-    split_seed: int
-    num_test: NonNegativeInt = 0
+    num_classes: PositiveCount
+    num_train: Count
+    num_val: Count
+    mean: tuple[Real, ...]
+    std: tuple[Positive, ...]
+    split_seed: Integer
+    num_test: Count = 0
     class_names: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
@@ -55,7 +66,7 @@ class Device:
 
     type: str
     name: str | None = None
-    threads: PositiveInt | None = None
+    threads: PositiveCount | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +79,16 @@ class Measured:
     """
 
     conditions: Mapping[str, Any]
-    baseline: PositiveFloat
+    baseline: Positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """What the run may take (None: no limit), and the seconds that it has spent."""
 
-    seconds: NonNegativeFloat | None = None
-    trials: NonNegativeInt | None = None
-    spent: NonNegativeFloat = 0.0
+    seconds: NonNegative | None = None
+    trials: Count | None = None
+    spent: NonNegative = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +97,15 @@ class Chosen:
 
     key: str
     reason: str
-    probability: FiniteFloat
+    probability: Share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finals:
     """The final phase: finalists by importance, seeds for each, the most one could get, why it ended."""
 
-    base_seeds: NonNegativeInt
-    most_seeds: NonNegativeInt
+    base_seeds: Count
+    most_seeds: Count
     ended: str | None = None
     chosen: tuple[Chosen, ...] = ()
 
@@ -134,7 +145,7 @@ class Manifest:
     objectives: tuple[str, ...]
     space: Space
     data: Data
-    input_size: tuple[PositiveInt, PositiveInt, PositiveInt]
+    input_size: tuple[PositiveCount, PositiveCount, PositiveCount]
     sites: Mapping[str, tuple[Site, ...]]
     device: Device
     recipe: Mapping[str, Any]
@@ -145,15 +156,15 @@ class Manifest:
     compile: Mapping[str, Any] | None = None
     packing: Mapping[str, Any] | None = None
     executor: Mapping[str, Any] | None = None
-    epoch_seconds: NonNegativeFloat | None = None
+    epoch_seconds: NonNegative | None = None
     budget: Budget = field(default_factory=Budget)
-    seed: int | None = None
+    seed: Integer | None = None
     created: str | None = None
     se_nas_version: str | None = None
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
-    status: str = "running"
-    provisional: bool = True
+    status: str = RUNNING
+    provisional: Switch = True
     stop_reason: str | None = None
     warnings: tuple[str, ...] = ()
     finals: Finals | None = None
@@ -172,9 +183,12 @@ class Manifest:
         Raises:
             RunError: it is damaged, or its layout is newer than ``SCHEMA``.
         """
-        check_schema(data, SCHEMA, where)
+        check_schema(data, SCHEMA, where, RunError)
         current = _of_schema_1(data) if data["schema"] == 1 else data
-        return parse(cls, {name: value for name, value in current.items() if name != "schema"}, where)
+        try:
+            return parse(cls, {name: value for name, value in current.items() if name != "schema"})
+        except ValueError as error:
+            raise RunError(f"{where} is damaged: {error}.") from error
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; ``from_json`` gives an equal manifest back."""
@@ -189,23 +203,6 @@ class Manifest:
             for name, value in changes.items()
         }
         return Manifest.from_json(self.to_json() | given, where)
-
-
-def check_schema(data: Any, newest: int, where: str) -> None:
-    """Refuse a file whose layout is unknown.
-
-    Raises:
-        RunError: it is not an object with a ``schema``, or that is newer than ``newest``.
-    """
-    if not isinstance(data, Mapping):
-        raise RunError(f"{where} is damaged: it must be a JSON object.")
-    schema = data.get("schema")
-    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise RunError(f"{where} is damaged: its schema is {schema!r}.")
-    if schema > newest:
-        raise RunError(
-            f"{where} has schema {schema}; this version of se-nas reads up to {newest}. Upgrade se-nas."
-        )
 
 
 def _of_schema_1(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,15 +11,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from se_nas.documents import parse_json
 from se_nas.errors import RunError
+from se_nas.run.files import sha256
 
 STUDY = "study.db"
 ROW = "se_nas:row"
 """User attribute of a trial: its row of the table, as one mapping. Trials that were never trained have none."""
+SEALS = "se_nas:sha256"
+"""System attribute of a trial: digests of its row's text ("row", if it has one) and of all else ("rest")."""
 _ROWS = """
-    SELECT trials.number, attribute.value_json
-    FROM trials JOIN trial_user_attributes AS attribute USING (trial_id)
-    WHERE attribute.key = ? ORDER BY trials.number
+    SELECT trials.number, attribute.value_json, seals.value_json
+    FROM trials
+    LEFT JOIN trial_user_attributes AS attribute ON attribute.trial_id = trials.trial_id AND attribute.key = ?
+    LEFT JOIN trial_system_attributes AS seals ON seals.trial_id = trials.trial_id AND seals.key = ?
+    ORDER BY trials.number
 """
 
 
@@ -27,14 +33,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows as they are in the database, in order of number; also while a search writes it.
 
     Raises:
-        RunError: the file is damaged.
+        RunError: the file is damaged, or a row is not what was written.
     """
     try:
         with _opened(path) as connection:
-            return [
-                {**json.loads(text), "number": number} for number, text in connection.execute(_ROWS, (ROW,))
-            ]
-    except (sqlite3.DatabaseError, ValueError, TypeError, RecursionError) as error:
+            check_structure(connection)
+            found = connection.execute(_ROWS, (ROW, SEALS)).fetchall()
+        return [row for place, one in enumerate(found) if (row := _row(place, *one)) is not None]
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged: {error}.") from error
 
 
@@ -55,6 +61,32 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
                 shutil.copyfile(path.parent / name, Path(folder, name))
         with closing(_connect(Path(folder, path.name))) as connection:
             yield connection
+
+
+def check_structure(connection: sqlite3.Connection) -> None:
+    """Refuse a database of which a part is lost, with ValueError; what is stored in it has digests of its own."""
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise ValueError(found)
+
+
+def check_seal(what: str, text: str | None, seal: Any) -> None:
+    """Raise ValueError if a text is not what its digest says; without a digest it is taken as it is."""
+    if seal is not None and (text is None or sha256(text) != seal):
+        raise ValueError(f"{what} is not what was written")
+
+
+def _row(place: int, number: int, text: str | None, seals: str | None) -> dict[str, Any] | None:
+    if number != place:
+        raise ValueError(f"trial {place} is missing")
+    if seals is not None:
+        check_seal(f"the row of trial {number}", text, json.loads(seals).get("row"))
+    if text is None:
+        return None
+    row = parse_json(text)
+    if not isinstance(row, dict):
+        raise ValueError(f"the row of trial {number} is not a mapping")
+    return {**row, "number": number}
 
 
 def _connect(path: Path) -> sqlite3.Connection:

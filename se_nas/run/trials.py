@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field
 
+from se_nas.documents.typed import Count, Integer, NonNegative, Percent, Positive, Real, Share, Switch, parse
 from se_nas.errors import RunError
 from se_nas.objectives import COSTS, Objective
-from se_nas.run.parsing import parse
+from se_nas.sites import KEEP
 
 SEARCH, FINAL = "search", "final"
 """Phases of a run, in a row's field ``phase``."""
 MEASURED = "measured"
 """``source`` of a cost that was measured on the candidate itself."""
+Width = Annotated[int, Field(ge=KEEP, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +32,9 @@ class CostReading:
         source: "measured" or "predicted"; None for a cost that is always taken in one way.
     """
 
-    value: int | FiniteFloat
-    ratio: PositiveFloat | None = None
-    interval: tuple[FiniteFloat, FiniteFloat] | None = None
+    value: Count | NonNegative
+    ratio: Positive | None = None
+    interval: tuple[Real, Real] | None = None
     source: str | None = None
 
     @property
@@ -60,6 +62,7 @@ class TrialRow:
         accuracy, top5, test_accuracy: in percent.
         loss, train_loss: on validation and training images.
         ece: expected calibration error, from 0 to 1.
+        correct: digest of the file in ``correct/`` that says which validation images were classified correctly.
         curve: one entry per epoch.
         costs: by objective name (`se_nas.objectives.COSTS`), as far as they are known.
         seconds: of the training itself, without waiting.
@@ -68,33 +71,34 @@ class TrialRow:
         error: why there is no result.
     """
 
-    number: NonNegativeInt
+    number: Count
     key: str
     description: str | None = None
     baseline: str | None = None
     position: str | None = None
-    widths: tuple[int, ...]
+    widths: tuple[Width, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
     gate: str | None = None
     act: str | None = None
-    bias: bool | None = None
-    seed: int | None = None
+    bias: Switch | None = None
+    seed: Integer | None = None
     phase: str
-    epochs: NonNegativeInt = 0
-    epochs_planned: NonNegativeInt = 0
+    epochs: Count = 0
+    epochs_planned: Count = 0
     state: str
-    accuracy: FiniteFloat | None = None
-    top5: FiniteFloat | None = None
-    loss: FiniteFloat | None = None
-    train_loss: FiniteFloat | None = None
-    ece: FiniteFloat | None = None
-    test_accuracy: FiniteFloat | None = None
+    accuracy: Percent | None = None
+    top5: Percent | None = None
+    loss: Real | None = None
+    train_loss: Real | None = None
+    ece: Share | None = None
+    test_accuracy: Percent | None = None
+    correct: str | None = field(default=None, repr=False)
     curve: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     costs: Mapping[str, CostReading] = field(default_factory=dict)
-    seconds: NonNegativeFloat | None = None
+    seconds: NonNegative | None = None
     started: datetime | None = None
     finished: datetime | None = None
-    elapsed: NonNegativeFloat | None = None
+    elapsed: NonNegative | None = None
     error: str | None = None
 
     @property
@@ -115,7 +119,10 @@ class TrialRow:
         known["costs"] = {
             name: reading for name, cost in COSTS.items() if (reading := _reading(cost, known)) is not None
         }
-        return parse(cls, known, where)
+        try:
+            return parse(cls, known)
+        except ValueError as error:
+            raise RunError(f"{where} is damaged: {error}.") from error
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, every column of the table; ``from_json`` gives an equal row back."""

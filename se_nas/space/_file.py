@@ -9,10 +9,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from se_nas.documents import MAX_WRITTEN_BYTES, parse_yaml, read_text
 from se_nas.errors import ConfigError, nearest
 from se_nas.sites import ACTIVATIONS, GATES, ROUNDINGS
 from se_nas.space._spec import BLOCKS, GRANULARITIES, MAX_REDUCTIONS, NATIVE, POSITIONS, SpaceSpec
 
+_EXACT = 2**53
+"""Below this a float holds every whole number."""
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # mypy wants literals spelled out; these are spelled once, where the values are used.
 Granularity = Literal[GRANULARITIES]  # type: ignore[valid-type]
@@ -71,12 +74,11 @@ def read_spec(path: Path) -> SpaceSpec:
         ConfigError: the file cannot be read, is not YAML, or breaks a rule; with the line if that is known.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the search space {str(path)!r} cannot be read: {error}.") from error
-    try:
+        text = read_text(path, MAX_WRITTEN_BYTES)
+        content = parse_yaml(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the search space {str(path)!r} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -120,7 +122,7 @@ def parse_spec(
 
 
 def _number(item: Any) -> Any:
-    return int(item) if isinstance(item, float) and item.is_integer() else item
+    return int(item) if isinstance(item, float) and item.is_integer() and item < _EXACT else item
 
 
 def _explain(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from se_nas.architecture import Architecture, freeze_kwargs
 from se_nas.arguments import checked
 from se_nas.errors import ConfigError, nearest
 from se_nas.notebook import paragraph, table
-from se_nas.sites import Site, site_from_dict, width_at
+from se_nas.sites import Site, width_at
 from se_nas.space._build import build_factors, fixed_widths, in_scope
 from se_nas.space._encoding import Points
 from se_nas.space._factor import WIDTH, Scalar
@@ -265,22 +265,20 @@ class SearchSpace(Points):
         Raises:
             ConfigError: a field is missing, a rule is broken, or the schema is newer than this program's.
         """
+        from se_nas.documents.typed import check_schema, parse
         from se_nas.space._file import parse_spec
 
-        if data.get("schema", SCHEMA) > SCHEMA:
-            raise ConfigError(
-                f"the search space has schema {data['schema']}; this version of se-nas reads up to {SCHEMA}."
-                " Upgrade se-nas."
-            )
-        missing = [name for name in ("name", "backbone", "timm_kwargs", "spec", "sites") if name not in data]
-        if missing:
-            raise ConfigError(f"this is not a search space: it lacks {', '.join(missing)}.")
+        check_schema(data, SCHEMA, "the search space", ConfigError)
+        try:
+            found = parse(_Saved, data)
+        except ValueError as error:
+            raise ConfigError(f"this is not a search space: {error}.") from error
         return cls(
-            parse_spec(data["spec"], source=f"search space {data['name']!r}"),
-            {position: [site_from_dict(site) for site in sites] for position, sites in data["sites"].items()},
-            name=data["name"],
-            backbone=data["backbone"],
-            timm_kwargs=data["timm_kwargs"],
+            parse_spec(found.spec, source=f"search space {found.name!r}"),
+            found.sites,
+            name=found.name,
+            backbone=found.backbone,
+            timm_kwargs=found.timm_kwargs,
         )
 
     @cached_property
@@ -301,6 +299,17 @@ class SearchSpace(Points):
         ]
         text = f"{self.name}: {self.size:,} architectures of {self.backbone}"
         return paragraph(text, strong=True) + table(_shortened(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """What ``SearchSpace.to_dict`` gives."""
+
+    name: str
+    backbone: str
+    timm_kwargs: Mapping[str, Any]
+    spec: Mapping[str, Any]
+    sites: Mapping[str, tuple[Site, ...]]
 
 
 def _shortened(rows: list[dict[str, str]], most: int = 24) -> list[dict[str, str]]:

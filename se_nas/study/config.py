@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from se_nas.arguments import checked
+from se_nas.documents import MAX_WRITTEN_BYTES, parse_yaml, read_text
 from se_nas.errors import ConfigError, nearest
 from se_nas.objectives import COSTS, OBJECTIVES, Objective
 from se_nas.study.address import EXAMPLE, check_address
@@ -348,8 +349,8 @@ class SearchConfig(_LimitedTask):
         import yaml
 
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            values = parse_yaml(read_text(Path(path), MAX_WRITTEN_BYTES))
+        except (OSError, ValueError) as error:
             raise ConfigError(f"the configuration {path} cannot be read: {error}.") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path} is not valid YAML: {error}") from error

@@ -2,7 +2,8 @@
 
 Optuna itself commits every parameter and attribute of a trial alone, about 60 statements for a trial of 20
 parameters. Here a trial is written whole, with whatever has to become true with it, in one transaction: what a
-kill, a full disk or a power cut leaves is a study as it was before or after, never between.
+kill, a full disk or a power cut leaves is a study as it was before or after, never between. Every trial has digests of
+what was written, and so have the study's attributes; what other programs write has none and is taken as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sqlite3
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -38,6 +39,8 @@ from sqlalchemy import Connection, Table
 
 from se_nas.errors import RunError
 from se_nas.run import refused
+from se_nas.run.files import sha256
+from se_nas.run.study_file import ROW, SEALS, check_seal, check_structure
 
 STUDY_NAME = "se-nas"
 SCHEMA = "v3.2.0.a"
@@ -75,11 +78,15 @@ class Database:
         name: of the database, for messages.
     """
 
+    _sealed = True
+    """Whether trials and attributes have digests: one process writes them, and nobody else checks them."""
+
     def __init__(self, storage: RDBStorage, study_id: int, name: str) -> None:
         self._storage, self._study_id, self._name = storage, study_id, name
         self.directions = storage.get_study_directions(study_id)
         self._ids: dict[int, int] = {}
         self._saved: dict[int, FrozenTrial] = {}
+        self._seals: dict[str, str] = {}
         self._close = weakref.finalize(self, storage.engine.dispose)
 
     @classmethod
@@ -104,14 +111,31 @@ class Database:
                 engine_kwargs={"creator": lambda: _connect(path, read_only)},
                 skip_table_creation=read_only,
             )
+            with closing(_connect(path, read_only=True)) as connection:
+                check_structure(connection)
             study_id = find_study(storage, STUDY_NAME, directions, str(path))
         return cls(storage, study_id, str(path))
 
     def attributes(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The study's user and system attributes."""
+        """The study's user and system attributes.
+
+        Raises:
+            RunError: one is not what was written.
+        """
+        tables = (USER_ATTRIBUTES, SYSTEM_ATTRIBUTES)
         with explained(self._name), self._reading() as connection:
-            return self._attributes(connection, USER_ATTRIBUTES), self._attributes(
-                connection, SYSTEM_ATTRIBUTES
+            user, system = (self._attributes(connection, table) for table in tables)
+            self._seals = json.loads(system.pop(SEALS, "{}"))
+            stored = {
+                _address(table, key): text
+                for table, texts in zip(tables, (user, system), strict=True)
+                for key, text in texts.items()
+            }
+            for address, seal in self._seals.items():
+                check_seal(f"the attribute {address}", stored.get(address), seal)
+            return (
+                {key: json.loads(text) for key, text in user.items()},
+                {key: json.loads(text) for key, text in system.items()},
             )
 
     def trials(self, first: int = 0) -> list[FrozenTrial]:
@@ -142,8 +166,14 @@ class Database:
         with explained(self._name), self._writing() as connection:
             for trial in trials:
                 ids[trial.number] = self._save(connection, trial)
+            seals = dict(self._seals)
             for table, key, value in attributes:
-                self._save_attribute(connection, table, key, value)
+                text = json.dumps(value)
+                seals[_address(table, key)] = sha256(text)
+                self._save_attribute(connection, table, key, text)
+            if self._sealed and seals != self._seals:
+                self._save_attribute(connection, SYSTEM_ATTRIBUTES, SEALS, json.dumps(seals))
+        self._seals = seals
         self._ids |= ids
         self._saved |= {trial.number: trial for trial in trials}
 
@@ -166,33 +196,33 @@ class Database:
         """One transaction."""
         return self._storage.engine.begin()
 
-    def _attributes(self, connection: Connection, table: Table) -> dict[str, Any]:
+    def _attributes(self, connection: Connection, table: Table) -> dict[str, str]:
         rows = connection.execute(
             sqlalchemy.select(table.c.key, table.c.value_json).where(table.c.study_id == self._study_id)
         )
-        return {key: json.loads(value) for key, value in rows}
+        return {row.key: row.value_json for row in rows}
 
     def _read(self, connection: Connection, first: int) -> Iterator[FrozenTrial]:
         trials = TrialModel.__table__
         wanted = (trials.c.study_id == self._study_id) & (trials.c.number >= first)
 
-        def children(model: Any) -> dict[int, list[Any]]:
-            """Rows of a table by trial."""
+        def rows_of(table: Table, columns: Sequence[str]) -> dict[int, list[Any]]:
+            """Some columns of a table's rows by trial."""
             found: dict[int, list[Any]] = defaultdict(list)
-            child = model.__table__
-            key = child.primary_key.columns[0]
-            for row in connection.execute(sqlalchemy.select(child).join(trials).where(wanted).order_by(key)):
-                found[row.trial_id].append(row)
+            chosen = sqlalchemy.select(table.c.trial_id, *(table.c[name] for name in columns))
+            for own, *row in connection.execute(
+                chosen.join(trials).where(wanted).order_by(table.primary_key.columns[0])
+            ):
+                found[own].append(tuple(row))
             return found
 
-        params, values = children(TrialParamModel), children(TrialValueModel)
-        user, system = children(TrialUserAttributeModel), children(TrialSystemAttributeModel)
-        steps = children(TrialIntermediateValueModel)
+        stored = {name: rows_of(*where) for name, where in _CHILDREN.items()}
+        steps = rows_of(TrialIntermediateValueModel.__table__, _STEP)
         for row in connection.execute(sqlalchemy.select(trials).where(wanted).order_by(trials.c.number)):
             own = row.trial_id
-            distributions = {
-                param.param_name: _distribution(param.distribution_json) for param in params[own]
-            }
+            children: _Children = {name: stored[name][own] for name in _CHILDREN}
+            _check(row, children)
+            distributions = {name: _distribution(text) for name, _, text in children["params"]}
             self._ids[row.number] = own
             yield FrozenTrial(
                 number=row.number,
@@ -200,62 +230,56 @@ class Database:
                 state=row.state,
                 value=None,
                 values=[
-                    TrialValueModel.stored_repr_to_value(value.value, value.value_type)
-                    for value in sorted(values[own], key=lambda value: value.objective)
+                    TrialValueModel.stored_repr_to_value(value, kind)
+                    for _, value, kind in sorted(children["values"])
                 ]
                 or None,
                 datetime_start=_local(row.datetime_start),
                 datetime_complete=_local(row.datetime_complete),
                 params={
-                    param.param_name: distributions[param.param_name].to_external_repr(param.param_value)
-                    for param in params[own]
+                    name: distributions[name].to_external_repr(value) for name, value, _ in children["params"]
                 },
                 distributions=distributions,
-                user_attrs={item.key: json.loads(item.value_json) for item in user[own]},
-                system_attrs={item.key: json.loads(item.value_json) for item in system[own]},
+                user_attrs={key: json.loads(text) for key, text in children["user_attrs"]},
+                system_attrs={
+                    key: json.loads(text) for key, text in children["system_attrs"] if key != SEALS
+                },
                 intermediate_values={
-                    item.step: TrialIntermediateValueModel.stored_repr_to_intermediate_value(
-                        item.intermediate_value, item.intermediate_value_type
-                    )
-                    for item in steps[own]
+                    step: TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
+                    for step, value, kind in steps[own]
                 },
             )
 
     def _save(self, connection: Connection, trial: FrozenTrial) -> int:
         table = TrialModel.__table__
         own, before = self._ids.get(trial.number), self._saved.get(trial.number)
-        facts = {
-            "number": trial.number,
-            "study_id": self._study_id,
-            "state": trial.state,
-            "datetime_start": _utc(trial.datetime_start),
-            "datetime_complete": _utc(trial.datetime_complete),
-        }
+        moments = _utc(trial.datetime_start), _utc(trial.datetime_complete)
+        facts = dict(zip(_FACTS, (trial.number, trial.state, *moments), strict=True))
         known = own is not None
         if own is None:
-            own = connection.execute(table.insert().values(facts)).inserted_primary_key[0]  # type: ignore[index]
+            added = table.insert().values(study_id=self._study_id, **facts)
+            own = connection.execute(added).inserted_primary_key[0]  # type: ignore[index]
         else:
             connection.execute(table.update().where(table.c.trial_id == own).values(facts))
-        for name, model, rows in (
-            ("params", TrialParamModel, _param_rows),
-            ("values", TrialValueModel, _value_rows),
-            ("user_attrs", TrialUserAttributeModel, lambda trial: _attribute_rows(trial.user_attrs)),
-            ("system_attrs", TrialSystemAttributeModel, lambda trial: _attribute_rows(trial.system_attrs)),
-        ):
+        children = _children(trial)
+        for name, (child, columns) in _CHILDREN.items():
             if before is not None and getattr(before, name) is getattr(trial, name):
                 continue
             if known:
-                connection.execute(model.__table__.delete().where(model.__table__.c.trial_id == own))
-            found = [{"trial_id": own, **row} for row in rows(trial)]
-            if found:
-                connection.execute(model.__table__.insert(), found)
+                connection.execute(child.delete().where(child.c.trial_id == own))
+            if children[name]:
+                rows = [{"trial_id": own, **dict(zip(columns, row, strict=True))} for row in children[name]]
+                connection.execute(child.insert(), rows)
+        if self._sealed:
+            seals = json.dumps(_seals(facts, children))
+            # There is one of each key: this replaces that of the save before.
+            replaced = TrialSystemAttributeModel.__table__.insert().prefix_with("OR REPLACE")
+            connection.execute(replaced.values(trial_id=own, key=SEALS, value_json=seals))
         return own
 
-    def _save_attribute(self, connection: Connection, table: Table, key: str, value: Any) -> None:
+    def _save_attribute(self, connection: Connection, table: Table, key: str, text: str) -> None:
         connection.execute(table.delete().where((table.c.study_id == self._study_id) & (table.c.key == key)))
-        connection.execute(
-            table.insert().values(study_id=self._study_id, key=key, value_json=json.dumps(value))
-        )
+        connection.execute(table.insert().values(study_id=self._study_id, key=key, value_json=text))
 
 
 def find_study(
@@ -284,27 +308,64 @@ SYSTEM_ATTRIBUTES: Table = StudySystemAttributeModel.__table__
 """Tables of the study's attributes, for `Database.save`."""
 
 
-def _param_rows(trial: FrozenTrial) -> Sequence[Mapping[str, Any]]:
-    return [
-        {
-            "param_name": name,
-            "param_value": trial.distributions[name].to_internal_repr(value),
-            "distribution_json": _json(trial.distributions[name]),
-        }
-        for name, value in trial.params.items()
-    ]
+def _address(table: Table, key: str) -> str:
+    return f"{table.name}.{key}"
 
 
-def _value_rows(trial: FrozenTrial) -> Sequence[Mapping[str, Any]]:
-    rows = []
-    for objective, value in enumerate(trial.values or ()):
-        stored, kind = TrialValueModel.value_to_stored_repr(value)
-        rows.append({"objective": objective, "value": stored, "value_type": kind})
-    return rows
+_Children = Mapping[str, Sequence[tuple[Any, ...]]]
+"""Rows of a trial in the tables of `_CHILDREN`."""
+_CHILDREN: Mapping[str, tuple[Table, tuple[str, ...]]] = {
+    "params": (TrialParamModel.__table__, ("param_name", "param_value", "distribution_json")),
+    "values": (TrialValueModel.__table__, ("objective", "value", "value_type")),
+    "user_attrs": (TrialUserAttributeModel.__table__, ("key", "value_json")),
+    "system_attrs": (TrialSystemAttributeModel.__table__, ("key", "value_json")),
+}
+"""Attributes of a trial, with the table and the columns in which each is stored."""
+_FACTS = ("number", "state", "datetime_start", "datetime_complete")
+_STEP = ("step", "intermediate_value", "intermediate_value_type")
 
 
-def _attribute_rows(attributes: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return [{"key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+def _children(trial: FrozenTrial) -> _Children:
+    return {
+        "params": [
+            (name, float(distribution.to_internal_repr(trial.params[name])), _json(distribution))
+            for name, distribution in trial.distributions.items()
+        ],
+        "values": [
+            (objective, *TrialValueModel.value_to_stored_repr(value))
+            for objective, value in enumerate(trial.values or ())
+        ],
+        "user_attrs": [(key, json.dumps(value)) for key, value in trial.user_attrs.items()],
+        "system_attrs": [(key, json.dumps(value)) for key, value in trial.system_attrs.items()],
+    }
+
+
+def _seals(facts: Mapping[str, Any], children: _Children) -> dict[str, str]:
+    """The digests of a trial, as `study_file.SEALS` describes them; ``facts`` are those of its own table."""
+    rest: list[Any] = list(facts.values())
+    for name, rows in children.items():
+        rest.append(sorted(row for row in rows if not (name == "user_attrs" and row[0] == ROW)))
+    rows_text = [text for key, text in children["user_attrs"] if key == ROW]
+    return {
+        **({"row": sha256(rows_text[0])} if rows_text else {}),
+        "rest": sha256(json.dumps(rest, default=_stable)),
+    }
+
+
+def _stable(value: Any) -> str:
+    """What the digests say of a state or a moment, in any version of Python."""
+    return value.isoformat() if isinstance(value, datetime) else value.name
+
+
+def _check(row: Any, children: _Children) -> None:
+    """Refuse a trial that is not what was written; one without digests is taken as it is."""
+    attributes = children["system_attrs"]
+    found = [text for key, text in attributes if key == SEALS]
+    if not found:
+        return
+    whole = {**children, "system_attrs": [item for item in attributes if item[0] != SEALS]}
+    if json.loads(found[0]) != _seals({name: getattr(row, name) for name in _FACTS}, whole):
+        raise ValueError(f"trial {row.number} is not what was written")
 
 
 @cache
@@ -358,7 +419,13 @@ def explained(name: str) -> Iterator[None]:
         passing = isinstance(error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError)
         kind = UnavailableError if passing else RunError
         raise kind(f"{name} cannot be used: {_reason(error)}.") from error
-    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
+    except (
+        sqlalchemy.exc.SQLAlchemyError,
+        sqlite3.DatabaseError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:
         raise RunError(f"{name} is damaged: {_reason(error)}.") from error
 
 

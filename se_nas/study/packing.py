@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from se_nas.architecture import Architecture
+from se_nas.documents.typed import Positive, PositiveCount, parse
+from se_nas.errors import ConfigError
 from se_nas.space import SearchSpace
 from se_nas.study.candidate import build_plain_candidate
 from se_nas.study.config import SearchConfig
@@ -33,13 +37,13 @@ class Packing:
         actors: of Ray's, when the run was planned, each with one device; None if Ray does not train.
     """
 
-    places: int
-    devices: tuple[str, ...]
+    places: PositiveCount
+    devices: Annotated[tuple[str, ...], Field(min_length=1)]
     packed: bool
     masked: bool
     reason: str
-    rates: Mapping[int, float] = field(default_factory=dict)
-    actors: int | None = None
+    rates: Mapping[int, Positive] = field(default_factory=dict)
+    actors: PositiveCount | None = None
 
     @property
     def num_devices(self) -> int:
@@ -63,9 +67,15 @@ class Packing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Packing:
-        """Inverse of ``to_dict``, from JSON."""
-        rates = {int(size): float(rate) for size, rate in values["rates"].items()}
-        return cls(**{**values, "devices": tuple(values["devices"]), "rates": rates})
+        """Inverse of ``to_dict``, from JSON.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        try:
+            return parse(cls, values)
+        except ValueError as error:
+            raise ConfigError(f"this does not say how many candidates train at a time: {error}.") from error
 
 
 def capacities(space: SearchSpace, baselines: Sequence[Architecture]) -> list[Capacity]:

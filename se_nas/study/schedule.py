@@ -11,6 +11,8 @@ import torch
 
 from se_nas.architecture import Architecture
 from se_nas.data import ImageData
+from se_nas.documents.typed import parse
+from se_nas.errors import RunError
 from se_nas.model import build_model
 from se_nas.objectives import COSTS
 from se_nas.run import Manifest
@@ -138,6 +140,10 @@ def frozen_schedule(
     """The decisions of a run that goes on, though perhaps on other machines."""
     runtime = Runtime.from_dict(frozen.runtime)
     compilation = frozen.compile or {"compile": runtime.compile, "reason": "as the run began"}
+    try:
+        compiled = parse(CompileChoice, compilation)
+    except ValueError as error:
+        raise RunError(f"the manifest does not say how candidates are compiled: {error}.") from error
     packing = None if frozen.packing is None else Packing.from_dict(frozen.packing)
     if config.storage is not None:
         # Each worker has devices of its own.
@@ -147,7 +153,7 @@ def frozen_schedule(
         recipe=Recipe.from_dict(frozen.recipe),
         runtime=runtime,
         epoch_seconds=frozen.epoch_seconds,
-        compilation=CompileChoice(**compilation),
+        compilation=compiled,
         packing=(packing or unpacked(config, devices, "as the run began")).trained_by(actors),
     )
 

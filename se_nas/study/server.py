@@ -87,6 +87,9 @@ class SharedDatabase(Database):
         say: is given a line when the server does not answer.
     """
 
+    # Workers change the study side by side, and a server has checksums of its own.
+    _sealed = False
+
     def __init__(self, storage: RDBStorage, study_id: int, name: str) -> None:
         super().__init__(storage, study_id, name)
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from se_nas.arguments import checked
-from se_nas.errors import DiskError, RunError, SeNasError
+from se_nas.errors import ConfigError, DiskError, RunError, SeNasError
 from se_nas.report.run import Run
 from se_nas.run import CHECKPOINTS, CONFIG, FINAL, SEARCH, Manifest, RunFolder, write_json
 from se_nas.study import peers
@@ -130,7 +130,7 @@ def resume(
     Args:
         path: the run folder.
         budget: a new time for everything, the time already spent included.
-        trials: a new number of candidates in all.
+        trials: a new number of candidates in all. Both hold for later calls too, and stand in the manifest.
         stop_when_settled: whether to end when the sampler expects next to nothing more; None: as before.
         data, val_data, test_data, checkpoint: where these files are now, if they have moved; images are recognised by
             their fingerprint.
@@ -152,7 +152,7 @@ def resume(
         moved["ray_resources"] = ray_resources
     changes = {"budget": budget, "trials": trials, "stop_when_settled": stop_when_settled}
     given = {name: value for name, value in changes.items() if value is not None}
-    config = SearchConfig(**{**folder.config, **moved, **given})
+    config = SearchConfig(**{**_asked(folder).model_dump(), **moved, **given})
     if config.storage is not None:
         if given:
             with closing(peers.connect(config, folder)) as store:
@@ -161,6 +161,9 @@ def resume(
         assert config.study is not None
         return work(config.storage, config.study, progress=progress, runs=str(folder.path.parent), **own)
     manifest = folder.manifest
+    # What an earlier resume was given holds on; config.json is what the run began with.
+    limits = {"budget": manifest.budget.seconds, "trials": manifest.budget.trials}
+    config = SearchConfig(**{**config.model_dump(), **limits, **given})
     if manifest.status == "finished" and is_spent(config.budget_seconds, manifest.budget.spent):
         taken, command = as_words(manifest.budget.spent), resume_command(folder, budget=config.budget_seconds)
         progress.message(f"the budget is spent: the run has taken {taken}. To go on:  {command}")
@@ -172,8 +175,19 @@ def resume(
         if moved:
             write_json(folder.path / CONFIG, {**folder.config, **moved})
             folder.update_manifest(executor=trains_on(plan))
+        folder.update_manifest(
+            budget=replace(manifest.budget, seconds=config.budget_seconds, trials=config.trials)
+        )
         progress.plan(plan.describe())
         return _carry_out(plan, folder, progress)
+
+
+def _asked(folder: RunFolder) -> SearchConfig:
+    """The configuration of a run; RunError if its file is damaged."""
+    try:
+        return SearchConfig(**folder.config)
+    except ConfigError as error:
+        raise RunError(f"{folder.path / CONFIG} is damaged: {error}") from error
 
 
 @contextmanager

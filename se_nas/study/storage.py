@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
@@ -18,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.objectives import OBJECTIVES
-from se_nas.run import STUDY, TRIALS, RunFolder, read_json
+from se_nas.run import STUDY, RunFolder, rows_from_json
 from se_nas.samplers.pareto_sampler import MODEL
 from se_nas.study.attributes import FIXED, ROW
 from se_nas.study.database import STUDY_NAME, Database, TakenOverError, UnavailableError
@@ -26,7 +25,6 @@ from se_nas.study.journal import copy_journal
 from se_nas.study.readings import Readings
 from se_nas.study.shared_trials import SharedTrials
 from se_nas.study.whole_trials import STUDY_ID, News, WholeTrials
-from se_nas.wording import counted
 
 T = TypeVar("T")
 COLUMNS = {name: objective.column for name, objective in OBJECTIVES.items()}
@@ -57,26 +55,18 @@ def open_storage(folder: RunFolder, objectives: Sequence[str] | None = None) -> 
     path = folder.path / STUDY
     with quiet_optuna():
         if not copy_journal(folder, path) and not path.exists():
-            _refuse_lost(folder, path)
-        storage = WholeTrials(Database.open(path, None if objectives is None else directions_of(objectives)))
-        if storage.get_n_trials(STUDY_ID) == 0:
-            _refuse_lost(folder, path)
+            folder.check_study(())
+        directions = None if objectives is None else directions_of(objectives)
+        storage = WholeTrials(Database.open(path, directions))
+        if directions is not None and storage.get_study_directions(STUDY_ID) != directions:
+            raise RunError(f"{path} is damaged: its study has other objectives than the run.")
+        folder.check_study(range(storage.get_n_trials(STUDY_ID)))
         return storage
 
 
 def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:
     """Whether each objective is to be large or small."""
     return [StudyDirection[OBJECTIVES[name].direction.upper()] for name in objectives]
-
-
-def _refuse_lost(folder: RunFolder, path: Path) -> None:
-    """A run whose table has rows must not begin anew because its study has none."""
-    table = folder.path / TRIALS
-    lost = len(read_json(table)) if table.exists() else 0
-    if lost:
-        raise RunError(
-            f"{path} is missing or empty, and with it the study of {counted(lost, 'trial')}: put it back."
-        )
 
 
 class StudyStore:
@@ -93,6 +83,7 @@ class StudyStore:
             self.study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
         self._written = -float("inf")
         self._writing = 0.0
+        self._check(self.trials())
         self._follow(News(whole=True, changed=self.trials()))
 
     @classmethod
@@ -346,6 +337,15 @@ class StudyStore:
         """Bring ``trials.json`` up to date, unless that was done a moment ago."""
         if time.monotonic() - self._written >= max(TABLE_SECONDS, self._writing / TABLE_SHARE):
             self.write_table()
+
+    def _check(self, trials: Sequence[FrozenTrial]) -> None:
+        """Refuse rows that are none, with RunError."""
+        rows = [
+            {**trial.user_attrs[ROW], "number": trial.number}
+            for trial in trials
+            if isinstance(trial.user_attrs.get(ROW), dict)
+        ]
+        rows_from_json(rows, str(self.folder.path / STUDY))
 
     def _follow(self, news: News) -> None:
         if news.whole:

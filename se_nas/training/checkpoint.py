@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from se_nas.checkpoints.sealed import save_sealed
+from se_nas.documents import parse_json
 from se_nas.errors import CheckpointError, ConfigError
 from se_nas.run import disk_error, whole_file
 
@@ -114,8 +115,8 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(json.loads((file.metadata() or {}).get("se_nas", "{}")))
-    except (OSError, SafetensorError, ValueError) as error:
+            return dict(parse_json((file.metadata() or {}).get("se_nas", "{}")))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise CheckpointError(f"{str(path)!r} holds no weights: {error}.") from error
 
 

@@ -105,7 +105,7 @@ class Recipe:
         for name in ("epochs", "batch_size", "mixup_off_epoch"):
             if not isinstance(getattr(self, name), int):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a whole number.")
-        if not 0 < self.crop_scale[0] <= self.crop_scale[-1] <= 1 or len(self.crop_scale) != 2:
+        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ConfigError(
                 f"crop_scale is {self.crop_scale!r}; it must be two shares with 0 < low <= high <= 1."
             )
@@ -128,6 +128,8 @@ class Recipe:
         Raises:
             ConfigError: a key or the preset is unknown, or a value is out of its range.
         """
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"the recipe is {data!r}; it must be a mapping of settings.")
         values = dict(data)
         base = values.pop("preset", "tiny")
         if base not in list(PRESETS):

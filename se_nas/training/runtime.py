@@ -10,13 +10,14 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from se_nas.device import resolve_device
+from se_nas.documents.typed import Count, PositiveCount, parse
 from se_nas.errors import ConfigError
 from se_nas.training.recipe import Recipe
 
@@ -50,8 +51,8 @@ class Runtime:
     graphs: bool = False
     graphs_error: str | None = None
     graphs_note: str | None = None
-    micro_batch: int | None = None
-    workers: int = 0
+    micro_batch: PositiveCount | None = None
+    workers: Count = 0
 
     @classmethod
     def decide(cls, model: nn.Module, recipe: Recipe, device: str = "cpu") -> Runtime:
@@ -114,9 +115,16 @@ class Runtime:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Runtime:
-        """Inverse of ``to_dict``; checks that the device exists here."""
-        known = {field.name for field in fields(cls)}
-        runtime = cls(**{key: value for key, value in data.items() if key in known})
+        """Inverse of ``to_dict``; checks that the device exists here.
+
+        Raises:
+            ConfigError: it is something else.
+            DeviceError: there is no such device.
+        """
+        try:
+            runtime = parse(cls, data)
+        except ValueError as error:
+            raise ConfigError(f"this does not say how to train on a device: {error}.") from error
         resolve_device(runtime.device)
         return runtime
 

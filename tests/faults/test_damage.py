@@ -97,7 +97,7 @@ def test_a_table_that_was_deleted_is_read_from_the_study_and_written_again(runs,
 
 def test_a_study_that_is_missing_is_not_begun_anew(stopped):
     (stopped / "study.db").unlink()
-    with pytest.raises(RunError, match=r"study\.db is missing or empty, and with it the study of 2 trials"):
+    with pytest.raises(RunError, match=r"study\.db lacks 2 trials that trials\.json has, from trial 0 on"):
         resume(stopped)
 
 
@@ -106,7 +106,7 @@ def test_a_study_that_is_damaged_is_named(stopped, damage):
     file = stopped / "study.db"
     file.write_bytes(DAMAGE[damage](file.read_bytes()))
     for action in (lambda: RunFolder.open(stopped).rows(), lambda: resume(stopped)):
-        with pytest.raises(RunError, match=r"study\.db (is damaged|cannot be used|is missing or empty)"):
+        with pytest.raises(RunError, match=r"study\.db (is damaged|cannot be used|lacks 2 trials)"):
             action()
 
 

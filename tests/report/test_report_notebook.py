@@ -13,11 +13,12 @@ from synthetic_run import SITES, widths_of, write_run
 from test_report_page import EVIL, evil_run
 
 from se_nas import Architecture, SearchSpace
+from se_nas.documents.typed import parse
 from se_nas.errors import RunError
 from se_nas.report import ParetoReport, candidates_csv, compare, front_table, open_run
-from se_nas.sites import site_from_dict
+from se_nas.sites import Site
 
-SITE_LIST = tuple(site_from_dict(site) for site in SITES)
+SITE_LIST = tuple(parse(Site, site) for site in SITES)
 
 
 class Tags(HTMLParser):

@@ -2,13 +2,14 @@ import pytest
 from synthetic_run import SITES, manifest, report_of, rows_of, widths_of
 from test_report_pareto_report import simple_row
 
+from se_nas.documents.typed import parse
 from se_nas.errors import RunError
 from se_nas.report import ParetoReport, pick
 from se_nas.report.picks import describe, names_of
 from se_nas.report.placement import by_stage, placement
-from se_nas.sites import site_from_dict
+from se_nas.sites import Site
 
-SITE_OBJECTS = tuple(site_from_dict(site) for site in SITES)
+SITE_OBJECTS = tuple(parse(Site, site) for site in SITES)
 
 
 @pytest.mark.parametrize(

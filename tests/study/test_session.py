@@ -208,7 +208,10 @@ def test_a_longer_budget_goes_on(small):
     run = search(small(trials=3, final_seeds=0))
     resume(run.path, trials=4)
     assert len(results(run.path)) == 4
-    assert RunFolder.open(run.path).config["trials"] == 3
+    folder = RunFolder.open(run.path)
+    assert (folder.config["trials"], folder.manifest.budget.trials) == (3, 4)
+    resume(run.path)
+    assert (len(results(run.path)), folder.manifest.budget.trials) == (4, 4)
 
 
 def test_two_processes_cannot_work_on_one_run(small):

@@ -15,6 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from se_nas.errors import RunError
+from se_nas.run.study_file import SEALS
 from se_nas.study.database import Database
 from se_nas.study.whole_trials import WholeTrials
 
@@ -32,9 +33,10 @@ def stored(path):
 
 
 def facts(trial):
+    system_attrs = {key: value for key, value in trial.system_attrs.items() if key != SEALS}
     return (
         *(trial.number, trial.state, trial.params, trial.distributions, trial.values),
-        *(trial.user_attrs, trial.system_attrs, trial.datetime_start, trial.datetime_complete),
+        *(trial.user_attrs, system_attrs, trial.datetime_start, trial.datetime_complete),
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from se_nas.cost.closed_form import COST_NAMES, CostModel
+from se_nas.documents.typed import Real
 from se_nas.sites import ABSENT
 
 _MAP = COST_NAMES.index("se_elementwise_ops")
@@ -34,9 +35,9 @@ class AddedLatency:
         slope: for every site what each hidden channel adds.
     """
 
-    any_gate: float
-    fixed: tuple[float, ...]
-    slope: tuple[float, ...]
+    any_gate: Real
+    fixed: tuple[Real, ...]
+    slope: tuple[Real, ...]
 
     def added(self, widths: np.ndarray, plain: np.ndarray) -> np.ndarray:
         """Shares of the baseline, shape (n,), for widths of shape (n, sites)."""

@@ -25,7 +25,9 @@ from se_nas.cost.latency.additive import AddedLatency, fit, unknowns
 from se_nas.cost.latency.meter import LatencyMeter
 from se_nas.cost.latency.time_limit import TimeLimit
 from se_nas.cost.settings import cache_folder, conditions_key
+from se_nas.documents.typed import Positive, Real, check_schema, parse
 from se_nas.errors import ConfigError, DeviceError, RunError
+from se_nas.run import read_json, write_json
 from se_nas.sites import ABSENT, native_width
 
 SCHEMA = 2
@@ -60,9 +62,9 @@ class HeldOut:
     """
 
     widths: tuple[int, ...]
-    measured: float
-    interval: tuple[float, float]
-    predicted: float
+    measured: Positive
+    interval: tuple[Real, Real]
+    predicted: Real
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ class LatencyTable:
 
     key: str
     plain: tuple[int, ...]
-    baseline_ms: float
+    baseline_ms: Positive
     gates: AddedLatency
     conditions: Mapping[str, Any]
     check: TableCheck
@@ -270,26 +272,25 @@ class LatencyTable:
         Raises:
             RunError: this is not a table, or one of another schema.
         """
-        fields = dict(data)
-        if fields.pop("schema", None) != SCHEMA:
+        check_schema(data, SCHEMA, "the latency table", RunError)
+        if data["schema"] != SCHEMA:
             raise RunError(f"this is not a latency table of schema {SCHEMA}; measure it again.")
         try:
-            rows = [
-                HeldOut(**{**row, **_tuples(row, "widths", "interval")})
-                for row in fields["check"]["held_out"]
-            ]
-            fields |= _tuples(fields, "plain")
-            fields["gates"] = AddedLatency(
-                **{**fields["gates"], **_tuples(fields["gates"], "fixed", "slope")}
-            )
-            return cls(**{**fields, "check": TableCheck(held_out=tuple(rows))})
-        except (KeyError, TypeError) as error:
+            table = parse(cls, data)
+        except ValueError as error:
             raise RunError(f"this is not a latency table: {error}.") from error
+        sites = len(table.plain)
+        lists = (
+            table.gates.fixed,
+            table.gates.slope,
+            *(row.widths for row in table.check.held_out),
+        )
+        if any(len(one) != sites for one in lists):
+            raise RunError(f"this is not a latency table: its lists are not all of {sites} sites.")
+        return table
 
     def save(self) -> Path:
         """Save the table for later searches on this device and return the path."""
-        from se_nas.run import write_json
-
         path = _path(self.key)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, self.to_dict())
@@ -303,8 +304,8 @@ class LatencyTable:
         """
         path = _path(table_key(arch, meter.conditions))
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, RunError):
+            return cls.from_dict(read_json(path))
+        except RunError:
             return None
 
 
@@ -345,10 +346,6 @@ def _distinct(
         if arch.position == first.position and not arch.is_plain:
             found.setdefault(arch.key, arch)
     return list(found.values())
-
-
-def _tuples(row: Mapping[str, Any], *names: str) -> dict[str, tuple[Any, ...]]:
-    return {name: tuple(row[name]) for name in names}
 
 
 def _path(key: str) -> Path:

@@ -14,7 +14,7 @@ from torch import nn
 
 from se_nas.architecture import Architecture
 from se_nas.data import ImageData
-from se_nas.errors import CheckpointError, InfeasibleError, SeNasError
+from se_nas.errors import CheckpointError, DataError, InfeasibleError, SeNasError
 from se_nas.run import FINAL, refused
 from se_nas.study.candidate import build_candidate
 from se_nas.study.config import SearchConfig
@@ -30,11 +30,15 @@ from se_nas.training import (
     make_logger,
 )
 from se_nas.training.checkpoint import STATE, checkpoint_path, load_state
+from se_nas.training.loader import damaged_names
+from se_nas.wording import counted
 
 CORRECT = "correct"
 """Key of which validation images were classified right; these go to a file, not into the row."""
 CHANGED = "changed"
 """Key of what a trainer has changed for the whole process (`_global_state.kept`); it is not a field of a row either."""
+LOST = "lost"
+"""Key of the names of training images that could be read when the run began and no longer can."""
 _MEASURED = ("accuracy", "top5", "loss", "train_loss", "ece")
 Curve = Sequence[dict[str, Any]]
 
@@ -93,7 +97,7 @@ class CandidateTrainer:
     def train(
         self, task: Task, on_epoch: Callable[[Curve, dict[str, Any]], bool], stop: Callable[[], bool]
     ) -> dict[str, Any]:
-        """Fields of the candidate's row, and ``CORRECT`` and ``CHANGED`` if they apply.
+        """Fields of the candidate's row, and ``CORRECT``, ``LOST`` and ``CHANGED`` if they apply.
 
         The process is put back into the state in which the trainer found it.
 
@@ -140,6 +144,7 @@ def make_context(
     """What the training of a candidate is given; see ``CandidateTrainer.train`` and ``Context``."""
 
     def report(epoch: int, metrics: Mapping[str, Any]) -> bool:
+        _refuse_lost(setup.data, "val")
         # The context's curve is whole after a resume and begins anew after a restart with a lower rate.
         return on_epoch([_plain(entry) for entry in context.curve], _plain(metrics))
 
@@ -179,9 +184,30 @@ def outcome(task: Task, result: TrainResult, model: nn.Module, context: Context)
     }
     if result.state == "complete" and result.correct is not None:
         fields[CORRECT] = result.correct
+    if result.skipped:
+        fields[LOST] = list(result.skipped)
     if task.phase == FINAL and result.state == "complete" and context.data.test is not None:
         fields["test_accuracy"] = evaluate(model, context, "test").accuracy
+        _refuse_lost(context.data, "test")
     return fields
+
+
+def _refuse_lost(data: ImageData, split: str) -> None:
+    """Images that could be read when the run began and no longer can: accuracies would not be comparable.
+
+    Raises:
+        DataError: there are such images.
+    """
+    names = damaged_names(data, split)
+    if names:
+        raise DataError(f"{lost_images(names, split)}. Once they are back, the run can go on.")
+
+
+def lost_images(names: Sequence[str], split: str) -> str:
+    """What has happened to images, in words."""
+    words = {"train": "training image", "val": "validation image", "test": "test image"}
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{counted(len(names), words[split])} can no longer be read: {shown}"
 
 
 def stopped_after(curve: Curve) -> dict[str, Any]:
@@ -216,6 +242,9 @@ def failure(error: Exception) -> dict[str, Any]:
     """
     if (fault := refused(error)) is not None:
         raise fault from error
+    if isinstance(error, DataError):
+        # Not the candidate's fault, and nothing that another one would be spared.
+        return {"state": "unfinished", "error": str(error)}
     if isinstance(error, InfeasibleError | torch.OutOfMemoryError):
         return {"state": "infeasible", "error": str(error)}
     if isinstance(error, SeNasError):

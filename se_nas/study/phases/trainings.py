@@ -19,7 +19,15 @@ from se_nas.study.budget import Division
 from se_nas.study.clock import Clock
 from se_nas.study.database import TakenOverError
 from se_nas.study.executors import Executor, Task, failure
-from se_nas.study.executors.task import CHANGED, CORRECT, Curve, set_aside_damaged, stopped_after
+from se_nas.study.executors.task import (
+    CHANGED,
+    CORRECT,
+    LOST,
+    Curve,
+    lost_images,
+    set_aside_damaged,
+    stopped_after,
+)
 from se_nas.study.plan import Plan
 from se_nas.study.progress import Progress
 from se_nas.study.stopping import Stopping
@@ -72,6 +80,7 @@ class Trainings:
         self._failures = 0
         self._doubted = False
         self._changed = False
+        self._missed: set[str] = set()
 
     def claim(self, task: Task, baseline: str | None) -> None:
         """Store what a trial is, in one write: from now on it is begun, and ``go_on`` trains it."""
@@ -138,7 +147,7 @@ class Trainings:
             ended = {"state": "unfinished"}
         if ended is None:
             try:
-                self._store.record(task.number, **costs)
+                self._store.record(task.number, error=None, **costs)
             except TakenOverError:
                 self._lost.add(task.number)
                 ended = {}
@@ -270,9 +279,10 @@ class Trainings:
                 f"the trainer changes {', '.join(changed)} for the whole process;"
                 " that is put back after every candidate"
             )
+        self._say_lost(fields.pop(LOST, ()))
         correct = fields.pop(CORRECT, None)
         if correct is not None:
-            self._store.folder.write_correct(task.number, correct)
+            fields[CORRECT] = self._store.folder.write_correct(task.number, correct)
         self._end(task, {**costs, **fields})
 
     def _end(self, task: Task, fields: dict[str, Any]) -> None:
@@ -343,7 +353,19 @@ class Trainings:
             return None
         return [float(value) for value in values if value is not None]
 
+    def _say_lost(self, names: Sequence[str]) -> None:
+        """Name training images that can no longer be read, in the manifest too; others were taken in their place."""
+        new = sorted(set(names) - self._missed)
+        if new:
+            self._missed.update(new)
+            said = f"{lost_images(new, 'train')}; others were taken in their place"
+            self._progress.message(said)
+            folder = self._store.folder
+            folder.update_manifest(warnings=(*folder.manifest.warnings, said))
+
     def _count_failures(self, fields: Mapping[str, Any]) -> None:
+        if fields["state"] == "unfinished" and fields.get("error") is not None:
+            raise RunError(f"{fields['error']}\nGo on with:  se-nas resume {self._store.folder.path}")
         self._failures = self._failures + 1 if fields["state"] in ("failed", "infeasible") else 0
         if self._failures >= MAX_FAILURES:
             raise RunError(

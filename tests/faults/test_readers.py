@@ -1,0 +1,261 @@
+"""Mutated documents end in one of se-nas's own errors, or in a value that is whole: it is written and read again.
+
+`SE_NAS_DOCUMENTS=11000 pytest tests/faults/test_readers.py` tries 11,000 of each kind, 10^5 in all.
+"""
+
+import copy
+import json
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from least_manifest import FACTS
+from small_cases import SITES
+
+import se_nas
+from se_nas.architecture import Architecture
+from se_nas.cost.latency.table import LatencyTable
+from se_nas.documents import parse_json
+from se_nas.errors import RunError, SeNasError
+from se_nas.report import ParetoReport
+from se_nas.run import Manifest, rows_from_json
+from se_nas.space import SearchSpace
+from se_nas.space._file import read_spec
+from se_nas.study.packing import Packing
+from se_nas.training import Recipe, Runtime
+
+DOCUMENTS = int(os.environ.get("SE_NAS_DOCUMENTS", "40"))
+JUNK = (
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2**63 - 1,
+        2**64,
+        10**400,
+        0.5,
+        -0.0,
+        1e308,
+        1e-320,
+        float("nan"),
+        float("inf"),
+    ),
+    *("", "text", "1", "\x1b[31m", "\x00", "\ud800", "../../x", "x" * 5000),
+    *([], {}, [[]], [None], [0], {"": None}, {"schema": 1}, [[[[[]]]]]),
+)
+SITE_LIST = [json.loads(json.dumps(vars(site))) for site in SITES]
+ROW = {
+    "number": 0,
+    "key": "k",
+    "description": "no SE",
+    "position": "standard",
+    "widths": [0, 8],
+    "params": {"stage0": 8},
+    "seed": 0,
+    "phase": "search",
+    "epochs": 1,
+    "epochs_planned": 1,
+    "state": "complete",
+    "accuracy": 91.5,
+    "loss": 0.5,
+    "num_params": 1000,
+    "latency_ms": 1.5,
+    "latency_ratio": 1.1,
+    "latency_interval": [1.0, 1.2],
+    "latency_source": "measured",
+    "curve": [{"epoch": 1, "accuracy": 91.5}],
+    "started": "2026-11-27T20:00:00+00:00",
+    "finished": "2026-11-27T20:00:01+00:00",
+}
+MANIFEST = {**FACTS, "sites": {"standard": SITE_LIST}, "budget": {"trials": 3, "spent": 1.5}}
+SPEC = {"granularity": "block", "reduction": [8, 16], "stages": [0, 1], "native": "keep"}
+SPACE = {
+    "schema": 1,
+    "name": "small",
+    "backbone": "test_resnet",
+    "timm_kwargs": {"in_chans": 3},
+    "spec": SPEC,
+    "sites": {"standard": SITE_LIST},
+}
+ARCHITECTURE = {
+    "schema": 1,
+    "backbone": "test_resnet",
+    "timm_kwargs": {"in_chans": 3},
+    "position": "standard",
+    "gate": "sigmoid",
+    "act": None,
+    "bias": True,
+    "sites": SITE_LIST,
+    "widths": [0, 8],
+}
+LATENCY = {
+    "schema": 2,
+    "key": "k",
+    "plain": [0, 0],
+    "baseline_ms": 1.5,
+    "gates": {"any_gate": 0.0, "fixed": [0.1, 0.1], "slope": [0.001, 0.001]},
+    "conditions": {"threads": 1},
+    "check": {"held_out": [{"widths": [0, 8], "measured": 1.1, "interval": [1.0, 1.2], "predicted": 1.1}]},
+}
+REPORT = {
+    "kind": "se-nas report",
+    "schema": 2,
+    "manifest": MANIFEST,
+    "trials": [ROW],
+    "config": {},
+    "correct": {},
+}
+CONFIG = {"backbone": "resnet18", "objectives": ["accuracy", "params"], "trials": 3, "recipe": {"lr": 0.1}}
+PACKING = {
+    "places": 2,
+    "devices": ["cpu"],
+    "packed": False,
+    "masked": False,
+    "reason": "",
+    "rates": {"2": 10.5},
+}
+
+
+def read_rows(data, folder):
+    rows = rows_from_json(data, "the table")
+    return [row.to_json() for row in rows]
+
+
+def read_report(data, folder):
+    path = folder / "report.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    report = ParetoReport.load(path)
+    return report.to_dict()
+
+
+def read_space(data, folder):
+    path = folder / "space.yaml"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return read_spec(path).to_dict()
+
+
+def read_config(data, folder):
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return se_nas.SearchConfig.load(path).model_dump(mode="json")
+
+
+READERS = {
+    "manifest": (MANIFEST, lambda data, _: Manifest.from_json(data).to_json()),
+    "trials": ([ROW], read_rows),
+    "report": (REPORT, read_report),
+    "architecture": (ARCHITECTURE, lambda data, _: Architecture.from_dict(data).to_dict()),
+    "space": (SPACE, lambda data, _: SearchSpace.from_dict(data).to_dict()),
+    "space file": (SPEC, read_space),
+    "configuration": (CONFIG, read_config),
+    "recipe": (Recipe().to_dict(), lambda data, _: Recipe.from_dict(data).to_dict()),
+    "runtime": (Runtime().to_dict(), lambda data, _: Runtime.from_dict(data).to_dict()),
+    "packing": (PACKING, lambda data, _: Packing.from_dict(data).to_dict()),
+    "latency table": (LATENCY, lambda data, _: LatencyTable.from_dict(data).to_dict()),
+}
+
+
+def places(value, path=()):
+    """Paths of all values in a document."""
+    yield path
+    for key, item in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from places(item, (*path, key))
+
+
+@st.composite
+def mutated(draw, document):
+    """The text of a document of which a few values were replaced, deleted or doubled, or some letters changed."""
+    changed = copy.deepcopy(document)
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(list(places(changed))))
+        junk = copy.deepcopy(draw(st.sampled_from(JUNK)))
+        if not path:
+            continue
+        parent = changed
+        for key in path[:-1]:
+            parent = parent[key]
+        how = draw(st.sampled_from(("replace", "delete", "double", "rename")))
+        if how == "replace":
+            parent[path[-1]] = junk
+        elif how == "delete":
+            del parent[path[-1]]
+        elif isinstance(parent, list):
+            parent.append(copy.deepcopy(parent[path[-1]]))
+        else:
+            parent[str(junk)[:20]] = parent.pop(path[-1]) if how == "rename" else parent[path[-1]]
+    text = json.dumps(changed)
+    if draw(st.booleans()):
+        place, letters = (
+            draw(st.integers(0, len(text))),
+            draw(st.sampled_from(("", "[", "}", '"', "1", "e9", "\\", ","))),
+        )
+        text = text[:place] + letters + text[place + draw(st.integers(0, 2)) :]
+    return text
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("documents")
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("name", READERS)
+def test_mutated_documents(name, folder):
+    document, read = READERS[name]
+    assert read(copy.deepcopy(document), folder)
+
+    @settings(max_examples=DOCUMENTS, deadline=None, database=None)
+    @given(mutated(document))
+    def holds(text):
+        try:
+            data = parse_json(text)
+        except ValueError:
+            return
+        try:
+            value = read(data, folder)
+        except SeNasError:
+            return
+        written = json.dumps(value, allow_nan=False)
+        assert json.dumps(read(json.loads(written), folder), allow_nan=False) == written
+
+    holds()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 50 + "]" * 50, "deeper than 40 levels"),
+        ("[" * 100_000, "deeper than 40 levels"),
+        ("1" * 5000, "integer string conversion"),
+        ("1" * 40, "does not fit into 64 bits"),
+        ("[1e999]", "not finite"),
+        ("[NaN]", "not finite"),
+        ('"\\ud800"', "not Unicode"),
+        ('{"a": 1,}', "property name"),
+    ],
+)
+def test_what_no_reader_takes(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        parse_json(text)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with pytest.raises(RunError, match=r"manifest\.json is damaged: it is larger than 1024 MiB"):
+        se_nas.run.read_json(path)
+
+
+def test_yaml_that_names_one_list_a_million_times_is_refused(tmp_path):
+    path = tmp_path / "space.yaml"
+    lines = ["a0: &a0 [1, 1]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))]
+    path.write_text("\n".join(lines))
+    with pytest.raises(SeNasError, match="more than 100,000 values"):
+        read_spec(path)
