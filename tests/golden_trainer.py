@@ -1,5 +1,6 @@
 """Trainers whose results are known: without training, as a function of network and seed; and one that takes time."""
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -32,10 +33,7 @@ def train_slowly(model, context):
 
 
 def train_with_rests(model, context):
-    """se-nas' own training, stretched to SECONDS by rests; a file of the process's number says what it trains."""
-    if "TRAINED_BY" in os.environ:
-        name = f"{context.name}-s{context.seed}"
-        Path(os.environ["TRAINED_BY"], str(os.getpid())).write_text(name)
+    """se-nas' own training, stretched to SECONDS by rests."""
     batches = math.ceil(len(context.data.train) / context.recipe.batch_size) * context.epochs
     rest = float(os.environ.get("SECONDS", "1")) / batches
 
@@ -43,7 +41,22 @@ def train_with_rests(model, context):
         time.sleep(rest)
         return context.should_stop()
 
-    return se_nas.training.train(model, dataclasses.replace(context, stop=stop))
+    with _announced(f"{context.name}-s{context.seed}"):
+        return se_nas.training.train(model, dataclasses.replace(context, stop=stop))
+
+
+@contextlib.contextmanager
+def _announced(name):
+    """Meanwhile a file of the process's number in TRAINED_BY says what it trains."""
+    if "TRAINED_BY" not in os.environ:
+        yield
+        return
+    file = Path(os.environ["TRAINED_BY"], str(os.getpid()))
+    file.write_text(name)
+    try:
+        yield
+    finally:
+        file.unlink()
 
 
 def _noise(key, seed):
