@@ -12,7 +12,9 @@ from golden_trainer import accuracy_of
 from small_cases import table
 
 import se_nas.cli
+from se_nas.study import schedule
 from se_nas.study.interrupts import SIGNALS
+from se_nas.study.packing import Packing
 
 TESTS = Path(__file__).parent.parent
 OPTIONS = {
@@ -31,7 +33,9 @@ OF_THE_CLOCK = ("seconds", "started", "finished", "elapsed", "curve")
 FINISHED = ("complete", "stopped")
 
 
-def start(folder, *arguments, seconds=0.2, deaf=False, errors=subprocess.PIPE, before="pass", **environment):
+def start(
+    folder, *arguments, seconds=0.2, deaf=False, ignored=(), errors=subprocess.PIPE, before="pass", **environment
+):
     """A command that signals reach as from a terminal, with standard error as lines of text.
 
     ``before`` is a statement that its process executes first.
@@ -53,17 +57,17 @@ def start(folder, *arguments, seconds=0.2, deaf=False, errors=subprocess.PIPE, b
         stderr=errors,
         text=True,
         start_new_session=True,
-        preexec_fn=_heed_signals,
+        preexec_fn=lambda: _heed_signals(ignored),
     )
 
 
-def _heed_signals():
+def _heed_signals(ignored=()):
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
 
-def search(folder, seconds=0.2, deaf=False, **changes):
-    return start(folder, *search_arguments(**changes), seconds=seconds, deaf=deaf)
+def search(folder, seconds=0.2, deaf=False, ignored=(), **changes):
+    return start(folder, *search_arguments(**changes), seconds=seconds, deaf=deaf, ignored=ignored)
 
 
 def go_on(folder, seconds=0.0):
@@ -81,15 +85,21 @@ def finish(folder):
 class Forked:
     """A command in a process that is forked where everything is imported already, so that many can be killed.
 
+    Args:
+        folder: in which it runs.
+        arguments: of the command.
+        seconds: that a training takes.
+        places: of the pack in which candidates train, as on a GPU; None for none.
+
     Attributes:
         process: of ``multiprocessing``.
         log: what it writes to standard error.
     """
 
-    def __init__(self, folder, *arguments, seconds):
+    def __init__(self, folder, *arguments, seconds, places=None):
         self.log = folder / "log"
         environment = {"SECONDS": str(seconds), "DEAF": "", "OMP_NUM_THREADS": "1"}
-        self.process = FORKS.Process(target=_command, args=(folder, arguments, self.log, environment))
+        self.process = FORKS.Process(target=_command, args=(folder, arguments, self.log, environment, places))
         self.process.start()
 
     def ended(self, seconds=None):
@@ -110,7 +120,7 @@ FORKS.set_forkserver_preload(
 )
 
 
-def _command(folder, arguments, log, environment):
+def _command(folder, arguments, log, environment, places):
     _heed_signals()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
@@ -118,6 +128,9 @@ def _command(folder, arguments, log, environment):
     torch.set_num_threads(1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if places is not None:
+        packing = Packing(places=places, devices=("cpu",), packed=True, masked=True, reason="by the test")
+        schedule.decide_packing = lambda *given: packing
     sys.argv = ["se-nas", *map(str, arguments)]
     se_nas.cli.main()
 

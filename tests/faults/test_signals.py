@@ -50,9 +50,7 @@ CASES = [
 @pytest.mark.parametrize(("number", "phase"), CASES)
 def test_a_signal_stops_the_search_which_goes_on(undisturbed, tmp_path, number, phase):
     code, errors = signalled(tmp_path, number, phase)
-    # Before there is anything to keep, the signal's own effect is as good: a shell shows the same code.
-    allowed = (128 + number, -number) if phase == "preparation" else (128 + number,)
-    assert code in allowed, errors
+    assert code == 128 + number, errors
     assert "Traceback" not in errors
     path = tmp_path / "runs" / "run"
     if not (path / "manifest.json").exists():
@@ -62,6 +60,17 @@ def test_a_signal_stops_the_search_which_goes_on(undisturbed, tmp_path, number, 
     assert status == ("finished" if phase == "report" else "interrupted")
     assert (path / "report.html").exists() or phase == "preparation"
     command.finish(tmp_path)
+    assert command.results(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_signal_that_is_ignored_stays_ignored(undisturbed, tmp_path):
+    """As nohup has SIGHUP ignored."""
+    with command.search(tmp_path, 0.5, ignored=[signal.SIGHUP]) as process:
+        for line in process.stderr:
+            if any(begins(line) for begins in PHASES.values()):
+                process.send_signal(signal.SIGHUP)
+    assert process.returncode == 0
     assert command.results(tmp_path) == undisturbed
 
 

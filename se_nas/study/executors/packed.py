@@ -8,6 +8,7 @@ the same code runs uncaptured.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import torch
 
 from se_nas.architecture import Architecture
 from se_nas.study.candidate import build_plain_candidate
+from se_nas.study.executors._deadline import too_late
 from se_nas.study.executors.base import Listener
 from se_nas.study.executors.task import (
     Curve,
@@ -71,13 +73,14 @@ class _Running:
     context: Context
     place: Place | _Built
     device: int
+    deadline: float
 
 
 class Packed:
     """An ``Executor`` of ``capacity`` places, shared evenly among devices.
 
     A candidate that runs out of memory beside others waits until there is room and goes on from its checkpoint, with
-    one place less from then on. One that fails in any other way ends alone.
+    one place less from then on. One that fails in any other way, or takes longer than it may, ends alone.
 
     Args:
         setup: what all trainings share; trained by se-nas' own trainer.
@@ -151,8 +154,16 @@ class Packed:
             batches=self._shared_batches(task.seed, device),
             alone=lambda: len(self._running) <= 1,
         )
+        limit = self._setup.config.candidate_seconds
         self._running.append(
-            _Running(task=task, training=training, context=context, place=place, device=device)
+            _Running(
+                task=task,
+                training=training,
+                context=context,
+                place=place,
+                device=device,
+                deadline=math.inf if limit is None else time.monotonic() + limit,
+            )
         )
 
     def wait(self, listener: Listener) -> None:
@@ -174,7 +185,10 @@ class Packed:
         for runtime in self._runtimes:
             if runtime.device.startswith("cuda"):
                 torch.cuda.synchronize(runtime.device)
+        began = time.monotonic()
         yield
+        for running in self._running:
+            running.deadline += time.monotonic() - began
 
     def close(self, *, kill: bool = False) -> None:
         for running in self._running:
@@ -183,6 +197,11 @@ class Packed:
         self._idle.clear()
 
     def _advance(self, running: _Running, listener: Listener) -> None:
+        if time.monotonic() > running.deadline:
+            running.training.close()
+            late = too_late(self._setup.config, self._setup.folder, running.task.number)
+            self._end(running, late, listener)
+            return
         try:
             if running.training.advance():
                 return
@@ -198,6 +217,9 @@ class Packed:
             running.place.end(running.training)
             if isinstance(running.place, Place):
                 self._idle.append((running.device, running.place))
+        self._end(running, fields, listener)
+
+    def _end(self, running: _Running, fields: dict[str, Any], listener: Listener) -> None:
         self._running.remove(running)
         self._reported = True
         listener.task_ended(running.task, {**fields, "seconds": round(running.context.seconds, 3)})

@@ -1,5 +1,7 @@
 """A pack of candidates in one process, uncaptured on a CPU: what each comes to is what it comes to alone."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from se_nas.architecture import Architecture
 from se_nas.run import RunFolder
 from se_nas.study import schedule
 from se_nas.study.executors import Task
+from se_nas.study.executors import packed as packed_module
 from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.task import CORRECT, CandidateTrainer
 from se_nas.study.packing import Packing
@@ -249,6 +252,35 @@ def test_images_on_disk_come_to_what_each_comes_to_alone(plan, packed, tmp_path)
     # Those of one seed begin together; the third, of another, waits for them.
     assert [number for number, _ in listener.order] == [0, 1, 2]
     for number in range(3):
+        assert told(listener.ended[number]) == told(expected.ended[number])
+
+
+def test_a_candidate_that_takes_too_long_is_ended_between_steps_and_replaced(plan, packed, monkeypatch):
+    made = plan(candidate_timeout="100s")
+    expected = run(packed(made, 1, "alone")[0], some_tasks(made))
+    now = [0.0]
+    monkeypatch.setattr(packed_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def passes(task, curve):
+        now[0] += 25
+        return True
+
+    listener = Listener(passes)
+    executor, _ = packed(made, 2, "together")
+    first, second, third = some_tasks(made)
+    executor.submit(first, listener)
+    with executor.paused():
+        now[0] += 1000
+    now[0] += 60
+    executor.submit(second, listener)
+    while executor.tasks:
+        executor.wait(listener)
+        if first.number in listener.ended and third is not None:
+            executor.submit(third, listener)
+            third = None
+    assert listener.ended[0]["state"] == "failed"
+    assert listener.ended[0]["error"] == "it took longer than candidate_timeout (100s)"
+    for number in (1, 2):
         assert told(listener.ended[number]) == told(expected.ended[number])
 
 
