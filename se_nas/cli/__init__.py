@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -70,8 +70,18 @@ def main() -> None:
         )
         raise SystemExit(USER_ERROR) from None
     except KeyboardInterrupt as error:
-        typer.echo("interrupted", err=True)
-        raise SystemExit(SIGNALLED + getattr(error, "number", signal.SIGINT)) from None
+        _end(error)
+    except SystemExit as error:
+        # Typer ends every KeyboardInterrupt as if it were Ctrl-C, whichever signal was behind it.
+        behind = getattr(error.__context__, "__cause__", None)
+        if not isinstance(behind, KeyboardInterrupt):
+            raise
+        _end(behind)
+
+
+def _end(interrupt: KeyboardInterrupt) -> NoReturn:
+    typer.echo("interrupted", err=True)
+    raise SystemExit(SIGNALLED + getattr(interrupt, "number", signal.SIGINT)) from None
 
 
 from se_nas.cli import models, results, retraining, runs  # noqa: E402, F401  (they register their commands)

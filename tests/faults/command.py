@@ -34,7 +34,14 @@ FINISHED = ("complete", "stopped")
 
 
 def start(
-    folder, *arguments, seconds=0.2, deaf=False, ignored=(), errors=subprocess.PIPE, before="pass", **environment
+    folder,
+    *arguments,
+    seconds=0.2,
+    deaf=False,
+    ignored=(),
+    errors=subprocess.PIPE,
+    before="pass",
+    **environment,
 ):
     """A command that signals reach as from a terminal, with standard error as lines of text.
 
