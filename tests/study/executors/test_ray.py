@@ -20,7 +20,7 @@ from se_nas.study.progress import Progress
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-OF_A_RUN = ("number", "seconds", "started", "finished", "curve")
+OF_A_RUN = ("number", "seconds", "started", "finished", "elapsed", "curve")
 
 
 @pytest.fixture
