@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from striped_images import make_data
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 
