@@ -31,11 +31,6 @@ SLACK = 1.1
 """Final trainings may last this much longer than those of the search did."""
 
 
-def is_spent(budget: float | None, spent: float) -> bool:
-    """Whether a budget in seconds has no time left for trainings; never without a budget."""
-    return budget is not None and spent >= (1 - MARGIN) * budget
-
-
 @dataclass(frozen=True, kw_only=True)
 class Division:
     """How time is divided between the search and the final seeds.

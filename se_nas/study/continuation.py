@@ -6,9 +6,16 @@ from collections.abc import Sequence
 from statistics import median
 
 from se_nas.run import SEARCH, Manifest, RunFolder, TrialRow
-from se_nas.study.budget import BUILD_SECONDS, FEW, Allowance, Division, is_spent
+from se_nas.study.budget import BUILD_SECONDS, FEW, MARGIN, Allowance, Division
 from se_nas.study.packing import Packing
 from se_nas.wording import as_budget
+
+
+def is_spent(folder: RunFolder, budget: float | None) -> bool:
+    """Whether a budget in seconds has no time left for another training of a run; never without a budget."""
+    manifest = folder.manifest
+    each = _training_seconds(manifest, folder.rows()) or 0.0
+    return budget is not None and manifest.budget.spent + each >= (1 - MARGIN) * budget
 
 
 def resume_command(folder: RunFolder, *, budget: float | None) -> str:
@@ -20,7 +27,7 @@ def resume_command(folder: RunFolder, *, budget: float | None) -> str:
     """
     manifest, rows = folder.manifest, folder.rows()
     command = f"se-nas resume {folder.path}"
-    if budget is None or not is_spent(budget, manifest.budget.spent):
+    if budget is None or not is_spent(folder, budget):
         return command
     each = _training_seconds(manifest, rows)
     if each is None:

@@ -16,11 +16,10 @@ from se_nas.study import peers
 from se_nas.study.address import check_address
 from se_nas.study.analysis import what_mattered
 from se_nas.study.attributes import BASELINE
-from se_nas.study.budget import is_spent
 from se_nas.study.claim import claimed
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
-from se_nas.study.continuation import resume_command
+from se_nas.study.continuation import is_spent, resume_command
 from se_nas.study.executors import Executor, make_executor
 from se_nas.study.executors._processes import refuse_unguarded, wait_for_orphans
 from se_nas.study.interrupts import Interrupts
@@ -164,7 +163,7 @@ def resume(
     # What an earlier resume was given holds on; config.json is what the run began with.
     limits = {"budget": manifest.budget.seconds, "trials": manifest.budget.trials}
     config = SearchConfig(**{**config.model_dump(), **limits, **given})
-    if manifest.status == "finished" and is_spent(config.budget_seconds, manifest.budget.spent):
+    if manifest.status == "finished" and is_spent(folder, config.budget_seconds):
         taken, command = as_words(manifest.budget.spent), resume_command(folder, budget=config.budget_seconds)
         progress.message(f"the budget is spent: the run has taken {taken}. To go on:  {command}")
         return Run(folder)

@@ -8,10 +8,11 @@ from small_cases import SEARCH
 
 from se_nas.errors import ConfigError
 from se_nas.run import RunFolder
+from se_nas.run.manifest import Budget
 from se_nas.study import resume, search
 from se_nas.study import schedule as module
 from se_nas.study.config import SearchConfig
-from se_nas.study.continuation import resume_command
+from se_nas.study.continuation import is_spent, resume_command
 from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
 
@@ -123,9 +124,16 @@ def test_force_begins_all_the_same_and_the_way_on_is_long_enough(config, epoch):
 
 def test_a_spent_budget_is_said_and_nothing_is_done(config):
     run = search(config(trials=1, epochs=1, final_seeds=0))
+    folder = RunFolder.open(run.path)
+    (row,) = folder.rows()
+    # Less than another training is left.
+    budget = Budget(seconds=1000.0, spent=980.0 - 0.5 * row.seconds)
+    folder.update_manifest(budget=budget)
+    assert is_spent(folder, 1000.0)
+    assert not is_spent(folder, 1000.0 + row.seconds)
     before = (run.path / "manifest.json").read_bytes()
     told = Told()
-    assert resume(run.path, budget="1s", progress=told).path == run.path
+    assert resume(run.path, budget="1000s", progress=told).path == run.path
     (message,) = told.messages
     assert message.startswith("the budget is spent: the run has taken ")
     assert f"se-nas resume {run.path} --budget " in message
