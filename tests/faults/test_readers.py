@@ -10,7 +10,7 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from least_manifest import FACTS
+from least_manifest import FACTS, empty_run
 from small_cases import SITES
 
 import se_nas
@@ -19,7 +19,7 @@ from se_nas.cost.latency.table import LatencyTable
 from se_nas.documents import parse_json
 from se_nas.errors import RunError, SeNasError
 from se_nas.report import ParetoReport
-from se_nas.run import Manifest, rows_from_json
+from se_nas.run import Manifest, RunFolder, rows_from_json
 from se_nas.space import SearchSpace
 from se_nas.space._file import read_spec
 from se_nas.study.packing import Packing
@@ -259,3 +259,30 @@ def test_yaml_that_names_one_list_a_million_times_is_refused(tmp_path):
     path.write_text("\n".join(lines))
     with pytest.raises(SeNasError, match="more than 100,000 values"):
         read_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("accuracy", value) for value in (150, -5, True, "91.5", 1e308)),
+        *(("num_params", value) for value in ("1000", -1, True)),
+        *(("widths", value) for value in ([-2], ["8"], [True], 8)),
+        *(("number", value) for value in (-1, 1.5, True)),
+    ],
+)
+def test_what_cannot_be_is_not_shown_as_a_result(field, value):
+    with pytest.raises(RunError, match=rf"row 0 of the table is damaged: (.*{field}|costs.params)"):
+        rows_from_json([{**ROW, field: value}], "the table")
+
+
+@pytest.mark.parametrize("schema", [0, -1, True, None, "1", 1.0])
+def test_a_schema_is_a_positive_integer(schema):
+    with pytest.raises(RunError, match="its schema is"):
+        Manifest.from_json({**MANIFEST, "schema": schema})
+
+
+def test_a_pipe_in_a_run_folder_is_refused_and_nobody_waits_for_it(tmp_path):
+    folder = empty_run(tmp_path / "run")
+    os.mkfifo(folder.path / "trials.json")
+    with pytest.raises(RunError, match=r"trials\.json is neither a file nor a folder"):
+        RunFolder.open(folder.path)
