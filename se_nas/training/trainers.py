@@ -61,9 +61,9 @@ def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str
             state = "unfinished" if cut_short else "complete"
         except StopTraining:
             returned, state = context.curve[-1], "stopped"
-        result = _checked(returned, name, len(context.data.val))
+        result = _checked(returned, name, len(context.data.val), state)
         return TrainResult(
-            state=result.get("state", state),
+            state=result["state"],
             accuracy=result["accuracy"],
             top5=result.get("top5"),
             loss=result.get("loss"),
@@ -82,13 +82,13 @@ def adapt(function: Callable[[nn.Module, Context], Mapping[str, Any]], name: str
     return run
 
 
-def _checked(returned: Any, name: str, num_val: int) -> dict[str, Any]:
+def _checked(returned: Any, name: str, num_val: int, state: str) -> dict[str, Any]:
     if isinstance(returned, TrainResult):
         returned = {**returned.to_dict(), "correct": returned.correct}
     if not isinstance(returned, Mapping) or "accuracy" not in returned:
         got = sorted(returned) if isinstance(returned, Mapping) else type(returned).__name__
         raise ConfigError(f"{name} returned {got}; it must return a mapping with 'accuracy' in percent.")
-    result = dict(returned)
+    result = {"state": state, **returned}
     for field in ("accuracy", "loss", "top5", "ece", "train_loss"):
         value = result.get(field)
         # NumPy's scalars are real numbers; truth values are not meant as 0 and 1.
@@ -98,7 +98,9 @@ def _checked(returned: Any, name: str, num_val: int) -> dict[str, Any]:
             raise ConfigError(f"{name} returned {field} {value!r}; it must be a finite number.")
         result[field] = None if value is None else float(value)
     accuracy = result["accuracy"]
-    if accuracy is None or not 0 <= accuracy <= 100:
+    # A training that is stopped in its first epoch has none yet.
+    missing = accuracy is None and result["state"] != "unfinished"
+    if missing or (accuracy is not None and not 0 <= accuracy <= 100):
         raise ConfigError(f"{name} returned accuracy {accuracy!r}; it must be a percentage, 0 to 100.")
     if result.get("correct") is not None:
         correct = np.asarray(result["correct"])
@@ -108,6 +110,6 @@ def _checked(returned: Any, name: str, num_val: int) -> dict[str, Any]:
                 f" truth value for each of the {num_val} validation images."
             )
         result["correct"] = correct
-    if result.get("state", "complete") not in STATES:
+    if result["state"] not in STATES:
         raise ConfigError(f"{name} returned state {result['state']!r}; allowed: {', '.join(STATES)}.")
     return result
