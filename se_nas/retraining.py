@@ -18,8 +18,9 @@ from se_nas.checkpoints import load_weights
 from se_nas.checkpoints.sealed import load_sealed
 from se_nas.cost import measure_cost
 from se_nas.data import ImageData
+from se_nas.data.checking import UNREADABLE
 from se_nas.device import resolve_device
-from se_nas.errors import ConfigError, RunError
+from se_nas.errors import ConfigError, DataError, RunError
 from se_nas.exporting.package import Exported, check_request, export_model
 from se_nas.exporting.selection import architecture_of, kept_weights
 from se_nas.objectives import COSTS
@@ -42,6 +43,7 @@ from se_nas.training import (
     evaluate,
     train,
 )
+from se_nas.wording import counted, first_of
 
 PARTIAL = ".partial"
 """Ending of the folder beside ``out`` that holds a retraining until it is done."""
@@ -313,6 +315,11 @@ def _trained(job: _Job, partial: Path, progress: Progress) -> tuple[dict[str, An
                 progress.message("stopped; the same command goes on from the last epoch")
                 assert interrupts.number is not None
                 raise Stopped(interrupts.number)
+            if result.skipped and job.config.strict:
+                raise DataError(f"image {result.skipped[0]!r} {UNREADABLE}, which only its decoding showed.")
+            if result.skipped:
+                count = counted(len(result.skipped), "image")
+                progress.message(f"left out {count} ({UNREADABLE}): {first_of(result.skipped)}")
             found = {name: getattr(result, name) for name in ("accuracy", "top5", "loss", "ece")}
         if job.data.test is not None:
             found["test_accuracy"] = evaluate(model, context, "test").accuracy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 
 def counted(count: int, noun: str) -> str:
@@ -23,6 +24,11 @@ def as_budget(seconds: float) -> str:
     if seconds <= 7200:
         return f"{math.ceil(seconds / 60)}m"
     return f"{math.ceil(seconds / 1800) / 2:g}h"
+
+
+def first_of(names: Sequence[str], count: int = 3) -> str:
+    """``"a, b, c, ..."``: the first of some names."""
+    return ", ".join([*names[:count], *(["..."] if len(names) > count else [])])
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from se_nas.errors import DataError
-from se_nas.wording import counted
+from se_nas.wording import counted, first_of
 
 
 class Payload(NamedTuple):
@@ -142,9 +142,7 @@ class ImageData:
         for name, reason in zip(self.skipped, reasons, strict=True):
             names.setdefault(reason.partition(":")[0], []).append(name)
         return [
-            f"{counted(len(found), 'file')} ({reason}): {', '.join(found[:3])}"
-            + (", ..." if len(found) > 3 else "")
-            for reason, found in names.items()
+            f"{counted(len(found), 'file')} ({reason}): {first_of(found)}" for reason, found in names.items()
         ]
 
     @property

@@ -147,6 +147,7 @@ def _training(facts: Mapping[str, Any], row: TrialRow | None, manifest: Manifest
         "images": f"{data.num_train} training, {data.num_val} validation" if data else _UNKNOWN,
         "classes": (data.num_classes if data else facts.get("num_classes")) or _UNKNOWN,
         "input": "x".join(map(str, size)) if size else _UNKNOWN,
+        "pixels": "upright (EXIF orientation applied), transparency on white, RGB; timm's own reader applies neither",
         "mean, std": f"{facts['mean']}, {facts['std']}"
         if facts.get("mean") and facts.get("std")
         else _UNKNOWN,

@@ -106,6 +106,43 @@ def test_strict_stops_at_a_truncated_image_of_any_size(se, tmp_path, size):
     assert "image 'cat/3.png' cannot be decoded" in err
 
 
+def damaged_jpegs(folder):
+    """Pictures of which one has a whole frame, which is all that is checked, and tables that decode to nothing."""
+    pictures(folder)
+    for path in sorted(folder.glob("*/*.png")):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    path = folder / "cat" / "3.jpg"
+    content = path.read_bytes()
+    tables = content.index(b"\xff\xc4") + 5
+    path.write_bytes(content[:tables] + b"\xff" * 16 + content[tables + 16 :])
+    with Image.open(path) as image, pytest.raises(OSError, match="broken data stream"):
+        image.load()
+    for index, other in enumerate(("held", "tested"), 1):
+        pictures(folder.parent / other, count=3, seed=index)
+    return ("--data", "pets", "--val-data", "held", "--test-data", "tested", "--input-size", "128", "--trials", "2")
+
+
+def test_damage_that_only_decoding_shows_is_in_manifest_and_report(se, tmp_path):
+    damaged_jpegs(tmp_path / "pets")
+    code, err = se(
+        "--data", "pets", "--input-size", "128", "--trials", "2", "--final-seeds", "0", "--name", "r"
+    )
+    assert code == 0
+    assert "left out 1 image (cannot be decoded): cat/3.jpg" in err
+    for name in ("manifest.json", "report.json"):
+        text = (tmp_path / "runs" / "r" / name).read_text(encoding="utf-8")
+        found = json.loads(text).get("manifest", json.loads(text))["data"]
+        assert (found["skipped"], found["reasons"]) == (["cat/3.jpg"], ["cannot be decoded"])
+
+
+def test_strict_stops_at_damage_that_only_decoding_shows(se, tmp_path):
+    code, err = se(*damaged_jpegs(tmp_path / "pets"), "--final-seeds", "0", "--strict")
+    assert code == 2
+    assert "1 training image can no longer be read: cat/3.jpg, and --strict allows none." in err
+    assert "Traceback" not in err
+
+
 def test_the_moving_average_that_is_taken_is_said(se, tmp_path):
     state = timm.create_model("test_resnet", num_classes=3).state_dict()
     torch.save({"state_dict": state, "state_dict_ema": state}, tmp_path / "last.pth.tar")

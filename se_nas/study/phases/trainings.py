@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from se_nas.architecture import Architecture
-from se_nas.errors import RunError
+from se_nas.data.checking import UNREADABLE
+from se_nas.errors import DataError, RunError
 from se_nas.run import FINAL, SEARCH
 from se_nas.study.attributes import FIXED, ROW
 from se_nas.study.budget import Division
@@ -354,14 +355,25 @@ class Trainings:
         return [float(value) for value in values if value is not None]
 
     def _say_lost(self, names: Sequence[str]) -> None:
-        """Name training images that can no longer be read, in the manifest too; others were taken in their place."""
+        """Name training images that can no longer be read, in the manifest too; others were taken in their place.
+
+        Raises:
+            DataError: there is one, and the configuration is strict.
+        """
         new = sorted(set(names) - self._missed)
+        if new and self._plan.config.strict:
+            raise DataError(f"{lost_images(new, 'train')}, and --strict allows none.")
         if new:
             self._missed.update(new)
             said = f"{lost_images(new, 'train')}; others were taken in their place"
             self._progress.message(said)
             folder = self._store.folder
-            folder.update_manifest(warnings=(*folder.manifest.warnings, said))
+            data = folder.manifest.data
+            reasons = (*data.reasons, *[UNREADABLE] * len(new))
+            folder.update_manifest(
+                warnings=(*folder.manifest.warnings, said),
+                data=replace(data, skipped=(*data.skipped, *new), reasons=reasons),
+            )
 
     def _count_failures(self, fields: Mapping[str, Any]) -> None:
         if fields["state"] == "unfinished" and fields.get("error") is not None:
