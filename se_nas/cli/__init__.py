@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, NoReturn
 
 import typer
 
 import se_nas
 from se_nas.cli.exit_codes import MEANINGS, SIGNALLED, USER_ERROR
-from se_nas.errors import SeNasError
+from se_nas.errors import ConfigError, SeNasError
 from se_nas.wording import printable
 
 _ORDER = (
@@ -52,9 +54,19 @@ def _root(
     """Find where channel attention pays."""
 
 
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse an empty argument: as a path it would be the current folder."""
+    for before, word in pairwise(words):
+        option, sign, value = word.partition("=")
+        if not word.strip() or (option.startswith("--") and sign and not value.strip()):
+            name = option if sign else before if before.startswith("-") else "an argument"
+            raise ConfigError(f"{name} is empty; is that a variable of the shell that is not set?")
+
+
 def main() -> None:
     """Entry point of ``se-nas``. A user's mistake ends in one message and exit code 2, never in a traceback."""
     try:
+        _refuse_empty(sys.argv)
         app()
     except BrokenPipeError:
         # The reader (head, less) went away; writing on would raise again at exit.

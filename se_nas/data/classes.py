@@ -79,7 +79,7 @@ def refuse_one_class(name: str, listing: Listing) -> None:
     if len(below) > 1:
         path = f"{listing.root}/{only}"
         raise DataError(f"{text}; if the classes are its folders {listed(below)}, give {path!r}.")
-    raise DataError(f"{text}{_above(listing)}.")
+    raise DataError(f"{text}{_above(listing)}")
 
 
 def _class_folders(listing: Listing) -> list[str]:
@@ -99,7 +99,7 @@ def _refuse_no_class(listing: Listing) -> None:
     if images:
         raise DataError(
             f"{listing.root!r} has {counted(images, 'image')} and no class folders; expected one folder of images per"
-            f" class{_above(listing)}."
+            f" class{_above(listing)}"
         )
     suffixes = Counter(suffix_of(name) or "no suffix" for name, _ in listing.left_out)
     found = ", ".join(f"{count} with {suffix}" for suffix, count in suffixes.most_common(5))
@@ -145,17 +145,17 @@ def _refuse_shared_folders(listing: Listing) -> None:
 
 
 def _above(listing: Listing) -> str:
-    """ "; did you mean PARENT, ..." if the folder above has several folders with images."""
+    """The end of a sentence: "; did you mean PARENT, ...?" if the folder above has several folders with images."""
     path = Path(listing.root).expanduser().absolute()
     if not path.is_dir():
-        return ""
+        return "."
     siblings = sorted(
         each.name
         for each in path.parent.iterdir()
         if each.is_dir() and not is_hidden(each.name) and _shows(each)
     )
     if len(siblings) < 2:
-        return ""
+        return "."
     return f"; did you mean {str(path.parent)!r}, which has the folders {listed(siblings, 4)}?"
 
 

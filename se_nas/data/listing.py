@@ -18,6 +18,7 @@ LINK = "a link to a folder that is read under another name"
 NOT_IMAGE = "not an image by its suffix"
 SPECIAL = "not a regular file"
 
+_SYSTEMS = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found")
 _SILENT = ("thumbs.db", "desktop.ini")
 
 
@@ -145,7 +146,8 @@ def is_silent(name: str) -> bool:
 
 
 def is_hidden(folder: str) -> bool:
-    return folder.startswith(".") or folder == "__MACOSX"
+    """Whether a folder is none of the user's: its name starts with a dot, or a system has made it."""
+    return folder.startswith(".") or folder.lower() in _SYSTEMS
 
 
 def suffix_of(name: str) -> str:

@@ -56,13 +56,39 @@ def pictures(folder, classes=("cat", "dog"), count=12, seed=0):
     return folder
 
 
-@pytest.mark.parametrize("option", ["--data", "--val-data", "--test-data", "--checkpoint"])
-def test_a_variable_of_the_shell_that_is_not_set(se, tmp_path, option):
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        *(
+            ((option, ""), option)
+            for option in ("--data", "--val-data", "--test-data", "--checkpoint", "--name")
+        ),
+        (("--data", "  "), "--data"),
+        (("--data=",), "--data"),
+        (("--config", ""), "--config"),
+        (("",), "an argument"),
+    ],
+)
+def test_a_variable_of_the_shell_that_is_not_set(se, tmp_path, arguments, name):
     pictures(tmp_path / "figures")
-    code, err = se(option, "")
+    code, err = se("--strict", *arguments)
     assert code == 2
-    assert f"{option[2:].replace('-', '_')} is ''" in err
+    assert f"{name} is empty" in err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["show", ""], ["export", "run", "--out", ""], ["compare", "run", ""], ["resume", "run", "--data", ""]],
+)
+def test_an_empty_path_is_never_the_current_folder(monkeypatch, capsys, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["se-nas", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "is empty" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_splits_under_other_names_are_not_trained_on(se, tmp_path):
@@ -78,7 +104,7 @@ def test_what_is_left_out_is_said(se, tmp_path):
     shutil.copy(tmp_path / "pets" / "cat" / "0.png", tmp_path / "pets" / "beside.png")
     (tmp_path / "pets" / "dog" / "notes.txt").write_text("good dog")
     (tmp_path / "pets" / "dog" / "3.png").write_bytes(b"")
-    code, err = se("--data", "pets", "--dry-run")
+    code, err = se("--data", "pets", "--dry-run", "--measure")
     assert code == 0
     for line in (
         "1 file (beside the class folders): beside.png",
@@ -92,7 +118,7 @@ def test_validation_images_that_are_training_images_are_said(se, tmp_path):
     pictures(tmp_path / "pets")
     pictures(tmp_path / "held", count=3, seed=1)
     shutil.copy(tmp_path / "pets" / "cat" / "0.png", tmp_path / "held" / "cat" / "copy.png")
-    code, err = se("--data", "pets", "--val-data", "held", "--dry-run")
+    code, err = se("--data", "pets", "--val-data", "held", "--dry-run", "--measure")
     assert code == 0
     assert "1 of the 7 validation images are training images too" in err
 

@@ -179,7 +179,7 @@ def test_tiny_imagenet_as_it_is_unpacked(tmp_path):
     assert data.skipped == ("train/n01/n01_boxes.txt",)
 
 
-@pytest.mark.parametrize("hidden", [".ipynb_checkpoints", "__MACOSX", ".thumbnails"])
+@pytest.mark.parametrize("hidden", [".ipynb_checkpoints", "__MACOSX", ".thumbnails", "@eaDir"])
 def test_hidden_folders_are_not_classes(pets, hidden):
     write_images(pets, (hidden, f"cat/{hidden}"), count=4)
     data = load_data(str(pets))
