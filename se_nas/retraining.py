@@ -32,6 +32,7 @@ from se_nas.study.candidate import build_candidate, origin, start
 from se_nas.study.config import SearchConfig
 from se_nas.study.images import as_weights_want, data_facts, load_images
 from se_nas.study.interrupts import Interrupts, Stopped
+from se_nas.study.paths import located
 from se_nas.study.progress import Progress
 from se_nas.study.schedule import recipe_of
 from se_nas.training import (
@@ -197,7 +198,7 @@ class _Job:
 
 def _prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_weights: bool) -> _Job:
     manifest, candidate = report.manifest, chosen.candidate
-    base = {**report.config, "epochs": None, "batch_size": None}
+    base = {**located(report.config, manifest.paths), "epochs": None, "batch_size": None}
     other_data = given.get("data", base.get("data")) != base.get("data")
     if other_data:
         base |= dict.fromkeys((*_OF_THE_DATA, "input_size"))

@@ -135,6 +135,7 @@ class Manifest:
         status: "running", "interrupted" or "finished", and why it ended, in ``stop_reason``.
         provisional: whether the front rests on the search's own readings.
         warnings: what the user should know about the configuration.
+        paths: where data, weights and the like were, as absolute paths, by the configuration's field.
         finals: the final phase; None without one.
         early_stopping: what the rule did (`se_nas.early_stopping`); None without a rule.
         importance, effects: what mattered (`se_nas.samplers.importance`).
@@ -167,6 +168,7 @@ class Manifest:
     provisional: Switch = True
     stop_reason: str | None = None
     warnings: tuple[str, ...] = ()
+    paths: Mapping[str, str] = field(default_factory=dict)
     finals: Finals | None = None
     early_stopping: Mapping[str, Any] | None = None
     importance: Mapping[str, Any] | None = None

@@ -14,6 +14,7 @@ import se_nas
 from se_nas.backbones import find_sites
 from se_nas.run import SCHEMA, Manifest
 from se_nas.study.images import data_facts
+from se_nas.study.paths import absolute_paths
 from se_nas.study.plan import Plan
 from se_nas.study.ray_cluster import actor_needs
 from se_nas.study.storage import now
@@ -65,6 +66,7 @@ def make_manifest(plan: Plan) -> Manifest:
         "provisional": True,
         "stop_reason": None,
         "warnings": list(plan.notes),
+        "paths": absolute_paths(config.model_dump()),
     }
     return Manifest.from_json(facts)
 

@@ -23,6 +23,7 @@ from se_nas.study.continuation import is_spent, resume_command
 from se_nas.study.executors import Executor, make_executor
 from se_nas.study.executors._processes import refuse_unguarded, wait_for_orphans
 from se_nas.study.interrupts import Interrupts
+from se_nas.study.paths import absolute_paths, located
 from se_nas.study.phases.finals import Finals, train_finalists
 from se_nas.study.phases.search import Search
 from se_nas.study.phases.trainings import Trainings
@@ -151,7 +152,8 @@ def resume(
         moved["ray_resources"] = ray_resources
     changes = {"budget": budget, "trials": trials, "stop_when_settled": stop_when_settled}
     given = {name: value for name, value in changes.items() if value is not None}
-    config = SearchConfig(**{**_asked(folder).model_dump(), **moved, **given})
+    manifest = folder.manifest
+    config = SearchConfig(**{**located(_asked(folder).model_dump(), manifest.paths), **moved, **given})
     if config.storage is not None:
         if given:
             with closing(peers.connect(config, folder)) as store:
@@ -159,7 +161,6 @@ def resume(
         own = {name: getattr(config, name) for name in (*paths, "device")}
         assert config.study is not None
         return work(config.storage, config.study, progress=progress, runs=str(folder.path.parent), **own)
-    manifest = folder.manifest
     # What an earlier resume was given holds on; config.json is what the run began with.
     limits = {"budget": manifest.budget.seconds, "trials": manifest.budget.trials}
     config = SearchConfig(**{**config.model_dump(), **limits, **given})
@@ -173,7 +174,8 @@ def resume(
         folder.remove_leftovers()
         if moved:
             write_json(folder.path / CONFIG, {**folder.config, **moved})
-            folder.update_manifest(executor=trains_on(plan))
+            places = {**manifest.paths, **absolute_paths(moved)}
+            folder.update_manifest(executor=trains_on(plan), paths=places)
         folder.update_manifest(
             budget=replace(manifest.budget, seconds=config.budget_seconds, trials=config.trials)
         )

@@ -373,7 +373,7 @@ def test_a_dead_link_to_a_class_is_refused(pets):
 @pytest.mark.parametrize("field", ["name", "val_data", "test_data", "root"])
 @pytest.mark.parametrize("empty", ["", "  ", 3])
 def test_an_empty_path_is_refused(field, empty):
-    with pytest.raises(ConfigError, match=f"{'data' if field == 'name' else field} is {empty!r}"):
+    with pytest.raises(ConfigError, match=f"{'(data|name)' if field == 'name' else field} is "):
         load_data(**{field: empty})
 
 

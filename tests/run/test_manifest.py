@@ -45,6 +45,7 @@ def test_what_is_not_there_has_a_default(facts):
         {
             "sites": {"standard": [SITE]},
             "warnings": ["one"],
+            "paths": {"data": "/images"},
             "epoch_seconds": 1.5,
             "compile": {"compile": False},
         },

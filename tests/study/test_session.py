@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
+import timm
+import torch
 from PIL import Image
 from small_cases import SEARCH, search_script, table
 
@@ -17,7 +20,7 @@ import se_nas
 from se_nas.errors import RunError, SeNasError
 from se_nas.report import open_run
 from se_nas.report.methods import methods_paragraph
-from se_nas.run import CONFIG, ROW_FIELDS, RunFolder, write_json
+from se_nas.run import CONFIG, ROW_FIELDS, RunFolder, read_json, write_json
 from se_nas.study import resume, search
 from se_nas.study.attributes import ROW
 from se_nas.study.executors import task as jobs
@@ -402,13 +405,45 @@ def test_latency_options_without_a_latency_are_said_to_be_idle(small):
     assert plan.notes == ("latency_mode without effect: no objective or limit needs a measurement.",)
 
 
-def test_a_run_goes_on_where_its_images_have_moved_to(small, tmp_path):
+def images_in(folder):
     draws = np.random.default_rng(0)
     for label in range(2):
-        (tmp_path / "images" / f"class{label}").mkdir(parents=True)
+        (folder / f"class{label}").mkdir(parents=True)
         for index in range(30):
             pixels = draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / f"class{label}" / f"{index}.png")
+            Image.fromarray(pixels).save(folder / f"class{label}" / f"{index}.png")
+    return folder
+
+
+def test_a_run_goes_on_from_another_working_directory(small, tmp_path, monkeypatch):
+    images_in(tmp_path / "begun" / "images")
+    monkeypatch.chdir(tmp_path / "begun")
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), "weights.pth")
+    recipe = {**SEARCH["recipe"], "batch_size": 16}
+    options = {
+        "data": "images",
+        "checkpoint": "weights.pth",
+        "runs": "runs",
+        "recipe": recipe,
+        "input_size": 32,
+    }
+    run = search(small(trials=1, final_seeds=0, **options))
+    typed = read_json(run.path / CONFIG)
+    assert (typed["data"], typed["checkpoint"]) == ("images", "weights.pth")
+    absolute = {name: str(tmp_path / "begun" / typed[name]) for name in ("data", "checkpoint")}
+    assert read_json(run.path / "manifest.json")["paths"] == absolute
+    where = run.path.absolute()
+    monkeypatch.chdir(tmp_path)
+    assert len(table(resume(where, trials=2).path)) == 2
+    se_nas.retrain(where, "best", out=tmp_path / "best", epochs=1)
+    # The whole folder moves: from inside, what was typed is right.
+    (tmp_path / "begun").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert len(table(resume(Path("runs") / where.name, trials=3).path)) == 3
+
+
+def test_a_run_goes_on_where_its_images_have_moved_to(small, tmp_path):
+    images_in(tmp_path / "images")
     recipe = {**SEARCH["recipe"], "batch_size": 16}
     config = small(data=str(tmp_path / "images"), trials=1, final_seeds=0, input_size=32, recipe=recipe)
     run = search(config)
