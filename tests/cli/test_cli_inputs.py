@@ -160,12 +160,9 @@ def damaged_jpegs(folder):
 
 
 def test_damage_that_only_decoding_shows_is_in_manifest_and_report(se, tmp_path):
-    damaged_jpegs(tmp_path / "pets")
-    code, err = se(
-        "--data", "pets", "--input-size", "128", "--trials", "2", "--final-seeds", "0", "--name", "r"
-    )
+    code, err = se(*damaged_jpegs(tmp_path / "pets"), "--final-seeds", "0", "--name", "r")
     assert code == 0
-    assert "left out 1 image (cannot be decoded): cat/3.jpg" in err
+    assert "1 training image can no longer be read: cat/3.jpg" in err
     for name in ("manifest.json", "report.json"):
         text = (tmp_path / "runs" / "r" / name).read_text(encoding="utf-8")
         found = json.loads(text).get("manifest", json.loads(text))["data"]
