@@ -33,8 +33,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows as they are in the database, in order of number; also while a search writes it.
 
     Raises:
-        RunError: the file is damaged, or a row is not what was written.
+        RunError: the file is damaged or a folder, or a row is not what was written.
     """
+    if path.is_dir():
+        raise RunError(f"{path} is a folder.")
     try:
         with _opened(path) as connection:
             check_structure(connection)

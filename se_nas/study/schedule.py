@@ -105,7 +105,7 @@ def schedule(
 
     packing = decide_packing(config, space, baselines, model, context, devices, say, measure_built)
     packing = packing.trained_by(actors)
-    if packing.packed:
+    if packing.packed and context.device.startswith("cuda"):
         context = replace(context, runtime=replace(context.runtime, graphs=True))
     decided = Schedule(recipe=recipe, runtime=context.runtime, compilation=choice, packing=packing)
     if budget is None or (config.epochs is not None and config.trainer != DEFAULT_TRAINER):

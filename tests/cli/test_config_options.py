@@ -46,7 +46,7 @@ def dry_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 def test_search_has_an_option_for_every_field_in_their_order() -> None:
     names = [parameter.name for parameter in COMMANDS["search"].params]
-    assert names == [*FIELDS, "config", "dry_run"]
+    assert names == [*FIELDS, "config", "dry_run", "measure", "force"]
 
 
 @pytest.mark.parametrize("name", FIELDS)

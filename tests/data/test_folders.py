@@ -378,7 +378,7 @@ def test_an_empty_path_is_refused(field, empty):
 
 
 def test_no_data_is_refused():
-    with pytest.raises(ConfigError, match="data is None"):
+    with pytest.raises(ConfigError, match="name is None"):
         load_data(None)
 
 

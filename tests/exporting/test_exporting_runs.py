@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -133,10 +132,9 @@ def test_of_several_seeds_the_best_that_was_kept(
 ) -> None:
     models = [_keep(run, archs["late"], seed) for seed in (0, 1)]
     x = torch.randn(2, *SIZE)
-    opened = SimpleNamespace(path=run.path)
-    assert torch.equal(load_exported(export(opened, "1", tmp_path / "a").path)(x), models[1](x))
+    assert torch.equal(load_exported(export(run.path, "1", tmp_path / "a").path)(x), models[1](x))
     (run.checkpoints / f"{archs['late'].key}-s1.safetensors").unlink()
-    by_key = export(opened, archs["late"].key[:8], tmp_path / "b")
+    by_key = export(run.path, archs["late"].key[:8], tmp_path / "b")
     assert torch.equal(load_exported(by_key.path)(x), models[0](x))
 
 

@@ -380,7 +380,7 @@ def test_a_continuous_parameter_is_refused_with_what_to_do() -> None:
         ({"space": {"a": []}}, "without a choice"),
         ({"space": {"a": "xyz"}}, "'a': 'xyz'; it must be a list"),
         ({"space": ["a"]}, r"space is \['a'\]"),
-        ({"known": [cost]}, "known is .* must map"),
+        ({"known": [cost]}, "known is .* must be a mapping"),
         ({"initial": [1, 2]}, r"initial is \[1, 2\]"),
     ],
 )

@@ -112,13 +112,13 @@ def test_a_plan_without_two_candidates_is_refused_before_anything_is_written(con
 
 def test_force_begins_all_the_same_and_the_way_on_is_long_enough(config, epoch):
     epoch(1769.0)
-    run = search(config(budget="1s"), force=True)
+    run = search(config(budget="0.01s"), force=True)
     assert not run.front
     assert (
         RunFolder.open(run.path).manifest.stop_reason
         == "the search's share of the budget is spent (0 candidates)"
     )
-    budget = resume_command(RunFolder.open(run.path), budget=1.0).rpartition("--budget ")[2]
+    budget = resume_command(RunFolder.open(run.path), budget=0.01).rpartition("--budget ")[2]
     assert resolve(config(budget=budget)).forecast.candidates >= 8
 
 

@@ -165,7 +165,9 @@ def test_what_was_made_ahead_and_not_begun_leaves_no_trace(plans, folder, store)
     # The next trial, a finalist's, has the next number, and the file has no gap.
     architecture = pack.plan.baselines["plain"]
     number = store.begin(None, {}, architecture)
-    store.describe(number, key=architecture.key, phase="final", seed=5)
+    store.describe(
+        number, key=architecture.key, widths=list(architecture.widths), state="running", phase="final", seed=5
+    )
     assert [trial.number for trial in stored(folder)] == list(range(number + 1))
 
 
