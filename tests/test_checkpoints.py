@@ -17,7 +17,7 @@ from torch import nn
 
 from se_nas.architecture import Architecture
 from se_nas.checkpoints import load_checkpoint, read_checkpoint
-from se_nas.errors import CheckpointError, SeNasError
+from se_nas.errors import CheckpointError, ConfigError
 from se_nas.model import build_model
 
 NAME = "resnet10t"
@@ -360,10 +360,18 @@ def test_a_folder_and_a_missing_file(tmp_path):
     assert "does not exist" in refused(tmp_path / "absent.pth")
 
 
-@pytest.mark.parametrize("path", ["", "  ", None, 3])
-def test_an_empty_path(path):
-    with pytest.raises(SeNasError, match=r"(path|checkpoint) is "):
+@pytest.mark.parametrize(
+    ("path", "error", "reason"),
+    [
+        ("", ConfigError, "path is empty; give a path"),
+        ("  ", CheckpointError, "checkpoint is '  '"),
+        (None, ConfigError, "path is None; it must be a string or a path"),
+        (3, ConfigError, "path is 3; it must be a string or a path"),
+    ],
+)
+def test_an_empty_path(path, error, reason):
+    with pytest.raises(error, match=reason):
         load_checkpoint(fresh(), path)
     if path is not None:
-        with pytest.raises(SeNasError, match="checkpoint is "):
+        with pytest.raises(error, match="checkpoint is "):
             build_model(Architecture.uniform(NAME, reduction=4), checkpoint=path)

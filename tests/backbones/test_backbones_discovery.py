@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from se_nas import Architecture, SearchSpace, build_model, find_sites, measure_cost
 from se_nas.backbones import discovery, positions, usual_position
 from se_nas.backbones.discovery import survey
-from se_nas.errors import BackboneError, SeNasError
+from se_nas.errors import BackboneError, ConfigError, SeNasError
 
 SIZE = (3, 32, 32)
 
@@ -184,9 +184,16 @@ def test_input_size_is_missing() -> None:
         find_sites(Linear())
 
 
-@pytest.mark.parametrize("size", [(3, 224), (3, 0, 32), (3, 32.0, 32)])
-def test_input_size_is_wrong(size: tuple[int, ...]) -> None:
-    with pytest.raises(SeNasError, match=r"input_size is .* must be"):
+@pytest.mark.parametrize(
+    ("size", "error", "reason"),
+    [
+        ((3, 224), ConfigError, "must be an integer, a list of 3 integers or None"),
+        ((3, 32.0, 32), ConfigError, "must be an integer, a list of 3 integers or None"),
+        ((3, 0, 32), BackboneError, r"must be \(channels, height, width\)"),
+    ],
+)
+def test_input_size_is_wrong(size: tuple[int, ...], error: type[SeNasError], reason: str) -> None:
+    with pytest.raises(error, match=reason):
         find_sites("resnet10t", input_size=size)  # type: ignore[arg-type]
 
 

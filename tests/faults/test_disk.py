@@ -172,19 +172,21 @@ def until_it_passes(disk, action):
     print(len(disk.refused), "writes refused:", sorted({name for name, _ in disk.refused}))
 
 
+def go_on(config, path):
+    """Begin the run, or resume it once there is one."""
+    if (path / "manifest.json").exists():
+        resume(path)
+    else:
+        search(se_nas.SearchConfig(**config, runs=str(path.parent)))
+
+
 def test_every_write_of_a_run_is_refused_once(config, undisturbed, disk, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "write_report", lambda run: run.path)
     # It is the same for every resume, and takes longest.
     monkeypatch.setattr(session, "resolve", once(session.resolve))
     path = tmp_path / "run"
 
-    def go_on():
-        if (path / "manifest.json").exists():
-            resume(path)
-        else:
-            search(se_nas.SearchConfig(**config, runs=str(tmp_path)))
-
-    for said in until_it_passes(disk, go_on):
+    for said in until_it_passes(disk, lambda: go_on(config, path)):
         assert ("se-nas resume" in said) == (path / "manifest.json").exists()
     assert len(disk.refused) > 30
     assert results(path) == results(undisturbed.path)
@@ -239,15 +241,9 @@ def test_a_run_on_a_disk_that_grows_ends_as_on_a_large_one(config, undisturbed, 
     with mounts.mounted(tmp_path / "disk", size) as disk:
         path = disk / "run"
 
-        def go_on():
-            if (path / "manifest.json").exists():
-                resume(path)
-            else:
-                search(se_nas.SearchConfig(**config, runs=str(disk)))
-
         while True:
             try:
-                go_on()
+                go_on(config, path)
                 break
             except DiskError as error:
                 said.append(str(error))
