@@ -114,7 +114,10 @@ def worker(
     storage: Annotated[str, typer.Option(show_default=False)],
     study: Annotated[str, typer.Option(show_default=False)],
     wait: Annotated[
-        str | None, typer.Option(help="Time to wait for the study to be begun, such as 10m; by default none.")
+        str | None,
+        typer.Option(
+            help="Time to wait for the study to be begun and its server to answer, such as 10m; by default none."
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Where the images are here, if elsewhere.")] = None,
     val_data: Annotated[str | None, typer.Option(help="Where the validation data is here.")] = None,

@@ -416,7 +416,9 @@ def explained(name: str) -> Iterator[None]:
     ) as error:
         if (fault := refused(error, name)) is not None:
             raise fault from error
-        passing = isinstance(error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError)
+        # Optuna wraps what its own queries meet.
+        met = error.__cause__ if isinstance(error, StorageInternalError) else error
+        passing = isinstance(met, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError)
         kind = UnavailableError if passing else RunError
         raise kind(f"{name} cannot be used: {_reason(error)}.") from error
     except (

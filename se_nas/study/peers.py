@@ -16,7 +16,8 @@ from se_nas.device import resolve_devices
 from se_nas.errors import RunError
 from se_nas.run import CONFIG, MANIFEST, Manifest, RunFolder, write_json
 from se_nas.study.config import SearchConfig
-from se_nas.study.database import NoStudyError
+from se_nas.study.database import NoStudyError, UnavailableError
+from se_nas.study.patience import Patience
 from se_nas.study.plan import Plan
 from se_nas.study.provenance import versions
 from se_nas.study.server import CLOCK, SharedDatabase
@@ -35,7 +36,7 @@ def connect(
     folder: RunFolder,
     *,
     create: bool = False,
-    say: Callable[[str], object] = lambda text: None,
+    patience: Patience | None = None,
 ) -> StudyStore:
     """The shared study of a configuration.
 
@@ -43,44 +44,56 @@ def connect(
         config: with ``storage`` and ``study``.
         folder: of the run, for tables.
         create: whether an empty study is made if there is none.
-        say: is given a line when the database does not answer.
+        patience: with a database that has answered before; without, one that does not answer is an error.
     """
-    assert config.storage is not None
-    assert config.study is not None
+    storage, study = config.storage, config.study
+    assert storage is not None
+    assert study is not None
     directions = directions_of(config.objectives) if create else None
+
+    def reach() -> SharedDatabase:
+        return SharedDatabase.connect(storage, study, directions)
+
     with quiet_optuna():
-        database = SharedDatabase.connect(config.storage, config.study, directions)
-        database.say = say
+        if patience is None:
+            return StudyStore(folder, SharedTrials(reach()))
+        database = patience.until_done(reach)
+        database.patience = patience
         return StudyStore(folder, SharedTrials(database))
 
 
-def create(plan: Plan, manifest: Manifest, prepare: Callable[[StudyStore], None]) -> None:
+def create(plan: Plan, manifest: Manifest, prepare: Callable[[StudyStore], None], patience: Patience) -> None:
     """Make the study of a plan, all or nothing.
 
     Args:
         plan: the resolved search.
         manifest: of the run that begins.
         prepare: stores what is there from the beginning: queued baselines and readings of another run.
+        patience: with the database.
 
     Raises:
         RunError: there is such a study, or the database cannot be used.
     """
-    config = plan.config
+    config, begun = plan.config, manifest.to_json()
 
     def begin() -> None:
-        if _MANIFEST in store.attributes:
+        stored = store.attributes.get(_MANIFEST)
+        if stored == begun:
+            # All of it is there, and the answer was lost.
+            return
+        if stored is not None:
             raise RunError(_exists(config))
         store.name_objectives(config.objectives)
         store.set_attributes(
             **{
                 _CONFIG: config.model_dump(mode="json"),
-                _MANIFEST: manifest.to_json(),
+                _MANIFEST: begun,
                 CLOCK: [0.0, 0.0],
             }
         )
         prepare(store)
 
-    with closing(connect(config, RunFolder(plan.path), create=True)) as store:
+    with closing(connect(config, RunFolder(plan.path), create=True, patience=patience)) as store:
         store.turn(begin)
 
 
@@ -96,20 +109,30 @@ def check_free(config: SearchConfig) -> None:
         raise RunError(_exists(config))
 
 
-def read(storage: str, study: str, *, wait: float = 0.0) -> tuple[dict[str, Any], Manifest]:
+def read(
+    storage: str, study: str, *, wait: float = 0.0, say: Callable[[str], object] = lambda text: None
+) -> tuple[dict[str, Any], Manifest]:
     """Configuration and manifest of a study.
 
     Args:
         storage: the address of the database.
         study: the study's name.
-        wait: seconds to wait for whoever makes it.
+        wait: seconds to wait for whoever makes it, and for a server that does not answer.
+        say: is given a line if the server does not answer.
 
     Raises:
         RunError: there is none, or the database cannot be used.
     """
-    until = time.monotonic() + wait
+    patience, until = Patience(say), time.monotonic() + wait
     while True:
-        found = _read(storage, study)
+        try:
+            found = _read(storage, study)
+        except UnavailableError as error:
+            if time.monotonic() >= until:
+                raise
+            patience.wait(error)
+            continue
+        patience.answered()
         if found is not None:
             return found[_CONFIG], Manifest.from_json(found[_MANIFEST], f"study {study!r} on {storage}")
         if time.monotonic() >= until:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import secrets
 import socket
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -32,16 +30,15 @@ from sqlalchemy import Connection, Table, func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.pool import NullPool
 
-from se_nas.errors import RunError
 from se_nas.study.database import (
     USER_ATTRIBUTES,
     Database,
     NoStudyError,
     TakenOverError,
-    UnavailableError,
     explained,
     find_study,
 )
+from se_nas.study.patience import Patience
 
 T = TypeVar("T")
 WORKER = "se_nas:worker"
@@ -50,13 +47,8 @@ CLOCK = "se_nas:clock"
 """User attribute of the study: the seconds that it has used, and the server's time when that was counted."""
 GRACE = 300.0
 """Seconds without a sign of life after which a worker's trials are anyone's."""
-PATIENCE = 1800.0
-"""Seconds for which a worker waits for a server that does not answer."""
-_LONGEST_WAIT = 10.0
 _LOCKS = 0x5E7A5
 """First key of the advisory locks; the second is the study."""
-_TRY_AGAIN = ("40001", "40P01")
-"""States of SQL for a transaction that another one got in the way of."""
 _OPTIONS = {
     # The server ends a session whose machine or network is gone, or which is frozen in its turn: nobody else has one.
     "tcp_keepalives_idle": 30,
@@ -84,7 +76,7 @@ class SharedDatabase(Database):
 
     Attributes:
         worker: who writes: host, process and a random part.
-        say: is given a line when the server does not answer.
+        patience: of this worker with the server.
     """
 
     # Workers change the study side by side, and a server has checksums of its own.
@@ -93,10 +85,8 @@ class SharedDatabase(Database):
     def __init__(self, storage: RDBStorage, study_id: int, name: str) -> None:
         super().__init__(storage, study_id, name)
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-        self.say: Callable[[str], object] = lambda text: None
+        self.patience = Patience()
         self._turn: Connection | None = None
-        self._away: float | None = None
-        self._tries = 0
 
     @classmethod
     def connect(
@@ -110,16 +100,17 @@ class SharedDatabase(Database):
             directions: of the objectives. The study is made with these if there is none yet; None: it must exist.
 
         Raises:
+            UnavailableError: the server does not answer.
             RunError: the server refuses, there is no study, or Optuna's schema is not the one known here.
         """
         with explained(url):
             storage = _storage(url, study, create=directions is not None)
             try:
                 study_id = find_study(storage, study, directions, url)
+                return cls(storage, study_id, f"study {study!r} on {url}")
             except BaseException:
                 storage.engine.dispose()
                 raise
-        return cls(storage, study_id, f"study {study!r} on {url}")
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -149,7 +140,7 @@ class SharedDatabase(Database):
         finally:
             self._turn = None
             connection.close()
-        self._answered()
+        self.patience.answered()
 
     def attributes(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return self._patiently(super().attributes)
@@ -208,44 +199,13 @@ class SharedDatabase(Database):
             connection.execute(clock.update().where(mine).values(value_json=json.dumps([spent, now])))
         return spent
 
-    def wait(self, error: UnavailableError) -> None:
-        """Wait a little for a server that has just failed; the first time, say why.
-
-        Raises:
-            RunError: it has not answered for ``PATIENCE``.
-        """
-        if _state(error.__cause__) in _TRY_AGAIN:
-            time.sleep(0.1 * random.random())
-            return
-        if self._away is None:
-            self._away = time.monotonic()
-            self.say(f"{error} Waiting for it.")
-        if time.monotonic() - self._away > PATIENCE:
-            raise RunError(f"{error} It has not answered for {PATIENCE / 60:.0f} minutes.") from error
-        time.sleep(min(_LONGEST_WAIT, 0.2 * 2**self._tries))
-        self._tries += 1
-
     @property
     def _engine(self) -> sqlalchemy.Engine:
         return self._storage.engine
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """In a turn the whole turn is taken again, and not a part of it."""
-        if self._turn is not None:
-            return action()
-        while True:
-            try:
-                found = action()
-            except UnavailableError as error:
-                self.wait(error)
-            else:
-                self._answered()
-                return found
-
-    def _answered(self) -> None:
-        if self._away is not None:
-            self.say("the database answers again")
-        self._away, self._tries = None, 0
+        return action() if self._turn is not None else self.patience.until_done(action)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -328,11 +288,6 @@ def _storage(url: str, study: str, *, create: bool) -> RDBStorage:
             },
             skip_table_creation=True,
         )
-
-
-def _state(error: BaseException | None) -> str | None:
-    """The state of SQL that the server named."""
-    return getattr(getattr(error, "orig", None), "sqlstate", None)
 
 
 def _now() -> Any:

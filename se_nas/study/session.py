@@ -24,6 +24,7 @@ from se_nas.study.executors import Executor, make_executor
 from se_nas.study.executors._processes import refuse_unguarded, wait_for_orphans
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.paths import absolute_paths, located
+from se_nas.study.patience import Patience
 from se_nas.study.phases.finals import Finals, train_finalists
 from se_nas.study.phases.search import Search
 from se_nas.study.phases.trainings import Trainings
@@ -66,7 +67,9 @@ def start(plan: Plan, progress: Progress) -> Run:
     """Carry out a plan in a new run folder."""
     manifest = make_manifest(plan)
     if plan.config.storage is not None:
-        peers.create(plan, manifest, lambda store: _prepare(plan, store, progress))
+        peers.create(
+            plan, manifest, lambda store: _prepare(plan, store, progress), Patience(progress.message)
+        )
         folder = peers.run_folder(plan.path, plan.config, manifest)
         with _held(folder, alone=False):
             return _carry_out(plan, folder, progress)
@@ -88,7 +91,7 @@ def work(
     Args:
         storage: the address of the database.
         study: the study's name.
-        wait: seconds to wait for the study to be begun.
+        wait: seconds to wait for the study to be begun, and for a server that does not answer.
         progress: receives the events of this worker.
         own: fields of `SearchConfig` that are this worker's: where data and weights are (``data``, ``val_data``,
             ``test_data``, ``checkpoint``), ``device`` and ``runs``.
@@ -99,7 +102,7 @@ def work(
     """
     refuse_unguarded()
     progress = progress or Progress()
-    values, manifest = peers.read(check_address(storage), study, wait=wait)
+    values, manifest = peers.read(check_address(storage), study, wait=wait, say=progress.message)
     peers.check_versions(manifest)
     config = SearchConfig(**{**values, "storage": storage, **own})
     peers.check_device(manifest, config.device)
@@ -214,7 +217,7 @@ def _resumed(config: SearchConfig, manifest: Manifest, progress: Progress) -> Pl
 def _carry_out(plan: Plan, folder: RunFolder, progress: Progress) -> Run:
     with Interrupts(progress.message) as interrupts:
         if plan.config.storage is not None:
-            store = peers.connect(plan.config, folder, say=progress.message)
+            store = peers.connect(plan.config, folder, patience=Patience(progress.message))
         else:
             store = StudyStore.create(folder, plan.config.objectives)
         with closing(store):

@@ -45,7 +45,7 @@ class SharedTrials(WholeTrials):
             raise
 
     def wait(self, error: UnavailableError) -> None:
-        self._database.wait(error)
+        self._database.patience.wait(error)
 
     def abandoned(self) -> int | None:
         alive = self._database.alive()

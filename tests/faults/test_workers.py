@@ -36,12 +36,12 @@ class Fleet:
         given = {"trials": TRIALS, "storage": self.url, "study": "one", **changes}
         return self._start(*command.search_arguments(**given))
 
-    def join(self, **options):
+    def join(self, before=IMPATIENT, **options):
         given = {"storage": self.url, "study": "one", "device": "cpu", "wait": "5m", **options}
-        return self._start("worker", *command.words(given))
+        return self._start("worker", *command.words(given), before=before)
 
-    def _start(self, *arguments):
-        process = command.start(self.folder, *arguments, seconds=SECONDS, before=IMPATIENT)
+    def _start(self, *arguments, before=IMPATIENT):
+        process = command.start(self.folder, *arguments, seconds=SECONDS, before=before)
         self.processes.append(process)
         return process
 
@@ -121,6 +121,39 @@ def test_four_workers_of_which_two_die_one_leaves_and_the_server_restarts(fleet)
     assert not any(PASSWORD in said for said in errors)
     dump = fleet._sql("SELECT value_json FROM study_user_attributes")
     assert not any(PASSWORD in value for [value] in dump)
+
+
+SLOW_TO_BEGIN = f"""{IMPATIENT}
+import pathlib, time
+from se_nas.study import peers
+run_folder = peers.run_folder
+def slowly(*given):
+    pathlib.Path("has read the study").touch()
+    while not pathlib.Path("may go on").exists():
+        time.sleep(0.1)
+    return run_folder(*given)
+peers.run_folder = slowly
+pass"""
+
+
+def test_a_server_that_is_away_while_a_worker_begins_is_waited_for(fleet):
+    fleet.search(trials=4)
+    fleet.wait_until_running(1)
+    begins = fleet.join(before=SLOW_TO_BEGIN)
+    until = time.monotonic() + 120
+    while not (fleet.folder / "has read the study").exists():
+        assert time.monotonic() < until
+        assert begins.poll() is None
+        time.sleep(0.1)
+    fleet.postgres.stop()
+    comes = fleet.join()
+    for process in (begins, comes):
+        (fleet.folder / "may go on").touch()
+        assert any("Waiting for it." in line for line in process.stderr)
+    fleet.postgres.start()
+    codes, errors = fleet.end()
+    assert codes == [0, 0, 0], errors
+    assert all("the database answers again" in said for said in errors[1:])
 
 
 def test_a_study_that_all_workers_have_left_goes_on_from_its_folder_or_another(fleet):
