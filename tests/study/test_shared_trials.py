@@ -225,7 +225,7 @@ def test_the_time_that_a_study_uses_is_counted_once_and_only_while_somebody_work
 def test_workers_wait_for_a_server_that_restarts_and_take_their_turn_again(join, postgres):
     one, other = join(), join()
     said = []
-    one._storage._database.say = said.append
+    one._storage._database.patience.say = said.append
     number, tries = claim(one), []
 
     def choose():
