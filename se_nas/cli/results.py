@@ -105,12 +105,13 @@ def export(
 
     Example:  se-nas export runs/resnet50-digits-1 --pick knee --out knee --format onnx
     """
+    from se_nas.cli import tables
     from se_nas.exporting import export as write
 
     exported = write(
         run, pick=pick, out=out, format=["timm", *(format or ())], standalone=standalone, force=force
     )
-    typer.echo(exported)
+    tables.print_text(str(exported))
 
 
 @app.command()

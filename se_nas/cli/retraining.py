@@ -60,6 +60,7 @@ def retrain(
 
     Example:  se-nas retrain runs/resnet50-digits-1 --pick knee --epochs 100 --out knee-100
     """
+    from se_nas.cli import tables
     from se_nas.cli.progress import make_progress
     from se_nas.retraining import retrain as train_pick
 
@@ -87,4 +88,4 @@ def retrain(
         )
     finally:
         progress.close()
-    typer.echo(exported)
+    tables.print_text(str(exported))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from se_nas.cli.layout import by_prefix, fitted, least_width
 from se_nas.wording import printable
 
 if TYPE_CHECKING:
@@ -19,14 +21,20 @@ if TYPE_CHECKING:
     from se_nas.report import Comparison, ParetoReport
     from se_nas.study.config import SearchConfig
 
-_NUMBERS = frozenset("0123456789.,+-±–×~%eKMG●✓ ")
 PIPE_WIDTH = 160
+OPTIONAL = ("P(front)", "readings", "* ratio", "dominated by *", "IGD+", "of the union %", "75 %", "25 %")
+"""Columns that tables can do without, in the order in which they are left out on a narrow terminal."""
+OPTIONAL_OF_SITES = ("map", "SE", "channels")
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """A console that is wide in a pipe, so that no column is cut there."""
+def make_console(*, stderr: bool = False, width: int = PIPE_WIDTH) -> Console:
+    """As wide as the terminal; in a pipe, whose lines may be of any length, ``width`` unless COLUMNS is set."""
     console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    return console if _is_bounded(console) else Console(stderr=stderr, highlight=False, width=width)
+
+
+def _is_bounded(console: Console) -> bool:
+    return console.is_terminal or os.environ.get("COLUMNS", "").isdigit()
 
 
 def print_json(value: Any) -> None:
@@ -34,18 +42,29 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def print_rows(rows: Sequence[Mapping[str, str]], title: str | None = None) -> None:
-    """A table of text; columns that hold numbers are aligned to the right."""
+def print_text(text: str) -> None:
+    """Sentences; on a terminal, lines break between words."""
+    console = make_console()
+    console.print(Text(printable(text)), soft_wrap=not _is_bounded(console))
+
+
+def print_rows(
+    rows: Sequence[Mapping[str, str]], title: str = "", optional: Sequence[str] = OPTIONAL
+) -> None:
+    """A table of text, which in a pipe is as wide as it has to be."""
     if not rows:
         return
-    heading = None if title is None else Text(printable(title))
-    table = Table(title=heading, title_justify="left", header_style="bold", pad_edge=False, box=None)
-    for column in rows[0]:
-        numeric = all(set(row[column]) <= _NUMBERS for row in rows)
-        table.add_column(Text(printable(column)), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row.values()))
-    make_console().print(table)
+    if title:
+        print_text(title)
+    console = make_console(width=max(PIPE_WIDTH, least_width(rows)))
+    console.print(fitted(rows, console.width, optional))
+
+
+def _print_sites(rows: Sequence[Mapping[str, str]], title: str = "") -> None:
+    """One line per site, or on a narrow terminal one per site and γ."""
+    console = make_console(width=max(PIPE_WIDTH, least_width(rows)))
+    wide = least_width(rows) <= console.width
+    print_rows(rows if wide else by_prefix(rows, "γ", "SE adds"), title, OPTIONAL_OF_SITES)
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -63,31 +82,31 @@ def print_front(report: ParetoReport) -> None:
     from se_nas.report import front_table, summary
 
     print_rows(front_table(report))
-    typer.echo("")
-    typer.echo(printable(summary(report)))
+    print_text("")
+    print_text(summary(report))
 
 
 def print_sites(table: SiteTable) -> None:
     """The sites of a backbone and what SE would add at each."""
-    typer.echo(printable(table.summary))
-    print_rows(table.rows())
-    typer.echo(printable(table.note))
+    print_text(table.summary)
+    _print_sites(table.rows())
+    print_text(table.note)
 
 
 def print_profile(profile: Profile) -> None:
     """What SE costs by site, how well the sum predicts, and the range of each cost."""
     for title, rows in profile.tables():
-        print_rows(rows, title)
-        typer.echo("")
-    typer.echo(printable(profile.summary() + "\n"))
+        _print_sites(rows, title) if "path" in rows[0] else print_rows(rows, title)
+        print_text("")
+    print_text(profile.summary() + "\n")
 
 
 def print_comparison(comparison: Comparison) -> None:
     """Fronts side by side and the verdict."""
     for title, rows in comparison.tables():
         print_rows(rows, title)
-        typer.echo("")
-    typer.echo(printable(comparison.verdict))
+        print_text("")
+    print_text(comparison.verdict)
 
 
 def print_config(config: SearchConfig) -> None:
