@@ -28,25 +28,21 @@ def contenders(means: Array, deviations: Array, limit: int) -> NDArray[np.int64]
     return rows[np.argsort(gap, kind="stable")[:limit]]
 
 
-def reread(
-    means: Array, deviations: Array, noise: Array, reference: Array, rows: NDArray[np.int64]
-) -> tuple[int, float]:
+def reread(means: Array, steps: Array, reference: Array, rows: NDArray[np.int64]) -> tuple[int, float]:
     """The one of ``rows`` whose next reading promises most, and how much that is.
 
-    The knowledge gradient (Frazier et al., 2009) of the point's mean: a reading moves it by a normal step of
-    deviation var / sqrt(var + noise²), and the front of means grows.
+    The knowledge gradient (Frazier et al., 2009) of the point's mean: a reading moves it by a normal step, and the
+    front of means grows.
 
     Args:
         means: (n, n_objectives) of points that were read.
-        deviations: of the same shape; 0 if the objective is known.
-        noise: (n_objectives,) deviation of a reading; 0 if the objective is known.
+        steps: deviations, of the same shape; 0 if the objective is known.
         reference: (n_objectives,) of the hypervolume.
         rows: indices of the points that may be read again.
 
     Returns:
         The index of the point and the expected gain of hypervolume; -inf if there is no point.
     """
-    steps = deviations**2 / np.sqrt(np.maximum(deviations**2 + noise**2, 1e-300))
     best, gain = 0, -np.inf
     for i in rows:
         boxes = free_boxes(np.delete(means, i, axis=0), reference)

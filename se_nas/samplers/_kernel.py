@@ -25,6 +25,7 @@ class ChoiceCorrelations:
     """
 
     def __init__(self, positions: list[Array]) -> None:
+        self.sizes = [len(p) for p in positions]
         self._equal = [np.eye(len(p)) for p in positions]
         self._ranked = [~np.isnan(p) for p in positions]
         self._both = [np.outer(known, known) for known in self._ranked]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from numbers import Real
@@ -39,6 +39,7 @@ class History:
         rows: (n, n_params) points with a reading.
         values: (n, n_objectives) readings.
         extra: (n, n_objectives) further deviation of readings that were extrapolated; 0 for the others.
+        evidence: (n, n_objectives) the attribute that is evidence about each objective; NaN where there is none.
         barred: (n,) whether the point broke a constraint: the reading informs the model, but is on no front.
         pending: (n_pending, n_params) points in progress.
         unseen: earlier trials that are being proposed right now, so their params are not known yet: number and
@@ -53,6 +54,7 @@ class History:
     rows: Index
     values: Array
     extra: Array
+    evidence: Array
     barred: NDArray[np.bool_]
     pending: Index
     unseen: tuple[tuple[int, datetime], ...]
@@ -66,11 +68,17 @@ class History:
 
 
 def read(
-    trials: Sequence[FrozenTrial], grid: Grid, signs: Array, number: int, as_of: datetime | None = None
+    trials: Sequence[FrozenTrial],
+    grid: Grid,
+    signs: Array,
+    number: int,
+    as_of: datetime | None = None,
+    attributes: Mapping[int, str] | None = None,
 ) -> History:
     """The history that trial ``number`` may use. Trials with choices outside the grid are left out.
 
-    With ``as_of``, trials that ended later are still in progress.
+    With ``as_of``, trials that ended later are still in progress. ``attributes`` has the user attribute that is
+    evidence about an objective, by the objective's number.
     """
     width, count = len(grid.names), len(signs)
     found: list[tuple[FrozenTrial, TrialState, Index]] = []
@@ -101,7 +109,7 @@ def read(
     conditions = Conditions.learned(asked)
     own = conditions.canonical(np.maximum(parts, 0))
     keys = grid.keys(own)
-    rows, values, extra, barred, pending = [], [], [], [], []
+    rows, values, extra, evidence, barred, pending = [], [], [], [], [], []
     canonical: dict[Hashable, Index] = {}
     for (trial, state, _), first, key in zip(found, own, keys, strict=True):
         row = canonical.setdefault(key, first)
@@ -115,12 +123,14 @@ def read(
         rows.append(row)
         values.append(signs * reading[0])
         extra.append(reading[1])
+        evidence.append(evidence_of(trial, reading[1], attributes or {}))
         barred.append(any(value > 0 for value in trial.constraints.values()))
     keys += grid.keys(conditions.canonical(np.array(proposed, dtype=np.int64).reshape(-1, width)))
     return History(
         rows=np.array(rows, dtype=np.int64).reshape(-1, width),
         values=np.array(values, dtype=float).reshape(-1, count),
         extra=np.array(extra, dtype=float).reshape(-1, count),
+        evidence=np.array(evidence, dtype=float).reshape(-1, count),
         barred=np.array(barred, dtype=bool),
         pending=np.array(pending, dtype=np.int64).reshape(-1, width),
         unseen=tuple(unseen),
@@ -147,6 +157,35 @@ def reading_of(trial: FrozenTrial, count: int) -> tuple[Array, Array] | None:
         deviations = [0.0 if s is None else s for s in sds]
     out = np.array(values, dtype=float), np.array(deviations, dtype=float)
     return out if np.isfinite(out[1]).all() and not np.isnan(out[0]).all() else None
+
+
+def evidence_of(trial: FrozenTrial, extra: Array, attributes: Mapping[int, str]) -> Array:
+    """Attributes of a trial by the objective (n_objectives,) about which they are evidence; NaN where it has none.
+
+    What a trial that was stopped early shows is not what it would have shown at its end, so it has none.
+
+    Raises:
+        ConfigError: an attribute is not a number.
+    """
+    out = np.full(len(extra), math.nan)
+    for column, name in attributes.items():
+        value = trial.user_attrs.get(name)
+        if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
+            raise ConfigError(
+                f"trial {trial.number} has the user attribute {name!r}, which is evidence about objective {column}, as"
+                f" {value!r}; it must be a number."
+            )
+        if value is not None and trial.state == TrialState.COMPLETE and not extra[column]:
+            number = _as_float(value)
+            out[column] = number if math.isfinite(number) else math.nan
+    return out
+
+
+def _as_float(value: Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _numbers(trial: FrozenTrial, given: Any, count: int) -> list[Any]:

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from se_nas.pareto import free_boxes, improvement, volume
 from se_nas.samplers._acquisition import contenders, front_rows, reread
 from se_nas.samplers._conditions import Conditions
-from se_nas.samplers._gp import Points, Surrogate
+from se_nas.samplers._gp import Surrogate
 from se_nas.samplers._grid import Array, Grid, Index
+from se_nas.samplers._likelihood import Points
 from se_nas.samplers._local_search import local_search
+from se_nas.samplers._models import Learned, Model, equivalent_readings, gathered, says_more
 from se_nas.samplers._observations import History, fit_count, thinned
+from se_nas.samplers._paired_gp import PairedSurrogate
 from se_nas.samplers._reachable import Reachable
 
 SIEVE = 512
@@ -80,7 +83,7 @@ class Proposer:
         self._known = grid.known_columns
         self._modelled = [m for m in range(len(signs)) if m not in self._known]
         self._spaces: dict[Conditions, Reachable] = {}
-        self._fits: dict[tuple[int, int, Conditions], Array] = {}
+        self._fits: dict[tuple[int, int, Conditions], tuple[bool, Array]] = {}
         self._initial, self._listed = initial, listed
         self._telling = [np.arange(size) for size in grid.sizes] if telling is None else telling
         self._reach(Conditions())
@@ -188,43 +191,24 @@ class Proposer:
         _, sd = blank.predict(self._space.points(rows))
         return rows[int(sd.argmax())]
 
-    def _surrogate(self, history: History, usable: NDArray[np.bool_], column: int) -> Surrogate:
+    def _surrogate(self, history: History, usable: NDArray[np.bool_], column: int) -> Model:
         chosen = np.flatnonzero(usable)
         known = fit_count(len(chosen))
-        theta = self._fits.get((column, known, history.conditions))
-        if theta is None:
-            theta = self._gather(history, thinned(chosen[:known], FIT_CAP), column, None).theta
-            self._fits[column, known, history.conditions] = theta
-        return self._gather(history, thinned(chosen, CAP), column, theta)
+        fit = self._fits.get((column, known, history.conditions))
+        by_cost = bool(self._known)
+        if fit is None:
+            some = thinned(chosen[:known], FIT_CAP)
+            paired = says_more(history, some, column)
+            fit = paired, gathered(self._space, history, some, column, paired=paired, by_cost=by_cost).theta
+            self._fits[column, known, history.conditions] = fit
+        paired, theta = fit
+        some = thinned(chosen, CAP)
+        return gathered(self._space, history, some, column, paired=paired, by_cost=by_cost, theta=theta)
 
-    def _gather(self, history: History, chosen: Index, column: int, theta: Array | None) -> Surrogate:
-        """The model of some readings; complete ones of a point are pooled, and their scatter tells the noise."""
-        rows, values, extra = (
-            history.rows[chosen],
-            history.values[chosen, column],
-            history.extra[chosen, column],
-        )
-        complete = extra == 0
-        unique, member = np.unique(rows[complete], axis=0, return_inverse=True)
-        member = member.reshape(-1)
-        counts = np.bincount(member, minlength=len(unique)).astype(float)
-        means = np.bincount(member, weights=values[complete], minlength=len(unique)) / counts
-        within = float(((values[complete] - means[member]) ** 2).sum()), int(complete.sum() - len(unique))
-        return Surrogate(
-            self._space.positions,
-            self._space.points(np.concatenate([unique, rows[~complete]])),
-            np.concatenate([means, values[~complete]]),
-            counts=np.concatenate([counts, np.ones(int((~complete).sum()))]),
-            extra=np.concatenate([np.zeros(len(unique)), extra[~complete] ** 2]),
-            within=within,
-            by_cost=bool(self._known),
-            theta=theta,
-        )
-
-    def _models(self, history: History, usable: NDArray[np.bool_]) -> dict[int, Surrogate]:
+    def _models(self, history: History, usable: NDArray[np.bool_]) -> dict[int, Model]:
         return {column: self._surrogate(history, usable, column) for column in self._modelled}
 
-    def _predict(self, models: dict[int, Surrogate], points: Points) -> tuple[Array, Array]:
+    def _predict(self, models: dict[int, Model], points: Points) -> tuple[Array, Array]:
         mean = self._space.costs(self._space.rows(points))
         sd = np.zeros_like(mean)
         for column, model in models.items():
@@ -237,6 +221,25 @@ class Proposer:
         models = self._models(history, self._usable(history))
         mean, sd = self._predict(models, self._space.points(self._space.canonical(rows)))
         return mean * self._signs, sd
+
+    def learned(self, history: History, column: int) -> Learned:
+        """What the evidence about a modelled objective has come to."""
+        self._reach(history.conditions)
+        usable = self._usable(history)
+        models = self._models(history, usable)
+        read = self.grid.distinct(history.rows[usable & ~history.barred])
+        points = self._space.points(read if len(read) else self.grid.distinct(history.rows))
+        front = points[front_rows(self._predict(models, points)[0])]
+        model = models[column]
+        found = model if isinstance(model, PairedSurrogate) else None
+        return Learned(
+            readings=int((~np.isnan(history.evidence[usable, column])).sum()),
+            correlation=None if found is None else found.correlation() * float(self._signs[column]),
+            noise_correlation=None
+            if found is None
+            else found.noise_correlation() * float(self._signs[column]),
+            equivalent_readings=equivalent_readings(model, front),
+        )
 
     def contrast(self, history: History, plus: Index, minus: Index, column: int) -> tuple[float, float]:
         """Mean and deviation of a modelled objective's average over ``plus`` less that over ``minus``."""
@@ -310,7 +313,7 @@ class Proposer:
         return np.array(picked[:SHORTLIST], dtype=np.int64)
 
     def _proposal(
-        self, models: dict[int, Surrogate], row: Index, source: str, gain: float, total: float
+        self, models: dict[int, Model], row: Index, source: str, gain: float, total: float
     ) -> Proposal:
         mean, sd = self._predict(models, self._space.points(row[None]))
         return Proposal(
@@ -322,10 +325,11 @@ class Proposer:
         )
 
     def _reread(
-        self, models: dict[int, Surrogate], read: Index, reference: Array, history: History
+        self, models: dict[int, Model], read: Index, reference: Array, history: History
     ) -> tuple[int, float]:
         """Index of the point of ``read`` whose next reading promises most, and how much that is."""
-        means, deviations = self._predict(models, self._space.points(read))
+        points = self._space.points(read)
+        means, deviations = self._predict(models, points)
         numbers = self.grid.identify(read)
         # What was stopped early is not started again: the rule that stopped it judged the same promise.
         whole = history.rows[(history.extra[:, self._modelled] == 0).all(axis=1)]
@@ -333,12 +337,14 @@ class Proposer:
             numbers, self.grid.identify(history.pending)
         )
         rows = contenders(means, deviations, EVALUATED)
-        noise = np.array([models[m].noise if m in models else 0.0 for m in range(len(self._signs))])
-        return reread(means, deviations, noise, reference, rows[free[rows]])
+        steps = np.zeros_like(means)
+        for column, model in models.items():
+            steps[:, column] = model.step(deviations[:, column], points)
+        return reread(means, steps, reference, rows[free[rows]])
 
     def _noisy(
         self,
-        models: dict[int, Surrogate],
+        models: dict[int, Model],
         evaluated: Points,
         at: Points,
         reference: Array,
@@ -367,7 +373,7 @@ class Proposer:
             out[column] = worst - 0.1 * max(best - worst, 1e-12)
         return out
 
-    def _sieve(self, models: dict[int, Surrogate], boxes: tuple[Array, Array]) -> Index | None:
+    def _sieve(self, models: dict[int, Model], boxes: tuple[Array, Array]) -> Index | None:
         """The most promising points of an enumerated space; None if it is too large to enumerate."""
         pool, points, costs = self._space.pool, self._space.pool_points, self._space.pool_costs
         if pool is None or points is None or costs is None or len(pool) <= SIEVE or not models:

@@ -8,8 +8,8 @@ import numpy as np
 
 from se_nas.errors import InfeasibleError
 from se_nas.samplers._conditions import Conditions
-from se_nas.samplers._gp import Points
 from se_nas.samplers._grid import Array, Grid, Index
+from se_nas.samplers._likelihood import Points
 
 ENUMERATE = 131_072
 """Largest space of which every point is weighed; beyond it, local search."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from copy import copy
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from optuna.trial import FrozenTrial, TrialState
 from se_nas.arguments import checked
 from se_nas.errors import ConfigError, nearest
 from se_nas.samplers._grid import Array, Grid, Index, Params
+from se_nas.samplers._models import Learned
 from se_nas.samplers._observations import DUPLICATE, ENDED, MODEL, PARTIAL, History, proposed_params, read
 from se_nas.samplers._parameters import as_distribution, asked_space, check_kind, choices_of, telling_choices
 from se_nas.samplers._proposer import Proposal, Proposer
 from se_nas.samplers._told import Told
 
-__all__ = ["DUPLICATE", "MODEL", "PARTIAL", "ParetoSampler"]
+__all__ = ["DUPLICATE", "MODEL", "PARTIAL", "Learned", "ParetoSampler"]
 
 INITIAL = 3
 """Points of the initial design unless another number is asked for."""
@@ -51,6 +53,9 @@ class ParetoSampler(BaseSampler):
         feasible: tells from a params dict (``batch`` as above) whether it may be proposed.
         prior: cheap estimate of the first modelled objective from a params dict; how far to trust it is
             learned.
+        evidence: number of a modelled objective → name of a user attribute of the trials that tells more about
+            it, such as the validation loss about accuracy. How far to believe it is learned, its sign included;
+            readings without it count as they do alone.
 
     Parameters that only some trials ask for are searched as well: which ones depend on which choices is learned,
     and a point is what a trial can ask for. Known functions, ``key``, ``feasible`` and ``prior`` always get all
@@ -73,6 +78,7 @@ class ParetoSampler(BaseSampler):
         space: Mapping[str, Sequence[Any]] | None = None,
         feasible: Callable[..., Any] | None = None,
         prior: Callable[..., Any] | None = None,
+        evidence: Mapping[int, str] | None = None,
     ) -> None:
         known = dict(known or {})
         for column, function in known.items():
@@ -82,6 +88,15 @@ class ParetoSampler(BaseSampler):
                 )
             if not callable(function):
                 raise ConfigError(f"known[{column}] is {function!r}; it must be a function of a params dict.")
+        evidence = dict(evidence or {})
+        for column, name in evidence.items():
+            if not isinstance(column, int) or isinstance(column, bool) or column < 0 or column in known:
+                raise ConfigError(
+                    f"evidence has the key {column!r}; it must be the number, from 0, of an objective that is not"
+                    " known."
+                )
+            if not isinstance(name, str) or not name:
+                raise ConfigError(f"evidence[{column}] is {name!r}; it must be the name of a user attribute.")
         listed = isinstance(initial, Sequence) and all(isinstance(point, Mapping) for point in initial)
         count = isinstance(initial, int) and not isinstance(initial, bool) and initial >= 1
         if not (initial is None or listed or count):
@@ -94,7 +109,7 @@ class ParetoSampler(BaseSampler):
         self._known, self._seed, self._repeats, self._key = known, seed, repeats, key
         self._listed = [] if initial is None or isinstance(initial, int) else list(initial)
         self._initial = INITIAL if initial is None else initial if isinstance(initial, int) else 0
-        self._feasible, self._prior = feasible, prior
+        self._feasible, self._prior, self._evidence = feasible, prior, evidence
         self._entropy = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._given = None if space is None else {name: as_distribution(name, v) for name, v in space.items()}
         self._told = Told()
@@ -139,10 +154,10 @@ class ParetoSampler(BaseSampler):
         with self._lock:
             proposer, signs = self._prepared(study, whole)
             trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-            history = read(trials, proposer.grid, signs, trial.number)
+            history = self._read(trials, proposer, signs, trial.number)
             self._refuse_unasked(proposer, history, trials)
             others = [
-                (number, read(trials, proposer.grid, signs, number, as_of=began))
+                (number, self._read(trials, proposer, signs, number, as_of=began))
                 for number, began in history.unseen[-MOST_UNSEEN:]
             ]
             given = proposer.grid.choices_in({**held, **fixed})
@@ -191,7 +206,7 @@ class ParetoSampler(BaseSampler):
                 ended = copy(trial)
                 ended.state, ended.values = state, values
                 trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-                history = read([*trials, ended], proposer.grid, self._signs(study), -1)
+                history = self._read([*trials, ended], proposer, self._signs(study), -1)
                 self._refuse_unasked(proposer, history, trials)
 
     def _refuse_unasked(self, proposer: Proposer, history: History, trials: Sequence[FrozenTrial]) -> None:
@@ -249,13 +264,33 @@ class ParetoSampler(BaseSampler):
             rows = _rows(proposer.grid, plus), _rows(proposer.grid, minus)
             return proposer.contrast(history, *rows, objective)
 
+    def learned(self, study: Study) -> dict[int, Learned]:
+        """What the model has learned from the attributes that are evidence, by the number of the objective.
+
+        Raises:
+            ConfigError: no trial has finished.
+        """
+        with self._lock:
+            proposer, history = self._current(study)
+            return {column: proposer.learned(history, column) for column in sorted(self._evidence)}
+
+    def _read(
+        self,
+        trials: Sequence[FrozenTrial],
+        proposer: Proposer,
+        signs: Array,
+        number: int,
+        as_of: datetime | None = None,
+    ) -> History:
+        return read(trials, proposer.grid, signs, number, as_of, self._evidence)
+
     def _current(self, study: Study) -> tuple[Proposer, History]:
         """The proposer and the history of all trials of the study."""
         trials = study.get_trials(deepcopy=False)
         space = self.infer_relative_search_space(study, trials[-1]) if trials else {}
         if space:
             proposer, signs = self._prepared(study, space)
-            history = read(trials, proposer.grid, signs, len(trials))
+            history = self._read(trials, proposer, signs, len(trials))
             if len(history.rows):
                 return proposer, history
         raise ConfigError("the study has no finished trial yet: there is nothing to predict from.")
@@ -265,11 +300,12 @@ class ParetoSampler(BaseSampler):
         directions = study.directions
         if len(directions) > 3:
             raise ConfigError(f"the study has {len(directions)} objectives; ParetoSampler takes 1 to 3.")
-        for column in self._known:
-            if column >= len(directions):
-                raise ConfigError(
-                    f"known has the objective {column}; the study has objectives 0 to {len(directions) - 1}."
-                )
+        for option, columns in (("known", self._known), ("evidence", self._evidence)):
+            for column in columns:
+                if column >= len(directions):
+                    raise ConfigError(
+                        f"{option} has the objective {column}; the study has objectives 0 to {len(directions) - 1}."
+                    )
         return np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
 
     def _prepared(self, study: Study, search_space: dict[str, BaseDistribution]) -> tuple[Proposer, Array]:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from se_nas.pareto import free_boxes, front_of, hypervolume, improvement, volume
-from se_nas.samplers import _gp, _proposer
+from se_nas.samplers import _likelihood, _proposer
 from se_nas.samplers._acquisition import contenders
-from se_nas.samplers._gp import Points, Surrogate
+from se_nas.samplers._gp import Surrogate
 from se_nas.samplers._grid import Grid
+from se_nas.samplers._likelihood import Points, prior
 from se_nas.samplers._proposer import Proposer
 
 
@@ -85,13 +86,13 @@ def test_the_gradient_of_the_fit_is_that_of_finite_differences(monkeypatch: pyte
     index = rng.integers(0, 4, size=(25, 3))
     positions = [np.array([0.0, 0.3, 0.6, 1.0]), np.array([np.nan, 0.0, 0.5, 1.0]), np.full(4, np.nan)]
     seen = []
-    minimise = _gp.minimize
+    minimise = _likelihood.minimize
 
     def spy(function, start, **options):
         seen.append((function, start))
         return minimise(function, start, **options)
 
-    monkeypatch.setattr(_gp, "minimize", spy)
+    monkeypatch.setattr(_likelihood, "minimize", spy)
     model = Surrogate(
         positions,
         Points(index=index, features=rng.standard_normal((25, 2))),
@@ -107,10 +108,10 @@ def test_the_gradient_of_the_fit_is_that_of_finite_differences(monkeypatch: pyte
     assert function(at)[1] == pytest.approx(np.array(numeric), abs=1e-5)
     # The value itself: minus the logarithm of the density of the readings, plus the penalty of the prior.
     at = model.theta
-    noise = np.exp(at[-1]) + _gp._NOISE_FLOOR
+    noise = np.exp(at[-1]) + _likelihood.NOISE_FLOOR
     k = model.covariance(model.points, model.points) + np.diag(noise / model._counts + model._extra)
     sign, logdet = np.linalg.slogdet(k)
-    centre, spread = model._prior()
+    centre, spread = prior(3, by_cost=True)
     expected = 0.5 * (model._y @ np.linalg.solve(k, model._y) + logdet)
     expected += 0.5 * (4 * np.log(noise) + model._within[0] / noise + (((at - centre) / spread) ** 2).sum())
     assert sign == 1
