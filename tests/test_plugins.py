@@ -17,13 +17,14 @@ from se_nas.errors import ConfigError
 from se_nas.plugins import Plugins
 from se_nas.study import SearchConfig, sampler_choice, search
 from se_nas.study.plan import resolve
-from se_nas.training import loggers, trainers
+from se_nas.study.tracking import choice
+from se_nas.training import trainers
 
 TAKERS = {
     "backbone": adapters.NAMES,
     "data": sources.NAMES,
     "latency_backend": backends.NAMES,
-    "log": loggers.NAMES,
+    "log": choice.NAMES,
     "sampler": sampler_choice.NAMES,
     "trainer": trainers.NAMES,
 }

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ONLY_IN_FILES = ("timm_kwargs", "split_seed", "init")
 """Fields that are too rare or too structured for the command line; ``--config`` reads them."""
+REPEATABLE = ("log",)
+"""Fields whose option is given once for each item."""
 
 
 class DescribedCommand(TyperCommand):
@@ -83,7 +85,9 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     """The parameter of a typer function: values are checked by the configuration, so its type is a simple one."""
     kind = _kind(field.annotation)
     default = None if field.is_required() else field.default
-    if isinstance(default, tuple):
+    if name in REPEATABLE:
+        kind, default = list[str], None
+    elif isinstance(default, tuple):
         default = ",".join(default)
     flag = ("--" + name.replace("_", "-"),) if kind is bool else ()
     option = typer.Option(

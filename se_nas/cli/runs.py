@@ -84,6 +84,13 @@ def resume(
     ray_resources: Annotated[
         str | None, typer.Option(help="What a Ray actor takes of its node from now on.")
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Log trials as runs of wandb, mlflow or tensorboard from now on, those so far too; by default as"
+            " before. Repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Continue a run where it stopped, even after it was killed.
 
@@ -104,6 +111,7 @@ def resume(
             checkpoint=checkpoint,
             executor=executor,
             ray_resources=ray_resources,
+            log=log or None,
             progress=make_progress(),
         )
     )

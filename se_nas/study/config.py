@@ -120,8 +120,10 @@ class SearchConfig(_LimitedTask):
         description="Trains candidates instead of the built-in loop: package.module:function, or an entry point of"
         " se_nas.trainers.",
     )
-    log: str | None = Field(
-        None, description="tensorboard, or package.module:Class, which is called after every epoch."
+    log: tuple[str, ...] = Field(
+        (),
+        description="Log every trial as a run of wandb, mlflow or tensorboard, or give package.module:Class, which is"
+        " called after every epoch. Repeatable.",
     )
     epochs: int | None = Field(
         None, ge=1, description="Epochs per candidate; by default as many as fit the budget."
@@ -230,12 +232,17 @@ class SearchConfig(_LimitedTask):
     def _path_as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
 
-    @field_validator("objectives", mode="before")
+    @field_validator("objectives", "log", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(","))
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("log", mode="before")
+    @classmethod
+    def _no_log(cls, value: Any) -> Any:
+        return () if value is None else value
 
     @field_validator("objectives")
     @classmethod

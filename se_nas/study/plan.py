@@ -47,8 +47,9 @@ from se_nas.study.schedule import (
     unmeasured_schedule,
 )
 from se_nas.study.stopping import idle_note
+from se_nas.study.tracking import check_log
 from se_nas.study.warm_start import check_source
-from se_nas.training import DEFAULT_TRAINER, CompileChoice, Recipe, Runtime, load_logger, load_trainer
+from se_nas.training import DEFAULT_TRAINER, CompileChoice, Recipe, Runtime, load_trainer
 from se_nas.training.masked import Capacity
 from se_nas.wording import counted
 
@@ -235,8 +236,8 @@ def resolve(
         checkpoint_file(config.checkpoint)
     space = _space(config, frozen)
     load_trainer(config.trainer)
-    if config.log is not None:
-        load_logger(config.log)
+    for name in config.log:
+        check_log(name)
     check_sampler(config.sampler, space.choices)
     found = baselines(space)
     most_gated = max(found.values(), key=lambda architecture: architecture.num_gated)

@@ -37,6 +37,10 @@ class Readings:
             self._in_order = [self._rows[number] for number in sorted(self._rows)]
         return self._in_order
 
+    def row(self, number: int) -> dict[str, Any]:
+        """The row of one trial."""
+        return self._rows[number]
+
     def seeds_of(self, key: str) -> set[int]:
         """Seeds with which the search has begun an architecture."""
         return self._seeds.get(key, set())

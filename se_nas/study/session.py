@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +28,14 @@ from se_nas.study.patience import Patience
 from se_nas.study.phases.finals import Finals, train_finalists
 from se_nas.study.phases.search import Search
 from se_nas.study.phases.trainings import Trainings
-from se_nas.study.plan import Plan, resolve
+from se_nas.study.plan import LOGS, Plan, resolve
 from se_nas.study.progress import Progress
 from se_nas.study.provenance import make_manifest, trains_on
 from se_nas.study.signs_of_life import signs_of_life
 from se_nas.study.stopping import Stopping
 from se_nas.study.storage import StudyStore
 from se_nas.study.suggestions import Suggestions
+from se_nas.study.tracking.tracking import tracked
 from se_nas.study.warm_start import import_readings
 from se_nas.training import disk_used, prune
 from se_nas.wording import as_words
@@ -126,6 +127,7 @@ def resume(
     checkpoint: str | Path | None = None,
     executor: str | None = None,
     ray_resources: str | None = None,
+    log: str | Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Go on with a run where it stopped: unfinished trials from their checkpoints, then the search.
@@ -139,6 +141,7 @@ def resume(
             their fingerprint.
         executor, ray_resources: where candidates train from now on; None: as before. With another executor, resources
             that are not given are the usual ones.
+        log: loggers from now on (`SearchConfig.log`), () for none; None: as before. A new one gets the earlier trials.
         progress: receives the search's events.
 
     Raises:
@@ -148,11 +151,13 @@ def resume(
     progress = progress or Progress()
     folder = RunFolder.open(path)
     paths = {"data": data, "val_data": val_data, "test_data": test_data, "checkpoint": checkpoint}
-    moved: dict[str, str | None] = {name: str(path) for name, path in paths.items() if path is not None}
+    moved: dict[str, Any] = {name: str(path) for name, path in paths.items() if path is not None}
     if executor is not None:
         moved |= {"executor": executor, "ray_resources": ray_resources}
     elif ray_resources is not None:
         moved["ray_resources"] = ray_resources
+    if log is not None:
+        moved["log"] = log if isinstance(log, str) else list(log)
     changes = {"budget": budget, "trials": trials, "stop_when_settled": stop_when_settled}
     given = {name: value for name, value in changes.items() if value is not None}
     manifest = folder.manifest
@@ -161,7 +166,7 @@ def resume(
         if given:
             with closing(peers.connect(config, folder)) as store:
                 peers.change_limits(store, given)
-        own = {name: getattr(config, name) for name in (*paths, "device")}
+        own = {name: getattr(config, name) for name in (*paths, "device", "log")}
         assert config.study is not None
         return work(config.storage, config.study, progress=progress, runs=str(folder.path.parent), **own)
     # What an earlier resume was given holds on; config.json is what the run began with.
@@ -223,7 +228,9 @@ def _carry_out(plan: Plan, folder: RunFolder, progress: Progress) -> Run:
         with closing(store):
             if not store.shared:
                 _prepare(plan, store, progress)
-            run = _search(plan, folder, store, progress, interrupts)
+            logs = folder.path / LOGS
+            with tracked(plan.config.log, folder.manifest, logs, store, progress) as watching:
+                run = _search(plan, folder, store, watching, interrupts)
         if not store.shared or not run.interrupted:
             _write_report(run, folder, plan, progress)
     run.signal = interrupts.number

@@ -19,7 +19,7 @@ from se_nas.errors import RunError
 from se_nas.objectives import OBJECTIVES
 from se_nas.run import STUDY, RunFolder, rows_from_json
 from se_nas.samplers.pareto_sampler import MODEL
-from se_nas.study.attributes import FIXED, ROW
+from se_nas.study.attributes import FIXED, IMPORTED, ROW
 from se_nas.study.database import STUDY_NAME, Database, TakenOverError, UnavailableError
 from se_nas.study.journal import copy_journal
 from se_nas.study.readings import Readings
@@ -308,6 +308,14 @@ class StudyStore:
     def rows(self) -> list[dict[str, Any]]:
         """One row per trial that is a reading of its own, in order of number. Copy before you change one."""
         return self._readings.rows()
+
+    def row(self, number: int) -> dict[str, Any]:
+        """The row of one trial. Copy before you change it."""
+        return self._readings.row(number)
+
+    def is_imported(self, number: int) -> bool:
+        """Whether a trial is a reading of another run."""
+        return IMPORTED in self._storage.get_trial(number).user_attrs
 
     def values_by_key(self) -> Mapping[str, list[float] | None]:
         """Objective values of every architecture that was begun; None without values yet."""

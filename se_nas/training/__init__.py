@@ -4,7 +4,7 @@ from se_nas.training.checkpoint import checkpoint_path, disk_used, prune, read_a
 from se_nas.training.compile_choice import CompileChoice, choose_compile
 from se_nas.training.compiling import block_structures, compile_blocks
 from se_nas.training.context import Context, Logger, StopTraining, TrainResult
-from se_nas.training.loggers import TensorBoardLogger, load_logger, make_logger
+from se_nas.training.loggers import load_logger, make_logger
 from se_nas.training.loop import evaluate, train
 from se_nas.training.metrics import Metrics, score
 from se_nas.training.randomness import initial_weights
@@ -28,7 +28,6 @@ __all__ = [
     "Step",
     "StepTime",
     "StopTraining",
-    "TensorBoardLogger",
     "TrainResult",
     "Trainer",
     "Training",

@@ -19,6 +19,7 @@ from se_nas.run import FINAL, refused
 from se_nas.study.candidate import build_candidate
 from se_nas.study.config import SearchConfig
 from se_nas.study.executors._global_state import kept
+from se_nas.study.tracking import RUN_LOGGERS
 from se_nas.training import (
     Context,
     Logger,
@@ -127,9 +128,8 @@ class CandidateTrainer:
 
 
 def make_loggers(setup: Setup) -> tuple[Logger, ...]:
-    """What watches the trainings of a run."""
-    log = setup.config.log
-    return () if log is None else (make_logger(log, setup.logs),)
+    """What watches the trainings of a run, each in the process that trains."""
+    return tuple(make_logger(name, setup.logs) for name in setup.config.log if name not in RUN_LOGGERS)
 
 
 def make_context(
