@@ -20,8 +20,8 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*
 CHANGELOG = ROOT / "CHANGELOG.md"
 BENCHMARKS = sorted(ROOT.glob("benchmarks/*.py"))
 COMMANDS = typer.main.get_command(app).commands
-FOREIGN = {"--help", "--amp", "--channels-last", "--numprocesses", "--dist"}
-"""Options in the documentation that are typer's, or belong to timm's train.py and to pytest."""
+FOREIGN = {"--help", "--amp", "--logdir", "--channels-last", "--numprocesses", "--dist"}
+"""Options in the documentation that are typer's, or belong to timm's train.py, to TensorBoard and to pytest."""
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
