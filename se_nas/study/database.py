@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -371,7 +372,13 @@ def _check(row: Any, children: _Children) -> None:
 @cache
 def _distribution(text: str) -> BaseDistribution:
     """Trials share the distributions of their space: 10,000 trials would have 200,000 of them otherwise."""
-    return json_to_distribution(text)
+    with warnings.catch_warnings():
+        # Optuna warns of choices that it cannot store, so they were not what it stored.
+        warnings.simplefilter("error")
+        try:
+            return json_to_distribution(text)
+        except UserWarning as error:
+            raise ValueError(str(error)) from None
 
 
 @cache

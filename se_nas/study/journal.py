@@ -71,8 +71,10 @@ def _read(source: Path, copy: Path) -> optuna.Study | None:
         if not storage.get_all_studies():
             return None
         return optuna.load_study(study_name=STUDY_NAME, storage=storage)
-    except (KeyError, ValueError, TypeError) as error:
-        raise RunError(f"{source} is damaged: {error}.") from error
+    except Exception as error:
+        # Optuna replays whatever stands there: a damaged line can end in any error.
+        reason = str(error) or type(error).__name__
+        raise RunError(f"{source} is damaged: {reason}.") from error
 
 
 def _copied(trial: FrozenTrial, objectives: Sequence[str]) -> FrozenTrial:

@@ -15,6 +15,7 @@ import se_nas
 from se_nas.device import resolve_devices
 from se_nas.errors import RunError
 from se_nas.run import CONFIG, MANIFEST, Manifest, RunFolder, write_json
+from se_nas.study.checking import ENDED
 from se_nas.study.config import SearchConfig
 from se_nas.study.database import NoStudyError, UnavailableError
 from se_nas.study.patience import Patience
@@ -22,7 +23,7 @@ from se_nas.study.plan import Plan
 from se_nas.study.provenance import versions
 from se_nas.study.server import CLOCK, SharedDatabase
 from se_nas.study.shared_trials import SharedTrials
-from se_nas.study.storage import ENDED, StudyStore, directions_of, quiet_optuna
+from se_nas.study.storage import StudyStore, directions_of, quiet_optuna
 
 _CONFIG, _MANIFEST = "se_nas:config", "se_nas:manifest"
 """Attributes of the study."""

@@ -17,9 +17,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.objectives import OBJECTIVES
-from se_nas.run import STUDY, RunFolder, rows_from_json
+from se_nas.run import STUDY, RunFolder
 from se_nas.samplers.pareto_sampler import MODEL
 from se_nas.study.attributes import FIXED, IMPORTED, ROW
+from se_nas.study.checking import ENDED, SPENT, check_study
 from se_nas.study.database import STUDY_NAME, Database, TakenOverError, UnavailableError
 from se_nas.study.journal import copy_journal
 from se_nas.study.readings import Readings
@@ -31,9 +32,6 @@ COLUMNS = {name: objective.column for name, objective in OBJECTIVES.items()}
 """Objectives by their names in a configuration, and their fields in a row."""
 FROM_TRIAL = ("number", "params", "state")
 """Fields of a row that Optuna itself keeps, or that are set on the way."""
-_SPENT = "spent"
-ENDED = "se_nas:search_ended"
-"""Attribute of a shared study: why no worker suggests anything more."""
 TABLE_SECONDS = 5.0
 """How old ``trials.json`` may become while trials end."""
 TABLE_SHARE = 0.05
@@ -83,7 +81,7 @@ class StudyStore:
             self.study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
         self._written = -float("inf")
         self._writing = 0.0
-        self._check(self.trials())
+        check_study(self.trials(), self.attributes, str(folder.path / STUDY))
         self._follow(News(whole=True, changed=self.trials()))
 
     @classmethod
@@ -269,12 +267,12 @@ class StudyStore:
         That of a shared study is counted by its workers' signs of life.
         """
         if not self.shared:
-            self.set_attributes(**{_SPENT: round(seconds, 1)})
+            self.set_attributes(**{SPENT: round(seconds, 1)})
 
     @property
     def spent(self) -> float:
         """Seconds that the run has used, as last stored."""
-        return float(self.attributes.get(_SPENT, 0.0))
+        return self.attributes.get(SPENT, 0.0)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials in order of number. They are the study's own: copy before you change one."""
@@ -345,15 +343,6 @@ class StudyStore:
         """Bring ``trials.json`` up to date, unless that was done a moment ago."""
         if time.monotonic() - self._written >= max(TABLE_SECONDS, self._writing / TABLE_SHARE):
             self.write_table()
-
-    def _check(self, trials: Sequence[FrozenTrial]) -> None:
-        """Refuse rows that are none, with RunError."""
-        rows = [
-            {**trial.user_attrs[ROW], "number": trial.number}
-            for trial in trials
-            if isinstance(trial.user_attrs.get(ROW), dict)
-        ]
-        rows_from_json(rows, str(self.folder.path / STUDY))
 
     def _follow(self, news: News) -> None:
         if news.whole:

@@ -9,8 +9,8 @@ import os
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from least_manifest import FACTS, empty_run
+from mutations import DOCUMENTS, mutated
 from small_cases import SITES
 
 import se_nas
@@ -25,28 +25,6 @@ from se_nas.space._file import read_spec
 from se_nas.study.packing import Packing
 from se_nas.training import Recipe, Runtime
 
-DOCUMENTS = int(os.environ.get("SE_NAS_DOCUMENTS", "40"))
-JUNK = (
-    *(
-        None,
-        True,
-        False,
-        0,
-        -1,
-        1,
-        2**63 - 1,
-        2**64,
-        10**400,
-        0.5,
-        -0.0,
-        1e308,
-        1e-320,
-        float("nan"),
-        float("inf"),
-    ),
-    *("", "text", "1", "\x1b[31m", "\x00", "\ud800", "../../x", "x" * 5000),
-    *([], {}, [[]], [None], [0], {"": None}, {"schema": 1}, [[[[[]]]]]),
-)
 SITE_LIST = [json.loads(json.dumps(vars(site))) for site in SITES]
 ROW = {
     "number": 0,
@@ -157,46 +135,6 @@ READERS = {
     "packing": (PACKING, lambda data, _: Packing.from_dict(data).to_dict()),
     "latency table": (LATENCY, lambda data, _: LatencyTable.from_dict(data).to_dict()),
 }
-
-
-def places(value, path=()):
-    """Paths of all values in a document."""
-    yield path
-    for key, item in (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    ):
-        yield from places(item, (*path, key))
-
-
-@st.composite
-def mutated(draw, document):
-    """The text of a document of which a few values were replaced, deleted or doubled, or some letters changed."""
-    changed = copy.deepcopy(document)
-    for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from(list(places(changed))))
-        junk = copy.deepcopy(draw(st.sampled_from(JUNK)))
-        if not path:
-            continue
-        parent = changed
-        for key in path[:-1]:
-            parent = parent[key]
-        how = draw(st.sampled_from(("replace", "delete", "double", "rename")))
-        if how == "replace":
-            parent[path[-1]] = junk
-        elif how == "delete":
-            del parent[path[-1]]
-        elif isinstance(parent, list):
-            parent.append(copy.deepcopy(parent[path[-1]]))
-        else:
-            parent[str(junk)[:20]] = parent.pop(path[-1]) if how == "rename" else parent[path[-1]]
-    text = json.dumps(changed)
-    if draw(st.booleans()):
-        place, letters = (
-            draw(st.integers(0, len(text))),
-            draw(st.sampled_from(("", "[", "}", '"', "1", "e9", "\\", ","))),
-        )
-        text = text[:place] + letters + text[place + draw(st.integers(0, 2)) :]
-    return text
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,47 @@
+"""What a stored study must hold before anything is read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from se_nas.documents.typed import NonNegative, parse
+from se_nas.errors import RunError
+from se_nas.run import rows_from_json
+from se_nas.study.attributes import ROW
+
+SPENT = "spent"
+"""Attribute of a study that one process writes: the seconds that the run has used."""
+ENDED = "se_nas:search_ended"
+"""Attribute of a shared study: why no worker suggests anything more."""
+
+
+@dataclass(frozen=True)
+class _Progress:
+    spent: NonNegative = 0.0
+    ended: str | None = None
+
+
+def check_study(trials: Iterable[FrozenTrial], attributes: Mapping[str, Any], where: str) -> None:
+    """Refuse a study with rows that are none, or with times that are none.
+
+    Args:
+        trials: of the study.
+        attributes: the study's user attributes.
+        where: the file, for messages.
+
+    Raises:
+        RunError: with what is wrong.
+    """
+    described = [trial for trial in trials if isinstance(trial.user_attrs.get(ROW), dict)]
+    rows_from_json([{**trial.user_attrs[ROW], "number": trial.number} for trial in described], where)
+    for trial in described:
+        if trial.user_attrs[ROW].get("params", trial.params) != trial.params:
+            raise RunError(f"{where} is damaged: trial {trial.number} has two sets of parameters.")
+    try:
+        parse(_Progress, {"spent": attributes.get(SPENT, 0.0), "ended": attributes.get(ENDED)})
+    except ValueError as error:
+        raise RunError(f"{where} is damaged: {error}.") from error
