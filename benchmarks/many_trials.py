@@ -115,15 +115,16 @@ def make_study(kind: str, folder: Path) -> optuna.Study:
 
 
 def add_trials(study: optuna.Study, kind: str, count: int) -> None:
+    storage: Any = study._storage
     for _ in range(count):
         trial = study.ask()
         for name, choices in PARAMETERS.items():
             trial.suggest_categorical(name, choices)
         if kind == "whole":
-            with study._storage.together():
+            with storage.together():
                 trial.set_user_attr("se_nas:row", ROW)
-                study._storage.release(trial.number)
-            with study._storage.together():
+                storage.release(trial.number)
+            with storage.together():
                 trial.set_user_attr("se_nas:row", {**ROW, "state": "complete"})
                 study.tell(trial, [1.0, 2.0])
         else:
@@ -185,6 +186,7 @@ def run_search(backbone: str, sampler: str, sizes: Sequence[int]) -> None:
         trials=sizes[-1],
         epochs=1,
         device="cpu",
+        compile="off",
         input_size=64,
         runs=str(scratch),
         name="run",
@@ -210,7 +212,7 @@ def run_search(backbone: str, sampler: str, sizes: Sequence[int]) -> None:
     clock, interrupts = Clock(None), SimpleNamespace(requested=False)
     stopping = Stopping("off", 1, config.objectives, store, config.seed)
     trainings = Trainings(plan, store, Instant(), stopping, times, clock, lambda: False)
-    Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts).run()  # type: ignore[arg-type]
+    Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts, times).run()  # type: ignore[arg-type]
     store.close()
     rows = []
     for size in sizes:

@@ -285,7 +285,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
     tasks = [name for name in NAMES if any(row["task"] == name for row in rows)]
     figure, panels = pyplot.subplots(1, len(tasks), figsize=(4.2 * len(tasks), 4), sharey=True, squeeze=False)
-    colours = dict(zip(SAMPLERS, pyplot.get_cmap("tab10").colors, strict=False))
+    colours = dict(zip(SAMPLERS, matplotlib.color_sequences["tab10"], strict=False))
     for panel, task in zip(panels[0], tasks, strict=True):
         for name in SAMPLERS:
             found = [row["share"] for row in rows if (row["task"], row["sampler"]) == (task, name)]
