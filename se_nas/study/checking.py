@@ -39,7 +39,7 @@ def check_study(trials: Iterable[FrozenTrial], attributes: Mapping[str, Any], wh
     described = [trial for trial in trials if isinstance(trial.user_attrs.get(ROW), dict)]
     rows_from_json([{**trial.user_attrs[ROW], "number": trial.number} for trial in described], where)
     for trial in described:
-        if trial.user_attrs[ROW].get("params", trial.params) != trial.params:
+        if trial.user_attrs[ROW].get("params") != trial.params:
             raise RunError(f"{where} is damaged: trial {trial.number} has two sets of parameters.")
     try:
         parse(_Progress, {"spent": attributes.get(SPENT, 0.0), "ended": attributes.get(ENDED)})
