@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from se_nas.exporting.registration import register_with_timm
@@ -102,4 +103,5 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+logging.getLogger("se_nas").addHandler(logging.NullHandler())
 register_with_timm()

@@ -30,6 +30,7 @@ from se_nas.report.picks import pick as pick_from
 from se_nas.run import CostReading, Manifest, TrialRow, disk_error, read_json, write_json
 from se_nas.study.candidate import build_candidate, origin, start
 from se_nas.study.config import SearchConfig
+from se_nas.study.display import progress_of
 from se_nas.study.images import as_weights_want, data_facts, load_images
 from se_nas.study.interrupts import Interrupts, Stopped
 from se_nas.study.paths import located
@@ -73,7 +74,7 @@ def retrain(
     format: str | Sequence[str] = "timm",
     standalone: bool = False,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Exported:
     """Train a candidate of a run on a full recipe and export the result.
 
@@ -94,7 +95,8 @@ def retrain(
             classifier.
         seed: of first weights and data order.
         format, standalone, force: as in ``export``.
-        progress: is notified of every epoch.
+        progress: is notified of every epoch. True shows them, False does not; by default they are shown on a
+            terminal and in a notebook.
 
     Raises:
         ConfigError: a value does not fit, ``out`` is taken, an unfinished retraining there is another one,
@@ -104,7 +106,7 @@ def retrain(
         SeNasError: data, device or backbone do not fit, as for a search.
         KeyboardInterrupt: stopped cleanly by Ctrl-C; the same call goes on.
     """
-    progress = progress or Progress()
+    progress = progress_of(progress)
     out = Path(out)
     formats = [*([format] if isinstance(format, str) else format), *(["standalone"] if standalone else [])]
     check_request(out, formats, force)

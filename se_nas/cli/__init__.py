@@ -13,6 +13,7 @@ import typer
 
 import se_nas
 from se_nas.cli.exit_codes import MEANINGS, SIGNALLED, USER_ERROR
+from se_nas.cli.usage import Commands
 from se_nas.errors import ConfigError, SeNasError
 from se_nas.wording import printable
 
@@ -24,6 +25,7 @@ _ORDER = (
 
 app = typer.Typer(
     name="se-nas",
+    cls=Commands,
     help="Find where channel attention pays: search for Squeeze-and-Excitation (SE) blocks in a timm backbone.",
     epilog="\n\n".join(
         [

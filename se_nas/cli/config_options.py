@@ -1,17 +1,22 @@
-"""Options of the command line that are fields of `SearchConfig`: their text is written there only.
+"""Options that commands do not declare: those that are fields of `SearchConfig`, and those that all commands have.
 
-They are made when a command's parameters are first asked for, because pydantic takes longer to import than
-``se-nas --help`` may.
+The text of a field is written there only. Its option is made when a command's parameters are first asked for, because
+pydantic takes longer to import than ``se-nas --help`` may.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand
+
+from se_nas.cli import logs
+from se_nas.cli.panels import in_panels
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -22,8 +27,26 @@ REPEATABLE = ("log",)
 """Fields whose option is given once for each item."""
 
 
+def _of_every_command(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but results and errors.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print what helps to find out what goes on.")
+    ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option("--log-file", help="Append everything that is logged to this file.", show_default=False),
+    ] = None,
+) -> None:
+    logs.configure(quiet=quiet, verbose=verbose, log_file=log_file)
+
+
 class DescribedCommand(TyperCommand):
-    """A command whose options without a help text have the description of the field of their name."""
+    """A command that logs as it is asked to, with its options in panels.
+
+    Options without a help text have the description of the field of their name.
+    """
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -31,7 +54,14 @@ class DescribedCommand(TyperCommand):
 
     @cached_property
     def params(self) -> list[Any]:  # type: ignore[override]
-        return self._complete(self._declared)
+        return [*self._complete(self._declared), *_made_of(_of_every_command)]
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return in_panels(super().get_params(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        _of_every_command(**{name: ctx.params.pop(name) for name in ("quiet", "verbose", "log_file")})
+        return super().invoke(ctx)
 
     def _complete(self, declared: list[Any]) -> list[Any]:
         for parameter in declared:
@@ -67,7 +97,7 @@ def _fields() -> dict[str, FieldInfo]:
 
 
 def _options() -> list[Any]:
-    """The options as typer makes them from a function's signature."""
+    """The options of all fields that the command line has."""
 
     def options() -> None: ...
 
@@ -75,8 +105,13 @@ def _options() -> list[Any]:
         [_parameter(name, field) for name, field in _fields().items() if name not in ONLY_IN_FILES]
     )
     options.__signature__ = signature  # type: ignore[attr-defined]
+    return _made_of(options)
+
+
+def _made_of(function: Callable[..., None]) -> list[Any]:
+    """The options that typer makes of a function's parameters."""
     app = typer.Typer(add_completion=False)
-    app.command()(options)
+    app.command()(function)
     command: Any = typer.main.get_command(app)
     return list(command.params)
 

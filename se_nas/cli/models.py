@@ -33,7 +33,7 @@ def inspect(
     tables.print_json(table.to_dict()) if json else tables.print_sites(table)
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def spaces(json: Json = False) -> None:
     """List the search spaces that ship with se-nas.
 
@@ -84,7 +84,7 @@ def profile(
     from dataclasses import replace
 
     from se_nas.cli import tables
-    from se_nas.cli.progress import make_progress
+    from se_nas.cli.progress import command_progress
     from se_nas.cost import LatencySettings
     from se_nas.cost import profile as measure
 
@@ -99,7 +99,7 @@ def profile(
         optimize=latency_optimize,
         backend=latency_backend,
     )
-    sizes, results, progress = latency_batch or [1], [], make_progress()
+    sizes, results, progress = latency_batch or [1], [], command_progress()
     for size in sizes:
         typer.echo(f"batch size {size}", err=True)
         results.append(

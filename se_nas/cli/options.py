@@ -15,6 +15,12 @@ Position = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+Events = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print a line of JSON per event for other programs; progress goes to standard error."
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="A run folder, such as runs/NAME.", show_default=False)]
 MaybeRunPath = Annotated[
     Path | None, typer.Argument(help="A run folder, such as runs/NAME.", show_default=False)
@@ -23,12 +29,17 @@ Storage = Annotated[str | None, typer.Option(show_default=False)]
 Study = Annotated[str | None, typer.Option(show_default=False)]
 Formats = Annotated[
     list[str] | None,
-    typer.Option("--format", help="A further format besides timm's folder: onnx or pt2. Repeatable."),
+    typer.Option(
+        "--format", help="A further format besides timm's folder, onnx or pt2; repeat it for several."
+    ),
 ]
 Standalone = Annotated[
     bool, typer.Option("--standalone", help="Also write a model.py that needs only torch and timm.")
 ]
-ReplaceExport = Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")]
+ReplaceExport = Annotated[
+    bool,
+    typer.Option("--force", rich_help_panel="Output", help="Replace an earlier export in that folder."),
+]
 OutFolder = Annotated[Path, typer.Option(help="Folder to write.", show_default=False)]
 Pick = Annotated[
     str, typer.Option(help="best, knee, cheapest, under:BUDGET, or the number or key of a trial.")

@@ -71,11 +71,13 @@ def report(
             help="HTML file to write; figures and the table go into the same folder.", show_default=False
         ),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Write one self-contained HTML file, and the figures as PNG, SVG and PDF.
 
     Example:  se-nas report runs/resnet50-digits-1
     """
+    from se_nas.cli import tables
     from se_nas.errors import ConfigError
     from se_nas.report import ParetoReport, write_figures, write_html
     from se_nas.run import FIGURES, HTML, REPORT
@@ -86,13 +88,19 @@ def report(
         loaded = ParetoReport.load(path)
     page = out or (path / HTML if path.is_dir() else path.with_suffix(".html"))
     page.parent.mkdir(parents=True, exist_ok=True)
-    loaded.save(page.parent / (page.stem + ".json" if out else REPORT))
+    saved = page.parent / (page.stem + ".json" if out else REPORT)
+    loaded.save(saved)
     figures = write_figures(loaded, page.parent / FIGURES)
     write_html(loaded, page)
-    typer.echo(f"wrote {page} and {len(figures)} files in {page.parent / FIGURES}")
+    if json:
+        tables.print_json(
+            {"page": str(page), "report": str(saved), "figures": [str(path) for path in figures]}
+        )
+    else:
+        typer.echo(f"wrote {page} and {len(figures)} files in {page.parent / FIGURES}")
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def export(
     run: RunPath,
     out: OutFolder,
@@ -100,6 +108,7 @@ def export(
     format: Formats = None,
     standalone: Standalone = False,
     force: ReplaceExport = False,
+    json: Json = False,
 ) -> None:
     """Export a network of the front with its weights, for timm and for use without se-nas.
 
@@ -111,10 +120,10 @@ def export(
     exported = write(
         run, pick=pick, out=out, format=["timm", *(format or ())], standalone=standalone, force=force
     )
-    tables.print_text(str(exported))
+    tables.print_json(exported.to_dict()) if json else tables.print_text(str(exported))
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def compare(
     reports: Annotated[
         list[Path], typer.Argument(help="Run folders or saved report files, two or more.", show_default=False)
@@ -154,7 +163,7 @@ def compare(
         raise typer.Exit(WORSE)
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def dashboard(
     run: RunPath,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 for any free one.")] = 8080,

@@ -8,7 +8,7 @@ import typer
 
 from se_nas.cli import app
 from se_nas.cli.config_options import DescribedCommand
-from se_nas.cli.options import Formats, OutFolder, Pick, ReplaceExport, RunPath, Standalone
+from se_nas.cli.options import Formats, Json, OutFolder, Pick, ReplaceExport, RunPath, Standalone
 
 
 @app.command(cls=DescribedCommand)
@@ -55,16 +55,17 @@ def retrain(
     format: Formats = None,
     standalone: Standalone = False,
     force: ReplaceExport = False,
+    json: Json = False,
 ) -> None:
     """Train a network of the front on a full recipe and export it. Repeat the command to continue after a stop.
 
     Example:  se-nas retrain runs/resnet50-digits-1 --pick knee --epochs 100 --out knee-100
     """
     from se_nas.cli import tables
-    from se_nas.cli.progress import make_progress
+    from se_nas.cli.progress import command_progress
     from se_nas.retraining import retrain as train_pick
 
-    progress = make_progress()
+    progress = command_progress()
     try:
         exported = train_pick(
             run,
@@ -88,4 +89,4 @@ def retrain(
         )
     finally:
         progress.close()
-    tables.print_text(str(exported))
+    tables.print_json(exported.to_dict()) if json else tables.print_text(str(exported))

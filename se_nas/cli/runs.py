@@ -9,8 +9,8 @@ import typer
 
 from se_nas.cli import app
 from se_nas.cli.config_options import ConfigCommand, DescribedCommand
-from se_nas.cli.exit_codes import INTERRUPTED, NOTHING_FINISHED, SIGNALLED
-from se_nas.cli.options import RunPath
+from se_nas.cli.exit_codes import INTERRUPTED, NOTHING_FINISHED, OK, SIGNALLED
+from se_nas.cli.options import Events, RunPath
 
 
 @app.command(cls=ConfigCommand)
@@ -33,31 +33,36 @@ def search(
     force: Annotated[
         bool, typer.Option("--force", help="Begin even if the budget is too short for two candidates.")
     ] = False,
+    json: Events = False,
 ) -> None:
     """Search for the SE blocks that pay.
 
     Example:  se-nas search --backbone resnet18 --data train.tar --budget 2h --max-latency 1.05x
     """
-    from se_nas.cli.progress import make_progress
+    from se_nas.cli import tables
+    from se_nas.cli.events import emit
+    from se_nas.cli.progress import command_progress, failures_as_events
     from se_nas.errors import ConfigError
     from se_nas.study.config import SearchConfig
     from se_nas.study.plan import resolve
     from se_nas.study.session import search as begin
 
-    settings = SearchConfig.load(config, **ctx.obj) if config else SearchConfig(**ctx.obj)
-    progress = make_progress()
-    if measure and not dry_run:
-        raise ConfigError("--measure is for --dry-run; a search always measures.")
-    if dry_run:
-        from se_nas.cli import tables
-
+    with failures_as_events(json):
+        settings = SearchConfig.load(config, **ctx.obj) if config else SearchConfig(**ctx.obj)
+        if measure and not dry_run:
+            raise ConfigError("--measure is for --dry-run; a search always measures.")
+        progress = command_progress(json=json)
+        if not dry_run:
+            _finish(begin(settings, progress, force=force), json)
+            return
         progress.plan(resolve(settings, progress, force=True, measure=measure).describe())
-        tables.print_config(settings)
-        return
-    _finish(begin(settings, progress, force=force))
+        if json:
+            emit("configuration", config=settings.model_dump(mode="json"))
+        else:
+            tables.print_config(settings)
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def resume(
     run: RunPath,
     budget: Annotated[
@@ -87,20 +92,21 @@ def resume(
     log: Annotated[
         list[str] | None,
         typer.Option(
-            help="Log trials as runs of wandb, mlflow or tensorboard from now on, those so far too; by default as"
-            " before. Repeatable."
+            help="Log trials as runs of wandb, mlflow or tensorboard from now on, those so far too, by default as"
+            " before; repeat it for several."
         ),
     ] = None,
+    json: Events = False,
 ) -> None:
     """Continue a run where it stopped, even after it was killed.
 
     Example:  se-nas resume runs/resnet50-digits-1 --budget 30m
     """
-    from se_nas.cli.progress import make_progress
+    from se_nas.cli.progress import command_progress, failures_as_events
     from se_nas.study.session import resume as go_on
 
-    _finish(
-        go_on(
+    with failures_as_events(json):
+        found = go_on(
             run,
             budget=budget,
             trials=trials,
@@ -112,9 +118,9 @@ def resume(
             executor=executor,
             ray_resources=ray_resources,
             log=log or None,
-            progress=make_progress(),
+            progress=command_progress(json=json),
         )
-    )
+        _finish(found, json)
 
 
 @app.command(cls=DescribedCommand)
@@ -140,7 +146,7 @@ def worker(
 
     Example:  se-nas worker --storage postgresql+psycopg://me@db.example/nas --study resnet50-pets
     """
-    from se_nas.cli.progress import make_progress
+    from se_nas.cli.progress import command_progress
     from se_nas.errors import ConfigError
     from se_nas.study.config import parse_duration
     from se_nas.study.session import work
@@ -155,7 +161,7 @@ def worker(
             storage,
             study,
             wait=seconds,
-            progress=make_progress(),
+            progress=command_progress(),
             device=device,
             runs=runs,
             **{name: path for name, path in paths.items() if path is not None},
@@ -163,7 +169,23 @@ def worker(
     )
 
 
-def _finish(run: Any) -> None:
+def _finish(run: Any, json: bool = False) -> None:
+    """Print what came of a search, and exit with a code that says it too."""
+    if run.interrupted or run.signal is not None:
+        code = INTERRUPTED if run.signal is None else SIGNALLED + run.signal
+    else:
+        code = OK if run.front else NOTHING_FINISHED
+    if json:
+        from se_nas.cli.events import emit_finished
+
+        emit_finished(run, code)
+    else:
+        _print_end(run)
+    if code != OK:
+        raise typer.Exit(code)
+
+
+def _print_end(run: Any) -> None:
     from se_nas.cli import tables
     from se_nas.run import CHECKPOINTS, HTML, RunFolder
     from se_nas.study.continuation import resume_command
@@ -173,12 +195,12 @@ def _finish(run: Any) -> None:
     if run.interrupted:
         typer.echo(f"\nStopped. Continue with:  se-nas resume {run.path}")
     if run.interrupted or run.signal is not None:
-        raise typer.Exit(INTERRUPTED if run.signal is None else SIGNALLED + run.signal)
+        return
     if not run.front:
         folder = RunFolder.open(run.path)
         command = resume_command(folder, budget=folder.manifest.budget.seconds)
         typer.echo(f"\nNo candidate has finished. Continue with:  {command}", err=True)
-        raise typer.Exit(NOTHING_FINISHED)
+        return
     # A user's trainer keeps no weights, and neither does --keep none.
     command = "export" if any((run.path / CHECKPOINTS).glob(f"*{WEIGHTS}")) else "retrain"
     typer.echo(

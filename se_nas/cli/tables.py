@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from se_nas.cli.layout import by_prefix, fitted, least_width
+from se_nas.console import PIPE_WIDTH, is_bounded, make_console
 from se_nas.wording import printable
 
 if TYPE_CHECKING:
@@ -21,20 +20,9 @@ if TYPE_CHECKING:
     from se_nas.report import Comparison, ParetoReport
     from se_nas.study.config import SearchConfig
 
-PIPE_WIDTH = 160
 OPTIONAL = ("P(front)", "readings", "* ratio", "dominated by *", "IGD+", "of the union %", "75 %", "25 %")
 """Columns that tables can do without, in the order in which they are left out on a narrow terminal."""
 OPTIONAL_OF_SITES = ("map", "SE", "channels")
-
-
-def make_console(*, stderr: bool = False, width: int = PIPE_WIDTH) -> Console:
-    """As wide as the terminal; in a pipe, whose lines may be of any length, ``width`` unless COLUMNS is set."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if _is_bounded(console) else Console(stderr=stderr, highlight=False, width=width)
-
-
-def _is_bounded(console: Console) -> bool:
-    return console.is_terminal or os.environ.get("COLUMNS", "").isdigit()
 
 
 def print_json(value: Any) -> None:
@@ -45,7 +33,7 @@ def print_json(value: Any) -> None:
 def print_text(text: str) -> None:
     """Sentences; on a terminal, lines break between words."""
     console = make_console()
-    console.print(Text(printable(text)), soft_wrap=not _is_bounded(console))
+    console.print(Text(printable(text)), soft_wrap=not is_bounded(console))
 
 
 def print_rows(

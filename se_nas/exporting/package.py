@@ -56,6 +56,17 @@ class Exported:
     timm_line: str | None
     differences: Mapping[str, float] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "path": str(self.path),
+            "files": list(self.files),
+            "gate_scale_folded": list(self.folded.folded),
+            "gate_scale_left": dict(self.folded.left),
+            "timm": self.timm_line,
+            "differences": dict(self.differences),
+        }
+
     def __str__(self) -> str:
         """What a person wants to know after an export, one line each."""
         lines = [f"{self.path}: {', '.join(self.files)}"]

@@ -14,7 +14,7 @@ from se_nas.pareto._membership import (
     hypervolume_interval,
     probability_non_dominated,
 )
-from se_nas.pareto._seeds import SeedModel, t_quantile_975
+from se_nas.pareto._seeds import SeedModel, t_quantile_975, wilson
 
 __all__ = [
     "Finalist",
@@ -39,4 +39,5 @@ __all__ = [
     "selection_bias",
     "t_quantile_975",
     "volume",
+    "wilson",
 ]

@@ -37,6 +37,14 @@ def t_quantile_975(dof: float) -> float:
     return z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)
 
 
+def wilson(percent: float, images: int) -> tuple[float, float]:
+    """95 % interval of a share of ``images``, in percent (Wilson's score interval, 1927)."""
+    z, share = 1.959964, percent / 100
+    centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
+    return 100 * (centre - half), 100 * (centre + half)
+
+
 _SPREADS = 61
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from se_nas.objectives import COSTS, Objective
+from se_nas.pareto import wilson
 from se_nas.report.candidates import BASELINE_NAMES, Candidate, mean_accuracy
 from se_nas.report.differences import Gain, accuracy_gain, describe
 from se_nas.report.effects import block_effects, stage_effects
@@ -227,14 +228,6 @@ def _over_images(report: ParetoReport, candidate: Candidate) -> tuple[float, flo
     if report.noise is not None or candidate.accuracy is None or not images:
         return None
     return wilson(candidate.accuracy, images)
-
-
-def wilson(percent: float, images: int) -> tuple[float, float]:
-    """95 % interval of a share of ``images``, in percent (Wilson's score interval, 1927)."""
-    z, share = 1.959964, percent / 100
-    centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
-    half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
-    return 100 * (centre - half), 100 * (centre + half)
 
 
 def _what_intervals_are(report: ParetoReport) -> str:

@@ -107,13 +107,13 @@ class SearchConfig(_LimitedTask):
     )
     candidate_timeout: str | float | None = Field(
         None,
-        description="Time after which a candidate counts as failed, such as 20m. It is then trained in a process that"
-        " can be ended.",
+        description="Time after which a candidate, which then trains in a process that can be ended, counts as failed,"
+        " such as 20m.",
     )
     recipe: str | dict[str, Any] | None = Field(
         None,
         description="Training preset: tiny, finetune or imagenet-a3; by default finetune with pretrained weights or a"
-        " checkpoint, else tiny. A file may give a mapping of settings.",
+        " checkpoint, else tiny; a file may give a mapping of settings.",
     )
     trainer: str = Field(
         "default",
@@ -123,7 +123,7 @@ class SearchConfig(_LimitedTask):
     log: tuple[str, ...] = Field(
         (),
         description="Log every trial as a run of wandb, mlflow or tensorboard, or give package.module:Class, which is"
-        " called after every epoch. Repeatable.",
+        " called after every epoch; repeat it for several.",
     )
     epochs: int | None = Field(
         None, ge=1, description="Epochs per candidate; by default as many as fit the budget."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from se_nas.study.storage import StudyStore
 
-_log = logging.getLogger("se_nas")
+_log = logging.getLogger("se_nas.progress")
 
 
 class Progress:

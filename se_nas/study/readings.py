@@ -27,7 +27,7 @@ class Readings:
         self._in_order: list[dict[str, Any]] | None = None
         self._seeds: dict[str, set[int]] = {}
         self._evaluated: set[int] = set()
-        self._front: list[tuple[float, ...]] = []
+        self._front: list[tuple[int, tuple[float, ...]]] = []
         self.values: dict[str, list[float] | None] = {}
         """Objective values of every architecture that was begun, by key; None without values yet."""
 
@@ -55,6 +55,11 @@ class Readings:
         """Readings that no other reading dominates."""
         return len(self._front)
 
+    @property
+    def front_numbers(self) -> tuple[int, ...]:
+        """Trials of these readings, in order."""
+        return tuple(sorted(number for number, _ in self._front))
+
     def learn(self, trial: FrozenTrial) -> None:
         """Follow a change of a trial."""
         fields = trial.user_attrs.get(ROW)
@@ -73,13 +78,14 @@ class Readings:
         if row["state"] not in _OPEN and IMPORTED not in trial.user_attrs:
             self._evaluated.add(trial.number)
         if values is not None:
-            self._add_to_front(values)
+            self._add_to_front(trial.number, values)
 
-    def _add_to_front(self, values: Sequence[float]) -> None:
+    def _add_to_front(self, number: int, values: Sequence[float]) -> None:
         point = tuple(sign * value for sign, value in zip(self._signs, values, strict=True))
-        if any(_dominates(other, point) for other in self._front):
+        if any(_dominates(other, point) for _, other in self._front):
             return
-        self._front = [other for other in self._front if not _dominates(point, other)] + [point]
+        kept = [(one, other) for one, other in self._front if not _dominates(point, other)]
+        self._front = [*kept, (number, point)]
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

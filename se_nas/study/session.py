@@ -20,6 +20,7 @@ from se_nas.study.claim import claimed
 from se_nas.study.clock import Clock
 from se_nas.study.config import SearchConfig
 from se_nas.study.continuation import is_spent, resume_command
+from se_nas.study.display import progress_of
 from se_nas.study.executors import Executor, make_executor
 from se_nas.study.executors._processes import refuse_unguarded, wait_for_orphans
 from se_nas.study.interrupts import Interrupts
@@ -42,19 +43,20 @@ from se_nas.wording import as_words
 
 
 @checked
-def search(config: SearchConfig, progress: Progress | None = None, *, force: bool = False) -> Run:
+def search(config: SearchConfig, progress: Progress | bool | None = None, *, force: bool = False) -> Run:
     """Search, write the run folder, and return the run.
 
     Args:
         config: what to search.
-        progress: receives the search's events; by default they are only logged.
+        progress: receives the search's events. True shows them, False does not; by default they are shown on a
+            terminal and in a notebook. They are logged in any case.
         force: begin even if the budget is too short for two candidates.
 
     Raises:
         SeNasError: a value does not fit, or the budget is too short; nothing has been written then.
     """
     refuse_unguarded()
-    progress = progress or Progress()
+    progress = progress_of(progress)
     with Interrupts(progress.message, at_once=True), claimed(config) as settled:
         if settled.storage is not None:
             settled = settled.model_copy(update={"study": settled.study or settled.name})
@@ -84,7 +86,7 @@ def work(
     study: str,
     *,
     wait: float = 0.0,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **own: Any,
 ) -> Run:
     """Take part in a study that another process has begun (``SearchConfig.storage``), until it is done.
@@ -93,7 +95,7 @@ def work(
         storage: the address of the database.
         study: the study's name.
         wait: seconds to wait for the study to be begun, and for a server that does not answer.
-        progress: receives the events of this worker.
+        progress: receives the events of this worker; as in `search`.
         own: fields of `SearchConfig` that are this worker's: where data and weights are (``data``, ``val_data``,
             ``test_data``, ``checkpoint``), ``device`` and ``runs``.
 
@@ -102,7 +104,7 @@ def work(
         SeNasError: a value does not fit.
     """
     refuse_unguarded()
-    progress = progress or Progress()
+    progress = progress_of(progress)
     values, manifest = peers.read(check_address(storage), study, wait=wait, say=progress.message)
     peers.check_versions(manifest)
     config = SearchConfig(**{**values, "storage": storage, **own})
@@ -128,7 +130,7 @@ def resume(
     executor: str | None = None,
     ray_resources: str | None = None,
     log: str | Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Run:
     """Go on with a run where it stopped: unfinished trials from their checkpoints, then the search.
 
@@ -142,13 +144,13 @@ def resume(
         executor, ray_resources: where candidates train from now on; None: as before. With another executor, resources
             that are not given are the usual ones.
         log: loggers from now on (`SearchConfig.log`), () for none; None: as before. A new one gets the earlier trials.
-        progress: receives the search's events.
+        progress: as in `search`.
 
     Raises:
         RunError: there is no run, another process works on it, or its data has changed.
     """
     refuse_unguarded()
-    progress = progress or Progress()
+    progress = progress_of(progress)
     folder = RunFolder.open(path)
     paths = {"data": data, "val_data": val_data, "test_data": test_data, "checkpoint": checkpoint}
     moved: dict[str, Any] = {name: str(path) for name, path in paths.items() if path is not None}

@@ -332,6 +332,16 @@ class StudyStore:
         """Readings that no other reading dominates."""
         return self._readings.front_size
 
+    @property
+    def front_numbers(self) -> tuple[int, ...]:
+        """Trials of these readings, in order."""
+        return self._readings.front_numbers
+
+    @property
+    def num_val(self) -> int:
+        """Validation images, over which an accuracy is a share."""
+        return self.folder.manifest.data.num_val
+
     def write_table(self) -> None:
         """Bring ``trials.json`` up to date."""
         began = time.monotonic()

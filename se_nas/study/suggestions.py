@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
 from itertools import chain, count
@@ -19,6 +20,8 @@ from se_nas.study.attributes import FIXED, OVER_LIMIT
 from se_nas.study.plan import Plan
 from se_nas.study.sampler_choice import named_sampler
 from se_nas.study.storage import StudyStore
+
+_log = logging.getLogger(__name__)
 
 MAX_MISSES = 50
 """Suggestions in a row that may be duplicates or over a limit before one is drawn at random from those left."""
@@ -77,15 +80,18 @@ class Suggestions:
         for cost, value in excess.items():
             trial.set_constraint(cost, value)
         if any(value > 0 for value in excess.values()):
+            _log.debug("suggestion %d is over a limit: %s", trial.number, architecture)
             self._store.mark(trial.number, **{OVER_LIMIT: True})
             # Samplers that know constraints learn from pruned trials how far these are broken.
             self._store.tell(trial.number, None, stopped=True)
             return None
         if architecture.key in seen and not self._store.is_repeat(trial.number):
             values = seen[architecture.key]
+            _log.debug("suggestion %d was evaluated before: %s", trial.number, architecture)
             self._store.mark(trial.number, **{DUPLICATE: architecture.key})
             self._store.tell(trial.number, values)
             return None
+        _log.debug("suggestion %d: %s", trial.number, architecture)
         return trial, architecture
 
     def _exhausted(self, seen: Mapping[str, Any]) -> bool:

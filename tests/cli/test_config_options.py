@@ -16,7 +16,7 @@ import yaml
 
 import se_nas
 from se_nas.cli import app, main
-from se_nas.cli.config_options import ONLY_IN_FILES
+from se_nas.cli.config_options import ONLY_IN_FILES, REPEATABLE
 from se_nas.objectives import COSTS
 from se_nas.study import SearchConfig
 
@@ -46,7 +46,7 @@ def dry_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 def test_search_has_an_option_for_every_field_in_their_order() -> None:
     names = [parameter.name for parameter in COMMANDS["search"].params]
-    assert names == [*FIELDS, "config", "dry_run", "measure", "force"]
+    assert names == [*FIELDS, "config", "dry_run", "measure", "force", "json", "quiet", "verbose", "log_file"]
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -58,6 +58,8 @@ def test_an_option_has_its_fields_text_default_and_kind(name: str) -> None:
     assert made.is_flag == (field.annotation is bool)
     if name == "objectives":
         assert made.default == "accuracy,latency"
+    elif name in REPEATABLE:
+        assert (made.default, made.multiple) == (None, True)
     else:
         assert made.default == (None if field.is_required() else field.default)
 
@@ -82,6 +84,32 @@ def test_other_commands_say_the_same_of_the_same_option(command: str, names: lis
 def test_every_option_has_a_text_that_ends_a_sentence(command: str) -> None:
     for parameter in COMMANDS[command].params:
         assert parameter.help.endswith("."), parameter.name
+        assert not re.search(r"[.;] [A-Z]", parameter.help), f"{parameter.name} has more than a sentence"
+
+
+PANELS = ["Data", "Search", "Training", "Latency", "Limits", "Output"]
+
+
+def test_help_of_search_has_its_panels_in_order_with_every_option_in_one() -> None:
+    command = COMMANDS["search"]
+    panels = [parameter.rich_help_panel for parameter in command.get_params(typer.Context(command))]
+    assert sorted(panels, key=PANELS.index) == panels
+    assert set(panels) == set(PANELS)
+    of = {parameter.name: parameter.rich_help_panel for parameter in command.params}
+    assert [name for name in of if of[name] == "Limits"] == [f"max_{name}" for name in COSTS]
+    assert [name for name in of if of[name] == "Latency"] == [
+        name for name in of if name.startswith("latency")
+    ]
+
+
+def test_an_option_has_the_same_panel_in_every_command() -> None:
+    seen: dict[str, set[str]] = {}
+    for command in COMMANDS.values():
+        for parameter in command.get_params(typer.Context(command)):
+            if parameter.param_type_name == "option":
+                seen.setdefault(parameter.help, set()).add(parameter.rich_help_panel)
+    assert {text: panels for text, panels in seen.items() if len(panels) > 1} == {}
+    assert set().union(*seen.values()) == set(PANELS)
 
 
 def test_only_what_was_given_replaces_the_file(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,8 @@ from se_nas.documents.typed import Positive, Real, check_schema, parse
 from se_nas.errors import ConfigError, DeviceError, RunError
 from se_nas.run import read_json, write_json
 from se_nas.sites import ABSENT, native_width
+
+_log = logging.getLogger(__name__)
 
 SCHEMA = 2
 MAX_TOTAL_ERROR = 0.01
@@ -198,6 +201,9 @@ class LatencyTable:
                 shares.append(meter.gate_shares(arch, max_seconds=seconds * _IN_PLACE_SHARE))
                 seconds *= 1 - _IN_PLACE_SHARE
             rows.append(meter.measure(arch, width=_WIDTH, max_seconds=seconds))
+            _log.debug(
+                "network %d: %.4f of the backbone's latency, %s", index, rows[-1].ratio, rows[-1].interval
+            )
             progress(index + 1, len(designs))
         ratios = np.array([row.ratio for row in rows])
         spreads = np.array([row.interval[1] - row.interval[0] for row in rows])

@@ -7,6 +7,7 @@ to a new one, which goes on from the last checkpoint.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ from se_nas.study.executors.worker import (
     learned_by,
     pack,
 )
+
+_log = logging.getLogger(__name__)
 
 MOST_DEATHS = 3
 """Workers that one candidate may cost without ending an epoch before it counts as failed."""
@@ -180,6 +183,7 @@ class ProcessPool:
     def _spawn(self) -> _Member:
         process, pipe = start_worker(self._setup, self._started)
         self._started += 1
+        _log.debug("worker %s started", process.pid)
         member = _Member(process=process, pipe=pipe)
         self._members.append(member)
         return member
@@ -269,6 +273,7 @@ class ProcessPool:
         member.process.join()
         member.pipe.close()
         self._members.remove(member)
+        _log.debug("worker %s ended with exit code %s", member.process.pid, member.process.exitcode)
 
     @staticmethod
     def _send(member: _Member, message: tuple[Any, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ from se_nas.study.stopping import Stopping
 from se_nas.study.storage import COLUMNS, StudyStore, now
 from se_nas.training import DEFAULT_TRAINER, FALLBACKS
 from se_nas.wording import counted
+
+_log = logging.getLogger(__name__)
 
 STOPPED = "stopped"
 RECENT = 5
@@ -156,6 +159,7 @@ class Trainings:
             self._end(task, {**costs, **ended})
             return
         self._costs[task.number] = costs
+        _log.debug("trial %d begins with seed %d: %s", task.number, task.seed, costs)
         self._executor.submit(task, self)
 
     def measure(self, finalists: Sequence[Architecture]) -> None:
