@@ -109,6 +109,13 @@ def export(
     standalone: Standalone = False,
     force: ReplaceExport = False,
     json: Json = False,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(
+            help="Repository of the Hugging Face hub to push to, OWNER/NAME, made if there is none; with HF_TOKEN.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Export a network of the front with its weights, for timm and for use without se-nas.
 
@@ -118,7 +125,13 @@ def export(
     from se_nas.exporting import export as write
 
     exported = write(
-        run, pick=pick, out=out, format=["timm", *(format or ())], standalone=standalone, force=force
+        run,
+        pick=pick,
+        out=out,
+        format=["timm", *(format or ())],
+        standalone=standalone,
+        force=force,
+        push_to_hub=push_to_hub,
     )
     tables.print_json(exported.to_dict()) if json else tables.print_text(str(exported))
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from se_nas.architecture import Architecture
 from se_nas.exporting.citation import references
@@ -13,6 +16,8 @@ from se_nas.run import Device, Manifest, TrialRow
 from se_nas.sites import ABSENT
 
 _UNKNOWN = "not recorded"
+TASK = "image-classification"
+_HUB_DATA = "hfds/"
 
 
 def model_card(
@@ -28,11 +33,10 @@ def model_card(
     row: TrialRow | None = facts.get("row")
     name = _text(facts.get("name") or f"{architecture.backbone} with SE, {architecture.key}")
     parts = [
-        _front_matter(),
         f"# {name}",
         f"{architecture.backbone} with squeeze-and-excitation: {architecture.describe()}."
         + (f"\n\nPicked because: {_text(facts['reason'])}" if facts.get("reason") else ""),
-        "## Use\n\n" + _usage(files),
+        "## Use\n\n" + _usage(files, facts.get("repo")),
         "## Results\n\n" + _results(facts, row, manifest),
         "## Architecture\n\n" + _stages(architecture) + _start(folded),
         "## Data and training\n\n"
@@ -43,30 +47,59 @@ def model_card(
     if timm_line:
         lines = "The same network from timm alone, with these weights, in this folder (verified at export):"
         loading = f'{timm_line.removesuffix(")")}, checkpoint_path="model.safetensors")'
-        parts.insert(4, f"## In timm\n\n{lines}\n\n```python\n{loading}\n```")
+        parts.insert(3, f"## In timm\n\n{lines}\n\n```python\n{loading}\n```")
     parts += [
         "## License\n\nTo be filled in: the license of the weights, which depends on the data and on the"
         " weights that the training started from.",
         "## Citation\n\nIn `CITATION.cff`:\n\n" + _citation(architecture),
     ]
-    return "\n\n".join(parts) + "\n"
+    header = _metadata(architecture, name, row, manifest).to_yaml()
+    return str(ModelCard(f"---\n{header}\n---\n\n" + "\n\n".join(parts) + "\n", ignore_metadata_errors=True))
+
+
+def _metadata(
+    architecture: Architecture, name: str, row: TrialRow | None, manifest: Manifest | None
+) -> ModelCardData:
+    """What the hub reads: the task, and accuracy as a share of 1, as its metric "accuracy" is."""
+    readings = [] if row is None else [("validation", row.accuracy), ("test", row.test_accuracy)]
+    # Some viewers show the header as it is.
+    data = _UNKNOWN if manifest is None else re.sub("[<>]", "", manifest.data.name)
+    found = [
+        EvalResult(
+            task_type=TASK,
+            task_name="Image Classification",
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split=split,
+            metric_type="accuracy",
+            metric_name=f"top-1 accuracy ({split})",
+            metric_value=round(accuracy / 100, 6),
+        )
+        for split, accuracy in readings
+        if accuracy is not None
+    ]
+    return ModelCardData(
+        pipeline_tag=TASK,
+        library_name="timm",
+        license="other",
+        tags=[TASK, "timm", "squeeze-and-excitation", "se-nas", architecture.backbone],
+        metrics=["accuracy"],
+        datasets=[data.removeprefix(_HUB_DATA)] if data.startswith(_HUB_DATA) else None,
+        model_name=name if found else None,
+        eval_results=found or None,
+    )
 
 
 def _citation(architecture: Architecture) -> str:
     return "\n".join(f"- {reference.to_markdown()}" for reference in references(architecture))
 
 
-def _front_matter() -> str:
-    tags = "\n".join(
-        f"- {tag}" for tag in ("image-classification", "timm", "squeeze-and-excitation", "se-nas")
-    )
-    return f"---\ntags:\n{tags}\nlibrary_name: timm\nlicense: other # to be filled in\n---"
-
-
-def _usage(files: Sequence[str]) -> str:
+def _usage(files: Sequence[str], repo: str | None) -> str:
     snippets = [
         "```python\nimport se_nas, timm\n\n"
-        'model = timm.create_model("local-dir:PATH", pretrained=True).eval()\n'
+        + (f'model = timm.create_model("hf-hub:{repo}", pretrained=True).eval()\n```\n\n' if repo else "")
+        + ("Or from this folder:\n\n```python\nimport se_nas, timm\n\n" if repo else "")
+        + 'model = timm.create_model("local-dir:PATH", pretrained=True).eval()\n'
         'model = se_nas.load_exported("PATH")  # the same\n```'
     ]
     if "model.py" in files:

@@ -32,7 +32,7 @@ FORMATS = ("timm", "safetensors", "onnx", "pt2", "standalone")
 METADATA = (
     *("num_classes", "input_size", "mean", "std", "interpolation", "crop_pct", "class_names"),
     *("name", "reason", "run", "manifest", "row", "accuracy_interval", "interval_basis", "seeds"),
-    "retrained",
+    *("retrained", "repo"),
 )
 """Names that ``metadata`` may have."""
 
@@ -48,6 +48,7 @@ class Exported:
         timm_line: the ``timm.create_model`` line that builds the same network, verified; None without one.
         differences: for formats run by another program, the largest difference of its outputs from PyTorch's,
             as a share of the largest output.
+        url: the repository of the Hugging Face hub that holds the same; None if it was not pushed.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Exported:
     folded: Folded
     timm_line: str | None
     differences: Mapping[str, float] = field(default_factory=dict)
+    url: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -65,6 +67,7 @@ class Exported:
             "gate_scale_left": dict(self.folded.left),
             "timm": self.timm_line,
             "differences": dict(self.differences),
+            "url": self.url,
         }
 
     def __str__(self) -> str:
@@ -76,6 +79,8 @@ class Exported:
         lines += [f"{name}: outputs differ from PyTorch's by {d:.1g}" for name, d in self.differences.items()]
         if self.timm_line:
             lines.append(f"the same network from timm alone: {self.timm_line.splitlines()[-1]}")
+        if self.url:
+            lines.append(f"pushed to {self.url}")
         return "\n".join(lines)
 
 
@@ -96,8 +101,9 @@ def export_model(
         model: the network, or its state dict. It is not changed.
         out: a folder that does not exist or is empty.
         metadata: facts for configuration and card; ``METADATA`` has the names: ``manifest`` is a `Manifest` and
-            ``row`` a `TrialRow` of a run, the rest are JSON values. Without ``num_classes`` it is
-            the network's, or 1000 for a state dict; without ``input_size``, ``mean`` and ``std``, timm's.
+            ``row`` a `TrialRow` of a run, ``repo`` where it will be on the hub, the rest are JSON values. Without
+            ``num_classes`` it is the network's, or 1000 for a state dict; without ``input_size``, ``mean`` and
+            ``std``, timm's.
         formats: the folder always holds architecture.json, config.json, model.safetensors, CITATION.cff and README.md,
             which is what "timm" and "safetensors" ask for; "onnx" adds model.onnx, "pt2" model.pt2
             (torch.export) and "standalone" model.py, a network that needs only torch and timm.

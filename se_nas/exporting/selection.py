@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -13,12 +13,15 @@ from se_nas.architecture import Architecture, freeze_kwargs
 from se_nas.arguments import checked
 from se_nas.checkpoints.sealed import load_sealed
 from se_nas.errors import RunError
-from se_nas.exporting.package import Exported, export_model
+from se_nas.exporting.package import Exported, check_request, export_model
 from se_nas.report import ParetoReport, Run
 from se_nas.report.candidates import Candidate
 from se_nas.report.picks import pick as pick_from
 from se_nas.run import CHECKPOINTS, Manifest, TrialRow
 from se_nas.training.checkpoint import WEIGHTS, checkpoint_path
+
+if TYPE_CHECKING:
+    from se_nas.exporting.hub import Repository
 
 
 @checked
@@ -30,6 +33,7 @@ def export(
     format: str | Sequence[str] = "timm",
     standalone: bool = False,
     force: bool = False,
+    push_to_hub: str | None = None,
 ) -> Exported:
     """Write a candidate of a run, with its trained weights, to a folder that other programs load.
 
@@ -40,10 +44,14 @@ def export(
         format: one of ``se_nas.exporting.package.FORMATS``, or several.
         standalone: also write ``model.py``, which needs only torch and timm.
         force: replace an earlier export.
+        push_to_hub: a repository of the Hugging Face hub, ``OWNER/NAME``, that gets the folder as a commit, for
+            ``timm.create_model("hf-hub:OWNER/NAME")``; made if there is none. The token is ``HF_TOKEN``, or that of
+            ``hf auth login``.
 
     Raises:
         RunError: there is no run, nothing to pick, or the weights of the pick were not kept.
-        ConfigError: the format is unknown, or the folder is taken.
+        ConfigError: the format is unknown, the folder is taken, or there is no token.
+        SeNasError: the hub refuses, or does not answer; if that is known beforehand, nothing has been written.
     """
     folder = run.path if isinstance(run, Run) else Path(run)
     report = ParetoReport.from_run(folder)
@@ -68,14 +76,23 @@ def export(
         "interval_basis": report.basis,
         "seeds": sorted({r.seed for r in candidate.readings if r.complete and r.seed is not None}),
     }
-    return export_model(
-        architecture_of(candidate, manifest),
-        weights,
-        out if out is not None else folder / "export" / candidate.key,
-        metadata=metadata,
-        formats=[*formats, "standalone"] if standalone and "standalone" not in formats else formats,
-        force=force,
+    out = Path(out) if out is not None else folder / "export" / candidate.key
+    formats = [*formats, "standalone"] if standalone and "standalone" not in formats else formats
+    check_request(out, formats, force)
+    repository = None if push_to_hub is None else _repository(push_to_hub)
+    if repository is not None:
+        metadata["repo"] = repository.name
+    exported = export_model(
+        architecture_of(candidate, manifest), weights, out, metadata=metadata, formats=formats, force=force
     )
+    return exported if repository is None else replace(exported, url=repository.upload(exported.path))
+
+
+def _repository(name: str) -> Repository:
+    # Its import takes longer than an export that stays here should.
+    from se_nas.exporting.hub import Repository
+
+    return Repository(name)
 
 
 def architecture_of(candidate: Candidate | TrialRow, manifest: Manifest) -> Architecture:

@@ -305,7 +305,7 @@ def test_the_card_says_what_is_known_and_what_is_not(arch: Architecture, tmp_pat
     words = "| latency | 6.500 ms, 1.250 times the plain backbone (1.200 to 1.300), measured on a CPU |"
     assert words in (tmp_path / "timed/README.md").read_text()
     assert "seed 3 of 1, 3" in card
-    assert card.startswith("---\ntags:")
+    assert card.startswith("---\nlibrary_name: timm\n")
 
 
 def test_the_timm_line_is_verified_before_it_is_claimed(arch: Architecture, tmp_path: Path) -> None:
