@@ -6,7 +6,8 @@ A search trades accuracy against one or two costs. A new cost is one more row he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -136,3 +137,8 @@ COSTS: Mapping[str, Objective] = MappingProxyType(
     {name: objective for name, objective in OBJECTIVES.items() if objective.axis is not None}
 )
 """The objectives that are costs: known or measured on the network itself, without training it."""
+
+
+def volume_unit(objectives: Iterable[Objective]) -> float:
+    """What a hypervolume is divided by to be read in the units of its objectives."""
+    return math.prod(objective.scale for objective in objectives)

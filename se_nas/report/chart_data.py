@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from se_nas.objectives import COSTS, Objective
+from se_nas.objectives import COSTS, Objective, volume_unit
 from se_nas.pareto import wilson
 from se_nas.report.candidates import BASELINE_NAMES, Candidate, mean_accuracy
 from se_nas.report.differences import Gain, accuracy_gain, describe
@@ -54,7 +54,12 @@ def view(report: ParetoReport) -> dict[str, Any]:
         ],
         "usage": usage(report),
         "history": [
-            [point.evaluations, point.epochs, _rounded(point.seconds, 1), _rounded(point.hypervolume, 6)]
+            [
+                point.evaluations,
+                point.epochs,
+                _rounded(point.seconds, 1),
+                _significant(point.hypervolume / volume_unit(report.objectives)),
+            ]
             for point in progress(report)
         ],
         "predicted": [found for cost in COSTS.values() if (found := _predictions(report, cost))["pairs"]],

@@ -13,7 +13,7 @@ import numpy as np
 
 from se_nas.arguments import checked
 from se_nas.errors import RunError
-from se_nas.objectives import Objective
+from se_nas.objectives import Objective, volume_unit
 from se_nas.pareto import attained, hypervolume, igd_plus, non_dominated, reference_point, t_quantile_975
 from se_nas.report.attainment import Difference, Entry, contenders, difference
 from se_nas.report.candidates import Candidate
@@ -182,6 +182,7 @@ class Comparison:
                 cheapest=(_cheapest(sides[0]), _cheapest(side)),
                 unit=cost.unit,
                 scale=cost.scale,
+                volume_unit=volume_unit(self.objectives),
             )
             for name, side in zip(self.group_names[1:], sides[1:], strict=True)
         )
@@ -233,6 +234,7 @@ class Comparison:
     def table(self) -> list[dict[str, str]]:
         """One row per group: indicators as text by column name, means over repeats."""
         rows = []
+        unit = volume_unit(self.objectives)
         whole = hypervolume(self.union_front, self.reference, self.directions)
         for name, group in zip(self.group_names, self.groups, strict=True):
             fronts = [self.entries[index].front for index in group]
@@ -243,7 +245,7 @@ class Comparison:
                 "front": "–".join(str(size) for size in sorted({min(sizes), max(sizes)})),
                 "accuracies": "final" if all(self.reports[index].final for index in group) else "provisional",
                 "best accuracy %": _mean_text([front[:, 0].max() for front in fronts], 2),
-                "hypervolume": _mean_text(volumes, 4),
+                "hypervolume": _mean_text([volume / unit for volume in volumes], 4),
                 "of the union %": f"{100 * float(np.mean(volumes)) / whole:.1f}" if whole else "",
                 "IGD+": _mean_text(
                     [igd_plus(front, self.union_front, self.directions) for front in fronts], 4

@@ -272,13 +272,14 @@ def _retraining(figure: Figure, data: Mapping[str, Any]) -> bool:
         item = items[row["number"]]
         color = VERMILLION if item["role"] else BLUE if item["front"] else GREY
         axes.plot([row["search"], row["final"]], [y, y], color=GREY, lw=1)
-        axes.plot(row["search"], y, "o", mfc="white", mec=GREY, ms=5)
+        axes.plot(row["search"], y, "o", mfc="white", mec=GREY, ms=5, zorder=4)
         low, high = row["interval"] or (row["final"], row["final"])
         errors = [[row["final"] - low], [high - row["final"]]]
         axes.errorbar(
             row["final"], y, xerr=errors, fmt=MARKERS.get(item["role"] or "", "o"), color=color, ms=5
         )
     axes.set_yticks(range(len(rows)), [name_of(items[row["number"]]) for row in rows], parse_math=False)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel("validation top-1 accuracy, %")
     axes.set_title(
         "hollow: at selection; filled: retrained, 95 % interval", loc="right", fontsize=7.5, color=GREY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which people with any common kind of colour vision can tell apart.
 BLUE, VERMILLION, GREY, PURPLE = "#0072b2", "#d55e00", "#8c959e", "#cc79a7"
 COLOURS = (BLUE, VERMILLION, "#009e73", PURPLE, "#e69f00", GREY)
+Segment = tuple[float, float, float, float, float]
+"""Something that is drawn along an axis, in data coordinates: x and y of both ends, and half its width in points."""
+_NAMED = 8
+"""A front of more members has names only at picks and baselines."""
 MARKERS = {"plain": "s", "all_se_16": "^", "native": "D", "last_stage": "v"}
 
 
@@ -40,13 +45,28 @@ def draw_panel(
     _front_panel(figure, axes, data, axis, other)
     if first:
         axes.set_ylabel(f"validation top-1 accuracy, %{' (mean over seeds)' if data['final'] else ''}")
-        axes.plot([], [], "o", color=BLUE, label="on the front")
-        axes.plot([], [], "s", color=VERMILLION, label="baselines (hollow: dominated)")
-        if data["intervals"]:
-            axes.plot([], [], "-", color=GREY, lw=1.2, label=data["intervals"])
-        axes.legend(loc="lower right", fontsize=8)
+        _legend(figure, axes, data)
         if not data["final"]:
             axes.set_title(data["basis"], loc="left", fontsize=8, color=VERMILLION)
+
+
+def _legend(figure: Figure, axes: Axes, data: Mapping[str, Any]) -> None:
+    """What is drawn, below the axes: inside, it would lie on marks."""
+    from matplotlib.transforms import ScaledTranslation
+
+    axes.plot([], [], "o", color=BLUE, label="on the front")
+    axes.plot([], [], "s", color=VERMILLION, label="baselines (hollow: dominated)")
+    if data["intervals"]:
+        axes.plot([], [], "-", color=GREY, lw=1.2, label=data["intervals"])
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axes.transAxes + ScaledTranslation(-30 / 72, -32 / 72, figure.dpi_scale_trans),
+        borderaxespad=0,
+        ncols=2,
+        columnspacing=1.2,
+        fontsize=8,
+    )
 
 
 def _front_panel(
@@ -56,42 +76,66 @@ def _front_panel(
     axis: Mapping[str, Any],
     other: Mapping[str, Any] | None,
 ) -> None:
+    from se_nas.report.label_artist import MarkLabels
+
     name = axis["name"]
     rows = [item for item in data["candidates"] if shown_accuracy(item) is not None and name in item["costs"]]
     others = [item for item in rows if not item["front"] and not item["role"]]
-    axes.plot(
-        [cost_of(item, name) for item in others],
-        [shown_accuracy(item) or 0.0 for item in others],
-        "o",
-        mfc="white",
-        mec=GREY,
-        ms=4,
-        mew=0.8,
-        label="other candidates",
-    )
+    retrained = [item for item in others if data["final"] and item["accuracy"] is not None]
+    read_once = [item for item in others if item not in retrained]
+    for members, fill, label in (
+        (read_once, "white", "other candidates, read by the search" if data["final"] else "other candidates"),
+        (retrained, GREY, "retrained, dominated"),
+    ):
+        if members:
+            xs, ys = zip(*((cost_of(item, name), shown_accuracy(item)) for item in members), strict=True)
+            axes.plot(xs, ys, "o", mfc=fill, mec=GREY, ms=4, mew=0.8, label=label)
     for item in others:
-        if item["interval"] and (data["final"] or len(item["seeds"]) > 1) and item["accuracy"] is not None:
-            axes.plot([cost_of(item, name)] * 2, item["interval"], "-", color=GREY, lw=0.8, alpha=0.7)
+        if (band := _drawn_band(data, item)) is not None:
+            axes.plot([cost_of(item, name)] * 2, band, "-", color=GREY, lw=0.8, alpha=0.7)
     members = [item for number in data["front"] for item in rows if item["number"] == number]
-    _stairs(axes, members, name, projected=other is not None)
+    stairs = _stairs(axes, members, name, projected=other is not None)
     shades = None if other is None else _shades(figure, axes, members, other)
-    costs = [cost_of(item, name) for item in rows]
-    right = min(costs) + 0.6 * (max(costs) - min(costs))
-    for item in sorted(rows, key=lambda item: bool(item["role"])):
-        if item["front"] or item["role"]:
-            _mark(
-                axes,
-                item,
-                name,
-                label_left=cost_of(item, name) > right,
-                shades=shades,
-                named=len(members) <= 8,
-            )
+    notable = [item for item in rows if item["front"] or item["role"]]
+    for item in sorted(notable, key=lambda item: bool(item["role"])):
+        _mark(axes, item, name, shades)
     axes.set_xlabel(axis["title"])
     _clip_to_core(axes, rows)
+    named = [item for item in notable if item["role"] or item["picks"]]
+    if len(members) <= _NAMED:
+        named += [item for item in members if item not in named]
+    MarkLabels(
+        axes,
+        [
+            (cost_of(item, name), shown_accuracy(item) or 0.0, " · ".join([name_of(item), *item["picks"]]))
+            for item in named
+        ],
+        [*stairs, *(segment for item in rows for segment in _segments(data, item, name))],
+    )
 
 
-def _stairs(axes: Axes, members: list[dict[str, Any]], cost: str, *, projected: bool) -> None:
+def _drawn_band(data: Mapping[str, Any], item: Mapping[str, Any]) -> Any:
+    """The vertical bar of a candidate: of those that are neither on the front nor baselines, only what was repeated."""
+    if item["front"] or item["role"]:
+        return band_of(item)
+    repeated = data["final"] or len(item["seeds"]) > 1
+    return item["interval"] if repeated and item["accuracy"] is not None else None
+
+
+def _segments(data: Mapping[str, Any], item: Mapping[str, Any], cost: str) -> list[Segment]:
+    """Everything that is drawn of a candidate."""
+    x, y, notable = cost_of(item, cost), shown_accuracy(item) or 0.0, item["front"] or bool(item["role"])
+    found: list[Segment] = [(x, y, x, y, 4.0 if notable else 2.5)]
+    if (band := _drawn_band(data, item)) is not None:
+        found.append((x, band[0], x, band[1], 0.5))
+    if notable and (spread := item["costs"][cost]["interval"]):
+        found.append((spread[0], y, spread[1], y, 0.5))
+    if notable and len(item["seeds"]) > 1:
+        found += [(x, seed, x, seed, 1.5) for seed in item["seeds"]]
+    return found
+
+
+def _stairs(axes: Axes, members: list[dict[str, Any]], cost: str, *, projected: bool) -> list[Segment]:
     """The front's line; if it is a surface, the best accuracy at each cost, dashed."""
     points: list[tuple[float, float]] = []
     for item in sorted(members, key=lambda item: (cost_of(item, cost), -item["accuracy"])):
@@ -99,6 +143,10 @@ def _stairs(axes: Axes, members: list[dict[str, Any]], cost: str, *, projected: 
             points.append((cost_of(item, cost), item["accuracy"]))
     style: dict[str, Any] = {"lw": 1.0, "ls": "--", "alpha": 0.7} if projected else {"lw": 1.4}
     axes.step(*zip(*points, strict=True), where="post", color=BLUE, zorder=2, **style)
+    segments: list[Segment] = []
+    for (x1, y1), (x2, y2) in pairwise(points):
+        segments += [(x1, y1, x2, y1, 0.7), (x2, y1, x2, y2, 0.7)]
+    return segments
 
 
 def _shades(
@@ -121,13 +169,7 @@ def _shades(
 
 
 def _mark(
-    axes: Axes,
-    item: Mapping[str, Any],
-    cost: str,
-    *,
-    label_left: bool,
-    shades: Callable[[Mapping[str, Any]], Any] | None = None,
-    named: bool = True,
+    axes: Axes, item: Mapping[str, Any], cost: str, shades: Callable[[Mapping[str, Any]], Any] | None
 ) -> None:
     color = VERMILLION if item["role"] else BLUE
     x, y = cost_of(item, cost), shown_accuracy(item)
@@ -147,18 +189,6 @@ def _mark(
     )
     if len(item["seeds"]) > 1:
         axes.plot([x] * len(item["seeds"]), item["seeds"], ".", color=color, ms=3, alpha=0.5)
-    if not named and not item["role"] and not item["picks"]:
-        return
-    label = " · ".join([name_of(item), *item["picks"]])
-    axes.annotate(
-        label,
-        (x, y),
-        (-5 if label_left else 5, 5),
-        textcoords="offset points",
-        ha="right" if label_left else "left",
-        fontsize=7.5,
-        parse_math=False,
-    )
 
 
 def _clip_to_core(axes: Axes, rows: list[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from se_nas import __version__
 from se_nas.arguments import checked
-from se_nas.objectives import COSTS
+from se_nas.objectives import COSTS, volume_unit
 from se_nas.report.chart_data import pick_cards, selection_bias
 from se_nas.report.differences import accuracy_gain, cost_gain
 from se_nas.report.effects import modelled
@@ -208,8 +208,9 @@ def _front_caption(report: ParetoReport) -> str:
     if spread:
         parts.append(f"Horizontal bars: 95 % intervals of the measured {' and '.join(spread)}.")
     if report.hypervolume_interval is not None:
-        low, high = report.hypervolume_interval
-        parts.append(f"Hypervolume {report.hypervolume():.3g} (95 % interval {low:.3g} to {high:.3g}).")
+        found = [report.hypervolume(), *report.hypervolume_interval]
+        volume, low, high = (f"{value / volume_unit(report.objectives):.3g}" for value in found)
+        parts.append(f"Hypervolume {volume} (95 % interval {low} to {high}).")
     return " ".join(parts)
 
 

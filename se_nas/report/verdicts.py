@@ -18,7 +18,7 @@ class Pair:
     """The second run or group against the first.
 
     ``cheapest`` holds the lowest cost at which each side has a candidate; costs are divided by ``scale`` to be
-    given in ``unit``.
+    given in ``unit``, hypervolumes by ``volume_unit``.
     """
 
     first: str
@@ -27,6 +27,7 @@ class Pair:
     cheapest: tuple[float, float]
     unit: str
     scale: float
+    volume_unit: float
 
     def regions(self) -> Iterator[tuple[int, float, float]]:
         """Stretches of cost where one side is ahead: 1 for the second or -1 for the first, from, to."""
@@ -98,8 +99,8 @@ def _volume(pair: Pair) -> str:
     found = pair.difference
     if found.volume_interval is None:
         return ""
-    low, high = found.volume_interval
-    sign = f"{found.volume:+.3g} [{low:+.3g}, {high:+.3g}]".replace("-", "−")
+    volume, low, high = (value / pair.volume_unit for value in (found.volume, *found.volume_interval))
+    sign = f"{volume:+.3g} [{low:+.3g}, {high:+.3g}]".replace("-", "−")
     return f" Hypervolume of {pair.second} minus that of {pair.first}: {sign}."
 
 

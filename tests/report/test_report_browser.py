@@ -347,6 +347,45 @@ def test_no_column_is_cut_off(by_block, width):
     assert script(by_block, "return document.documentElement.scrollWidth") <= width
 
 
+COLLISIONS = """
+    const chart = document.getElementById("front-chart"), room = chart.getBoundingClientRect();
+    const inner = (node, x, y) => {
+      const box = node.getBoundingClientRect();
+      return { left: box.left + x, right: box.right - x, top: box.top + y, bottom: box.bottom - y };
+    };
+    const overlap = (a, b) => a.left < b.right && a.right > b.left && a.top < b.bottom && a.bottom > b.top;
+    // A line of text is taller than its letters.
+    const labels = [...chart.querySelectorAll("text.label")].map((node) => [inner(node, 1, 3), node.textContent]);
+    const marks = [...chart.querySelectorAll(".point, .whisker, .seed")]
+      .map((node) => [inner(node, 0, 0), node.getAttribute("class")]);
+    const found = [];
+    labels.forEach(([box, text], index) => {
+      for (const [other, name] of [...marks, ...labels.slice(index + 1)]) {
+        if (overlap(box, other)) found.push(`${text} on ${name}`);
+      }
+      if (box.right > room.right || box.left < room.left) found.push(`${text} is cut off`);
+    });
+    return [labels.length, found];
+"""
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": seed} for seed in range(4)]
+    + [{"trials": 14, "seeds": 0}, {"trials": 120, "finalists": 12}, {"trials": 5, "seeds": 2}],
+    ids=str,
+)
+def test_labels_touch_nothing(page, tmp_path, changes, width):
+    opened = page(
+        write_html(ParetoReport.load(write_run(tmp_path / "run", **changes)), tmp_path / "run.html")
+    )
+    resize(opened, width)
+    count, collisions = script(opened, COLLISIONS)
+    assert count >= 3
+    assert collisions == []
+
+
 def test_ticks_of_trials_are_whole_and_single_readings_have_bars(page, tmp_path):
     report = ParetoReport.load(write_run(tmp_path / "run", trials=4, seeds=0))
     opened = page(write_html(report, tmp_path / "report.html"))

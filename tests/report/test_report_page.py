@@ -11,7 +11,7 @@ from synthetic_run import manifest, report_of, rows_of, write_run
 from test_report_decision import final_rows
 
 from se_nas.errors import RunError
-from se_nas.report import ParetoReport, write_figures, write_html
+from se_nas.report import ParetoReport, compare, write_figures, write_html
 from se_nas.report.chart_data import nominal, usage, view, wilson
 from se_nas.report.effects import block_effects
 from se_nas.report.methods import methods_paragraph
@@ -367,3 +367,17 @@ def test_usage_counts_sites_by_stage(make_run):
     assert [stage["stage"] for stage in stages] == [0, 1, 2, 3]
     assert sum(stages[2]["front"].values()) == 6 * len(report.front)
     assert sum(stages[2]["all"].values()) == 6 * len(report.candidates)
+
+
+def test_hypervolumes_are_read_in_the_units_of_the_axes(make_run):
+    report = ParetoReport.load(make_run(objectives=["accuracy", "params"]))
+    assert report.hypervolume() > 1e4
+    shown = float(re.search(r"Hypervolume ([\d.]+) \(95 % interval", render(report))[1])
+    assert shown == pytest.approx(report.hypervolume() / 1e6, rel=0.01)
+    last = view(report)["history"][-1][3]
+    assert 0 < last < 100
+    comparison = compare(
+        [report, ParetoReport.load(make_run(name="other", objectives=["accuracy", "params"], seed=1))]
+    )
+    assert all(float(row["hypervolume"]) < 100 for row in comparison.table)
+    assert "e+0" not in comparison.verdict

@@ -60,7 +60,11 @@ class Plot {
   constructor(width, height, { x, y, xTitle, yTitle, label, left = 46, rows = null, right = 14, whole = false }) {
     this.x = x;
     this.y = y;
-    this.box = { left, right: width - right, top: yTitle ? 28 : 8, bottom: height - 40 };
+    const highest = yTitle ? 28 : 8, lowest = height - 40;
+    const up = rows ? { values: [] } : ticks(y[0], y[1], Math.max(3, Math.floor((lowest - highest) / 48)));
+    // As wide as the longest tick needs.
+    const room = Math.max(left, ...up.values.map((value) => 14 + 7 * fixed(value, up.digits).length));
+    this.box = { left: room, right: width - right, top: highest, bottom: lowest };
     this.node = svg("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", height, role: "group", "aria-label": label });
     const { left: l, right: r, top, bottom } = this.box;
     const across = ticks(x[0], x[1], Math.max(3, Math.floor((r - l) / 90)), whole);
@@ -75,7 +79,6 @@ class Plot {
         this.node.append(svg("text", { class: "row", x: l - 8, y: this.row(index, rows.length) + 4, "text-anchor": "end" }, name));
       });
     } else {
-      const up = ticks(y[0], y[1], Math.max(3, Math.floor((bottom - top) / 48)));
       for (const value of up.values) {
         this.node.append(
           svg("line", { class: "grid", x1: l, x2: r, y1: this.py(value), y2: this.py(value) }),
@@ -130,31 +133,54 @@ function legend(entries) {
       shape === "line" ? svg("line", { class: cls, x1: -9, x2: 9, y1: 0, y2: 0 }) : glyph(0, 0, shape, 5.5, { class: cls })), text)));
 }
 
-// Puts labels beside their marks, where they overlap neither another label nor another mark.
-function placeLabels(plot, items, obstacles) {
-  const taken = obstacles.map(([x, y, r]) => [x - r, y - r, x + r, y + r]);
-  for (const { x, y, text, cls } of items) {
-    const width = text.length * 6.4, gap = 11;
-    const spots = [
-      [x + gap, y + 4, "start"], [x - gap, y + 4, "end"], [x + gap, y - gap, "start"], [x + gap, y + gap + 8, "start"],
-      [x - gap, y - gap, "end"], [x - gap, y + gap + 8, "end"], [x, y - gap - 5, "middle"], [x, y + gap + 13, "middle"],
-    ];
-    const area = ([sx, sy, anchor]) => {
-      const left = anchor === "start" ? sx : anchor === "end" ? sx - width : sx - width / 2;
-      return [left, sy - 11, left + width, sy + 3];
-    };
-    const misfit = (box) => {
-      let cost = 0;
-      for (const other of taken) {
-        const w = Math.min(box[2], other[2]) - Math.max(box[0], other[0]), h = Math.min(box[3], other[3]) - Math.max(box[1], other[1]);
-        if (w > 0 && h > 0) cost += w * h;
+// Places for labels: beside their marks, on no bar, no point and no other label; earlier items choose first, and one
+// without a free place is left out. `items` are marks with their text, `segments` lines along the axes and points in
+// pixels: both ends, and half of the width. As in se_nas/report/labels.py; a change of one is a change of both.
+const LABEL = { gap: 8, rings: 24, near: 2, margin: 2 };
+const DIRECTIONS = [
+  [1, 0], [-1, 0], [1, -1], [1, 1], [-1, -1], [-1, 1], [0, -1], [0, 1],
+  [1, -0.5], [1, 0.5], [-1, -0.5], [-1, 0.5], [0.5, -1], [0.5, 1], [-0.5, -1], [-0.5, 1],
+];
+const ruler = document.createElement("canvas").getContext("2d");
+function placeLabels(plot, items, segments) {
+  ruler.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  const { left, right, top, bottom } = plot.box;
+  const overlaps = (a, b) => a[0] < b[2] && a[2] > b[0] && a[1] < b[3] && a[3] > b[1];
+  const taken = segments.map(([x1, y1, x2, y2, half]) => {
+    const room = half + LABEL.margin;
+    return [Math.min(x1, x2) - room, Math.min(y1, y2) - room, Math.max(x1, x2) + room, Math.max(y1, y2) + room];
+  });
+  const texts = [];
+  const along = ([x1, y1, x2, y2]) => {
+    const count = Math.max(1, Math.floor(Math.max(Math.abs(x2 - x1), Math.abs(y2 - y1)) / 4));
+    return Array.from({ length: count }, (_, step) => {
+      const x = x1 + ((x2 - x1) * step) / count, y = y1 + ((y2 - y1) * step) / count;
+      return [x - 1.3, y - 1.3, x + 1.3, y + 1.3];
+    });
+  };
+  const free = (x, y, width, height) => {
+    for (let ring = 0; ring < LABEL.rings; ring++) {
+      const gap = LABEL.gap * (ring + 1);
+      for (const [across, down] of DIRECTIONS) {
+        const l = x + gap * across - (across > 0 ? 0 : across < 0 ? width : width / 2);
+        const t = y + gap * down - (down > 0 ? 0 : down < 0 ? height : height / 2);
+        const box = [l, t, l + width, t + height];
+        if (box[0] < left || box[1] < top - 6 || box[2] > right || box[3] > bottom || taken.some((other) => overlaps(box, other))) continue;
+        const leader = ring >= LABEL.near ? [x, y, Math.min(Math.max(x, box[0]), box[2]), Math.min(Math.max(y, box[1]), box[3])] : null;
+        if (leader && along(leader).some((part) => texts.some((other) => overlaps(part, other)))) continue;
+        return { box, leader };
       }
-      const out = Math.max(0, plot.box.left - box[0]) + Math.max(0, box[2] - plot.box.right) + Math.max(0, plot.box.top - 8 - box[1]) + Math.max(0, box[3] - plot.box.bottom);
-      return cost + 40 * out;
-    };
-    const best = spots.reduce((a, b) => (misfit(area(b)) < misfit(area(a)) - 0.5 ? b : a));
-    taken.push(area(best));
-    plot.node.append(svg("text", { class: `label ${cls || ""}`, x: best[0], y: best[1], "text-anchor": best[2], "aria-hidden": "true" }, text));
+    }
+    return null;
+  };
+  for (const { x, y, text, cls } of items) {
+    const spot = free(x, y, ruler.measureText(text).width + 2, 14);
+    if (!spot) continue;
+    const [l, t, r, b] = spot.box, kept = [l - LABEL.margin, t - LABEL.margin, r + LABEL.margin, b + LABEL.margin];
+    texts.push(kept);
+    taken.push(kept, ...(spot.leader ? along(spot.leader) : []));
+    if (spot.leader) plot.node.append(svg("line", { class: "leader", x1: spot.leader[0], y1: spot.leader[1], x2: spot.leader[2], y2: spot.leader[3] }));
+    plot.node.append(svg("text", { class: `label ${cls || ""}`, x: spot.box[0] + 1, y: spot.box[3] - 3, "aria-hidden": "true" }, text));
   }
 }
 

@@ -98,23 +98,30 @@ function drawFront(name, width) {
   const hidden = rows.length - inside.length;
   document.getElementById("outside").textContent = hidden ? `${hidden} weaker candidate${hidden > 1 ? "s lie" : " lies"} below the picture.` : "";
   const single = axis.name === data.cost && !surface;
-  if (single) plot.path(onFront.map((c) => [cost(c), c.accuracy]), "stair", true);
+  const lines = [], joined = (points) => points.slice(1).map((to, index) => [points[index], to]);
+  if (single) {
+    const edge = onFront.map((c) => [cost(c), c.accuracy]);
+    plot.path(edge, "stair", true);
+    lines.push(...joined(edge));
+  }
   if (surface && axis.objective) {
     let best = -Infinity;
     const edge = onFront.filter((c) => cost(c) !== null).sort((a, b) => cost(a) - cost(b) || b.accuracy - a.accuracy)
-      .filter((c) => c.accuracy > best && ((best = c.accuracy), true));
-    plot.path(edge.map((c) => [cost(c), c.accuracy]), "stair projected", true);
+      .filter((c) => c.accuracy > best && ((best = c.accuracy), true)).map((c) => [cost(c), c.accuracy]);
+    plot.path(edge, "stair projected", true);
+    lines.push(...joined(edge));
   }
   const kind = (c) => (c.role ? `base${c.front ? "" : " off"}` : c.front ? "front" : c.counted && data.final ? "other" : "search");
   const order = ["search", "other", "front", "base off", "base"];
   const drawn = [...inside].sort((a, b) => order.indexOf(kind(a)) - order.indexOf(kind(b)));
+  const detailed = (c) => c.front || c.role || (c.accuracy !== null && (data.final || c.seeds.length > 1));
+  const barOf = (c) => (c.front || c.role ? bandOf(c) : detailed(c) ? c.interval : null);
+  const dotted = (c) => detailed(c) && state.seeds && c.seeds.length > 1;
   for (const c of drawn) {
-    const cls = c.role ? "base" : c.front ? "" : "other";
-    const detail = c.front || c.role || (c.accuracy !== null && (data.final || c.seeds.length > 1));
-    const band = c.front || c.role ? bandOf(c) : detail ? c.interval : null;
+    const cls = c.role ? "base" : c.front ? "" : "other", band = barOf(c);
     if (band) plot.line(cost(c), band[0], cost(c), band[1], `whisker ${cls} ${c.interval ? "" : "images"}`);
-    if (detail && spread(c)) plot.line(spread(c)[0], c.shown, spread(c)[1], c.shown, `whisker ${cls}`);
-    if (detail && state.seeds && c.seeds.length > 1) {
+    if (detailed(c) && spread(c)) plot.line(spread(c)[0], c.shown, spread(c)[1], c.shown, `whisker ${cls}`);
+    if (dotted(c)) {
       for (const value of c.seeds) plot.add(svg("circle", { class: `seed ${cls}`, cx: plot.px(cost(c)), cy: plot.py(value), r: 2.5 }));
     }
   }
@@ -127,16 +134,16 @@ function drawFront(name, width) {
     }));
   }
   const at = (c) => [plot.px(cost(c)), plot.py(c.shown)];
-  const stairs = !single ? [] : onFront.slice(1).flatMap((c, index) => {
-    const from = plot.px(cost(onFront[index])), to = plot.px(cost(c)), level = plot.py(onFront[index].accuracy);
-    const rise = level - plot.py(c.accuracy), count = (length) => Math.max(1, Math.ceil(length / 6));
-    return [...Array.from({ length: count(to - from) }, (_, step) => [from + step * 6, level, 3]),
-      ...Array.from({ length: count(rise) }, (_, step) => [to, level - step * 6, 3])];
-  });
-  placeLabels(plot,
-    drawn.filter((c) => c.role || c.picks.length || (c.front && onFront.length <= (surface ? 8 : 40))).map((c) => ({ x: at(c)[0], y: at(c)[1], text: [short(c), ...c.picks].join(" · ") })),
-    [...stairs, ...drawn.map((c) => [...at(c), c.front || c.role ? 7 : 5]), ...drawn.filter((c) => c.front || c.role).flatMap((c) => [
-      ...(bandOf(c) ? [-1, -0.5, 0.5, 1].map((t) => [at(c)[0], plot.py(c.shown + t * (bandOf(c)[1] - bandOf(c)[0]) / 2), 4]) : [])])]);
+  const segments = lines.flatMap(([[x1, y1], [x2, y2]]) => [[plot.px(x1), plot.py(y1), plot.px(x2), plot.py(y1), 1], [plot.px(x2), plot.py(y1), plot.px(x2), plot.py(y2), 1]]);
+  for (const c of drawn) {
+    const [x, y] = at(c), band = barOf(c), across = detailed(c) ? spread(c) : null;
+    segments.push([x, y, x, y, c.front || c.role ? 7 : 4]);
+    if (band) segments.push([x, plot.py(band[0]), x, plot.py(band[1]), 1]);
+    if (across) segments.push([plot.px(across[0]), y, plot.px(across[1]), y, 1]);
+    if (dotted(c)) segments.push(...c.seeds.map((value) => [x, plot.py(value), x, plot.py(value), 2.5]));
+  }
+  const named = [...drawn.filter((c) => c.role || c.picks.length), ...(onFront.length <= (surface ? 8 : 40) ? drawn.filter((c) => c.front && !c.role && !c.picks.length) : [])];
+  placeLabels(plot, named.map((c) => ({ x: at(c)[0], y: at(c)[1], text: [short(c), ...c.picks].join(" · ") })), segments);
   return plot.node;
 }
 const axisTitle = () => (data.final ? "validation top-1 accuracy, % (mean over seeds)" : "validation top-1 accuracy, % (mean over readings)");

@@ -1,0 +1,94 @@
+"""Labels of marks as matplotlib draws them: placed anew in each drawing, when the layout is known.
+
+Imported only when something is drawn, because it needs matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.transforms import IdentityTransform
+
+from se_nas.report.labels import MARGIN, Box, place
+
+FONT_SIZE = 7.5
+
+
+class MarkLabels(Artist):
+    """Labels beside marks of some Axes.
+
+    Args:
+        axes: where the marks are, in data coordinates.
+        labels: x and y of the mark, and the text; the first choose their places first.
+        segments: lines along the axes and points that no label may lie on: x and y of both ends, and half of the
+            width in points.
+    """
+
+    def __init__(
+        self,
+        axes: Axes,
+        labels: Sequence[tuple[float, float, str]],
+        segments: Sequence[tuple[float, float, float, float, float]],
+    ) -> None:
+        super().__init__()
+        self._marks = [(x, y) for x, y, _ in labels]
+        self._segments = segments
+        self.texts = [
+            Text(0, 0, text, fontsize=FONT_SIZE, va="bottom", parse_math=False, transform=IdentityTransform())
+            for *_, text in labels
+        ]
+        self.leaders: list[Line2D] = []
+        # Labels have no influence on the layout that they depend on.
+        self.set_in_layout(False)
+        self.set_zorder(4)
+        axes.add_artist(self)
+        for text in self.texts:
+            text.set_figure(self.get_figure())
+
+    def draw(self, renderer: Any) -> None:
+        axes, figure = self.axes, self.get_figure()
+        assert axes is not None
+        assert figure is not None
+        unit = figure.dpi / 72
+        bounds = axes.get_window_extent(renderer)
+        sizes = []
+        for text in self.texts:
+            text.set_position((0, 0))
+            extent = text.get_window_extent(renderer)
+            sizes.append((extent.width, extent.height))
+        marks = axes.transData.transform(self._marks).tolist() if self._marks else []
+        found = place(
+            [(x, y, *size) for (x, y), size in zip(marks, sizes, strict=True)],
+            [self._box(axes, *segment, unit) for segment in self._segments],
+            (bounds.x0, bounds.y0, bounds.x1, bounds.y1),
+            unit,
+        )
+        self.leaders = []
+        for text, spot in zip(self.texts, found, strict=True):
+            text.set_visible(spot is not None)
+            if spot is None:
+                continue
+            if spot.leader is not None:
+                (x1, y1), (x2, y2) = spot.leader
+                leader = Line2D([x1, x2], [y1, y2], lw=0.5, color="#8c959e", transform=IdentityTransform())
+                leader.set_figure(figure)
+                leader.draw(renderer)
+                self.leaders.append(leader)
+            text.set_position(spot.box[:2])
+            text.draw(renderer)
+
+    @staticmethod
+    def _box(axes: Axes, x1: float, y1: float, x2: float, y2: float, half: float, unit: float) -> Box:
+        (left, bottom), (right, top) = axes.transData.transform([(x1, y1), (x2, y2)]).tolist()
+        room = (half + MARGIN) * unit
+        return (
+            min(left, right) - room,
+            min(bottom, top) - room,
+            max(left, right) + room,
+            max(bottom, top) + room,
+        )
