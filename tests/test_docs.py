@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import shlex
 import textwrap
@@ -12,15 +13,25 @@ import pytest
 import typer
 import yaml
 
+import se_nas
 from se_nas.cli import app
 from se_nas.space import shipped_spaces
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+# Those in docs/project only include files of the root, for the site.
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
 CHANGELOG = ROOT / "CHANGELOG.md"
 BENCHMARKS = sorted(ROOT.glob("benchmarks/*.py"))
 COMMANDS = typer.main.get_command(app).commands
-FOREIGN = {"--help", "--amp", "--logdir", "--channels-last", "--numprocesses", "--dist"}
+FOREIGN = {
+    "--help",
+    "--install-completion",
+    "--amp",
+    "--logdir",
+    "--channels-last",
+    "--numprocesses",
+    "--dist",
+}
 """Options in the documentation that are typer's, or belong to timm's train.py, to TensorBoard and to pytest."""
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -132,6 +143,14 @@ def test_every_page_can_be_reached_from_the_readme():
     assert set(PAGES) <= reached
 
 
+def test_every_page_is_in_the_sites_contents():
+    docs = ROOT / "docs"
+    contents = " ".join(re.findall(r"```\{toctree\}\n(.*?)```", read(docs / "index.md"), re.DOTALL))
+    for page in [*docs.rglob("*.md"), *docs.rglob("*.ipynb")]:
+        name = str(page.relative_to(docs).with_suffix(""))
+        assert name == "index" or name in contents.split(), name
+
+
 def exists(name):
     """Whether a dotted name is a module, or an attribute of one."""
     parts = name.split(".")
@@ -203,3 +222,62 @@ def test_the_table_of_parts_is_the_import_contract():
     expected = [sorted(layer.replace(" ", "").split("|")) for layer in reversed(layers) if "__" not in layer]
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", read(ROOT / "docs" / "architecture.md"), re.MULTILINE)
     assert [sorted(re.findall(r"\w+", row)) for row in rows] == expected
+
+
+def texts_of_the_program():
+    """Every string in the package's code, with … for what is filled in."""
+    for path in (ROOT / "se_nas").rglob("*.py"):
+        for node in ast.walk(ast.parse(read(path))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                yield "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_the_quoted_messages_are_the_programs():
+    quoted = re.findall(r"^\*\*`(.+)`\*\*$", read(ROOT / "docs" / "faq.md"), re.MULTILINE)
+    assert len(set(quoted)) == len(quoted) >= 20
+    program = list(texts_of_the_program())
+    for message in quoted:
+        assert any(message.removesuffix("…") in text for text in program), message
+
+
+def test_the_reference_has_every_public_name():
+    documented = re.findall(r"^\.\. auto\w+:: se_nas\.(\w+)", read(ROOT / "docs" / "api.md"), re.MULTILINE)
+    public = {name for name in se_nas.__all__ if not name.startswith("__")}
+    assert public <= set(documented)
+
+
+def test_the_installation_page_has_every_extra():
+    extras = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| (`.*?) \|", read(ROOT / "docs" / "installation.md"), re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(extras)
+
+
+def test_the_readme_of_a_package_index_has_no_relative_links():
+    hooks = tomllib.loads(read(ROOT / "pyproject.toml"))["tool"]["hatch"]["metadata"]["hooks"]
+    text = read(ROOT / "README.md")
+    for rule in hooks["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", text) == []
+    assert "a first run" in text
+    assert "](https://github.com/huggingface/pytorch-image-models)" in text
+
+
+def test_links_of_the_tutorial_exist():
+    cells = json.loads(read(ROOT / "docs" / "tutorial.ipynb"))["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    targets = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text)
+    assert targets
+    for target, anchor in targets:
+        page = ROOT / "docs" / target
+        assert page.exists(), target
+        assert not anchor or anchor in anchors(page), target
+
+
+def test_reports_of_the_gallery_exist():
+    targets = re.findall(r'href="([^"]+)"', read(ROOT / "docs" / "gallery.md"))
+    assert targets
+    for target in targets:
+        assert (ROOT / "docs" / target).is_file(), target
