@@ -36,6 +36,7 @@ class MarkLabels(Artist):
         segments: Sequence[tuple[float, float, float, float, float]],
     ) -> None:
         super().__init__()
+        self._host = axes
         self._marks = [(x, y) for x, y, _ in labels]
         self._segments = segments
         self.texts = [
@@ -47,13 +48,13 @@ class MarkLabels(Artist):
         self.set_in_layout(False)
         self.set_zorder(4)
         axes.add_artist(self)
+        figure: Any = axes.get_figure()
         for text in self.texts:
-            text.set_figure(self.get_figure())
+            text.set_figure(figure)
 
     def draw(self, renderer: Any) -> None:
-        axes, figure = self.axes, self.get_figure()
-        assert axes is not None
-        assert figure is not None
+        axes = self._host
+        figure: Any = axes.get_figure()
         unit = figure.dpi / 72
         bounds = axes.get_window_extent(renderer)
         sizes = []
