@@ -21,6 +21,7 @@ from se_nas.report.page_tables import candidate_rows, effect_rows, finalist_rows
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.tables import candidates_csv, plus_minus
 from se_nas.run import SEARCH, Manifest, write_text
+from se_nas.wording import counted
 
 _LONG = ("class_names", "definition", "sites")
 _HEADS = {
@@ -100,6 +101,7 @@ def render(report: ParetoReport) -> str:
         importance=importance_rows(manifest.importance or {}),
         importance_best=(manifest.importance or {}).get("best", 0.1),
         modelled=bool(modelled(report)),
+        evidence=_evidence(manifest.evidence or {}),
         all_effects=effect_rows(manifest.effects),
         num_searched=sum(bool(candidate.searched) for candidate in report.candidates),
         history_caption=_history_caption(report),
@@ -258,6 +260,22 @@ def _control(stopping: Mapping[str, Any]) -> str:
 
 def _candidates(count: int) -> str:
     return "1 candidate" if count == 1 else f"{count} candidates"
+
+
+def _evidence(evidence: Mapping[str, Any]) -> str:
+    """What the validation loss told the sampler's model; empty if it told nothing."""
+    moved, own = evidence.get("correlation"), evidence.get("noise_correlation")
+    if moved is None or own is None:
+        return ""
+    return (
+        f"The model read the validation loss of {counted(evidence['readings'], 'training')} as well. The loss moved"
+        f" with accuracy at {_signed(moved)} (their noises at {_signed(own)}); the front rests on the equivalent of"
+        f" {evidence['equivalent_readings']:.1f} readings of accuracy each."
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def _predicted_caption(cost: Mapping[str, Any]) -> str:

@@ -139,6 +139,7 @@ class Manifest:
         finals: the final phase; None without one.
         early_stopping: what the rule did (`se_nas.early_stopping`); None without a rule.
         importance, effects: what mattered (`se_nas.samplers.importance`).
+        evidence: what the validation loss told of accuracy (`se_nas.samplers.pareto_sampler.Learned`); None if unknown.
     """
 
     name: str
@@ -173,6 +174,7 @@ class Manifest:
     early_stopping: Mapping[str, Any] | None = None
     importance: Mapping[str, Any] | None = None
     effects: tuple[Mapping[str, Any], ...] = ()
+    evidence: Mapping[str, Any] | None = None
 
     @classmethod
     def from_json(cls, data: Any, where: str = "the manifest") -> Manifest:

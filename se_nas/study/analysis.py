@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -20,12 +21,13 @@ _STAGE = re.compile(r"stage(\d+)\.")
 
 
 def what_mattered(plan: Plan, store: StudyStore) -> dict[str, Any]:
-    """The manifest's ``importance`` (`importance.importance`) and ``effects`` (`importance.effects`).
+    """The manifest's ``importance`` (`importance.importance`), ``effects`` (`importance.effects`) and ``evidence``.
 
     Over the search's own readings, whichever sampler proposed them; finalists' readings, of which a network
     has several, are left out. Effects are of accuracy, by stage first (all its blocks against none) and then by
     choice, against the first cost among the objectives. Empty ``effects`` with fewer than `LEAST_TRIALS`
-    readings. Parameters whose choices all build one network, wherever the search has been, are left out.
+    readings. Parameters whose choices all build one network, wherever the search has been, are left out. ``evidence``
+    is what the validation loss told the sampler's model of accuracy.
     """
     study = _searched(plan, store)
     points = [trial.params for trial in study.get_trials(deepcopy=False)]
@@ -34,6 +36,7 @@ def what_mattered(plan: Plan, store: StudyStore) -> dict[str, Any]:
     if len(study.get_trials(deepcopy=False)) < LEAST_TRIALS:
         return found
     sampler = pareto_sampler(plan)
+    found["evidence"] = asdict(sampler.learned(study)[0])
     stages = by_stage(plan.space.choices)
     if stages:
         found["effects"] += effects(study, sampler, groups=stages, seed=plan.config.seed)

@@ -2,7 +2,7 @@
 
 from se_nas.run.study_file import ROW
 
-__all__ = ["BASELINE", "FIXED", "IMPORTED", "OVER_LIMIT", "ROW"]
+__all__ = ["BASELINE", "FIXED", "IMPORTED", "LOSS", "OVER_LIMIT", "ROW"]
 
 FIXED = "architecture"
 """The architecture, if the trial's parameters do not say which it is."""
@@ -12,3 +12,5 @@ IMPORTED = "imported_from"
 """The run from which a reading was taken over."""
 OVER_LIMIT = "over_limit"
 """True for an architecture that was proposed and not trained, because it is over a limit."""
+LOSS = "se_nas:loss"
+"""The validation loss of a training that ran to its end in the search: evidence about its accuracy."""

@@ -16,7 +16,7 @@ from optuna.trial import Trial
 from se_nas.architecture import Architecture
 from se_nas.samplers.pareto_sampler import DUPLICATE, ParetoSampler
 from se_nas.space.costs import Identity, KnownCost
-from se_nas.study.attributes import FIXED, OVER_LIMIT
+from se_nas.study.attributes import FIXED, LOSS, OVER_LIMIT
 from se_nas.study.plan import Plan
 from se_nas.study.sampler_choice import named_sampler
 from se_nas.study.storage import StudyStore
@@ -113,7 +113,7 @@ class Suggestions:
 
 
 def pareto_sampler(plan: Plan) -> ParetoSampler:
-    """The sampler of a run: the costs that are known, equal networks as one point, the limits, and repeats."""
+    """The sampler of a run: known costs, equal networks as one point, the limits, repeats, and the loss as evidence."""
     known = {}
     for number, name in enumerate(plan.config.objectives[1:], start=1):
         costs = plan.axes[name].by_widths()
@@ -128,4 +128,5 @@ def pareto_sampler(plan: Plan) -> ParetoSampler:
             space=plan.space.choices,
             feasible=plan.constraints.feasible(),
             repeats=True,
+            evidence={0: LOSS},
         )

@@ -14,7 +14,7 @@ from se_nas.data import ImageData
 from se_nas.errors import RunError
 from se_nas.run import ROW_FIELDS, SEARCH, RunFolder
 from se_nas.space import SearchSpace
-from se_nas.study.attributes import IMPORTED, ROW
+from se_nas.study.attributes import IMPORTED, LOSS, ROW
 from se_nas.study.config import SearchConfig
 from se_nas.study.storage import COLUMNS, FROM_TRIAL, StudyStore
 from se_nas.training import Recipe
@@ -96,7 +96,8 @@ def import_readings(
                 user_attrs={
                     ROW: {**fields, "params": given, "state": "complete", "elapsed": 0.0},
                     IMPORTED: str(config.warm_start),
-                },
+                }
+                | ({} if fields.get("loss") is None else {LOSS: fields["loss"]}),
             )
         )
         count += 1

@@ -282,6 +282,18 @@ def test_what_the_manifest_says_of_early_stopping_and_importance_is_shown(make_r
     assert ">−0.100</td>" in text
 
 
+def test_a_loss_that_told_nothing_is_not_spoken_of(make_run):
+    told = {"readings": 24, "correlation": -0.7, "noise_correlation": 0.05, "equivalent_readings": 2.13}
+    expected = (
+        "The model read the validation loss of 24 trainings as well. The loss moved with accuracy at −0.70 (their"
+        " noises at +0.05); the front rests on the equivalent of 2.1 readings of accuracy each."
+    )
+    assert expected in render(ParetoReport.load(make_run("told", evidence=told)))
+    nothing = told | {"correlation": None, "noise_correlation": None}
+    for name, evidence in (("nothing", nothing), ("unknown", None)):
+        assert "validation loss of" not in render(ParetoReport.load(make_run(name, evidence=evidence)))
+
+
 def effect_row(group, choice, effect, half=0.2):
     return {
         "group": group,

@@ -25,7 +25,8 @@ def late_stage_pays(tmp_path, monkeypatch):
                 rng = np.random.default_rng([context.seed, zlib.crc32(context.name.encode())])
                 value = 70 + 2 * has_se + 0.1 * rng.standard_normal()
                 context.report(1, accuracy=float(value))
-                return {"accuracy": float(value), "loss": 1.0}
+                loss = 1.5 - 0.1 * has_se + 0.002 * rng.standard_normal()
+                return {"accuracy": float(value), "loss": float(loss)}
             """
         )
     )
@@ -71,7 +72,15 @@ def test_a_run_says_which_stage_mattered_whichever_sampler_it_had(tmp_path, late
         16,
         32,
     }
+    # The loss falls where accuracy rises, and both samplers' trainings have it.
+    assert manifest.evidence["readings"] == 16
+    assert -1 <= manifest.evidence["correlation"] < -0.5
+    assert manifest.evidence["equivalent_readings"] > 1
     page = (run.path / "report.html").read_text()
+    assert (
+        "The model read the validation loss of 16 trainings as well. The loss moved with accuracy at −0."
+        in page
+    )
     assert "averages over the search space in the sampler's model" in page.replace("&#39;", "'")
     assert "Importance of the parameters" in page
 

@@ -16,7 +16,7 @@ from se_nas.architecture import Architecture
 from se_nas.data.checking import UNREADABLE
 from se_nas.errors import DataError, RunError
 from se_nas.run import FINAL, SEARCH
-from se_nas.study.attributes import FIXED, ROW
+from se_nas.study.attributes import FIXED, LOSS, ROW
 from se_nas.study.budget import Division
 from se_nas.study.clock import Clock
 from se_nas.study.database import TakenOverError
@@ -297,6 +297,8 @@ class Trainings:
             with self._store.together():
                 if task.phase == SEARCH and fields["state"] == "complete":
                     self._stopping.finished(task.number, task.architecture, fields)
+                    if fields.get("loss") is not None:
+                        self._store.mark(task.number, **{LOSS: fields["loss"]})
                 if task.phase == SEARCH and fields["state"] == STOPPED:
                     expected = self._stopping.expectation(task.number, task.architecture, fields)
                     self._store.mark(task.number, **expected)
