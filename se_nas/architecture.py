@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from se_nas.arguments import checked
-from se_nas.errors import ConfigError
+from se_nas.errors import ConfigError, not_allowed
 from se_nas.notebook import paragraph, table
 from se_nas.sites import (
     ABSENT,
@@ -64,9 +64,9 @@ class Architecture:
                 " (0 for none), or with from_widths a mapping from the paths of those that change."
             )
         if self.gate not in GATES:
-            raise ConfigError(f"gate is {self.gate!r}; allowed: {', '.join(GATES)}.")
+            raise ConfigError(not_allowed("gate", self.gate, GATES))
         if self.act is not None and self.act not in ACTIVATIONS:
-            raise ConfigError(f"act is {self.act!r}; allowed: {', '.join(ACTIVATIONS)} or None.")
+            raise ConfigError(not_allowed("act", self.act, ACTIVATIONS, "None"))
         paths = [site.path for site in self.sites]
         if len(set(paths)) != len(paths):
             twice = next(path for path in paths if paths.count(path) > 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from se_nas.errors import DeviceError
+from se_nas.errors import DeviceError, nearest, not_allowed
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -22,10 +22,12 @@ def resolve_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise DeviceError(f"device is {name!r}; allowed here: auto, {', '.join(available)}.") from None
+        raise DeviceError(not_allowed("device", name, ["auto", *available])) from None
     wanted = f"{device.type}:{device.index or 0}" if device.type == "cuda" else device.type
     if wanted not in available or (device.type != "cuda" and device.index not in (None, 0)):
-        raise DeviceError(f"device {name!r} does not exist on this machine; it has: {', '.join(available)}.")
+        raise DeviceError(
+            f"device {name!r} does not exist on this machine; it has: {', '.join(available)}.{nearest(name, available)}"
+        )
     return torch.device(wanted)
 
 

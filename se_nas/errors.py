@@ -50,6 +50,20 @@ def nearest(value: str, known: Iterable[str], count: int = 3) -> str:
     return f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
 
 
+def not_allowed(what: str, value: object, allowed: Iterable[str], or_else: str = "") -> str:
+    """``"WHAT is 'x'; allowed: a, b. Did you mean 'a'?"``, as every message about a name that is not one of a few.
+
+    Args:
+        what: the field or option.
+        value: what was given.
+        allowed: the names that are known.
+        or_else: what else is allowed, such as "package.module:Class".
+    """
+    names = list(allowed)
+    known = " or ".join(part for part in (", ".join(names), or_else) if part)
+    return f"{what} is {value!r}; allowed: {known}.{nearest(str(value), names)}"
+
+
 @contextmanager
 def blamed(subject: str, kind: type[SeNasError] = ConfigError) -> Iterator[None]:
     """Turn exceptions of a user's code into ``kind``: "SUBJECT failed with ...", and where that came from."""

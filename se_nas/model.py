@@ -12,7 +12,7 @@ from se_nas.arguments import checked
 from se_nas.backbones import insert
 from se_nas.backbones.creation import create
 from se_nas.checkpoints import load_checkpoint
-from se_nas.errors import ConfigError
+from se_nas.errors import ConfigError, not_allowed
 from se_nas.layers.squeeze_excite import INITS, SqueezeExcite
 from se_nas.sites import Site
 
@@ -49,7 +49,7 @@ def build_model(
         ConfigError: a keyword contradicts one of the architecture's, or ``init`` is unknown.
     """
     if init not in INITS:
-        raise ConfigError(f"init is {init!r}; allowed: {', '.join(INITS)}.")
+        raise ConfigError(not_allowed("init", init, INITS))
     model = build_plain(
         arch, pretrained=pretrained, num_classes=num_classes, checkpoint=checkpoint, **timm_kwargs
     )

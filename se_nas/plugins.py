@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from se_nas.errors import ConfigError, SeNasError, blamed, nearest
+from se_nas.errors import ConfigError, SeNasError, blamed, not_allowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,8 @@ class Plugins:
 
     def unknown(self, name: str) -> SeNasError:
         """The error that says which names there are."""
-        known = self.names()
-        allowed = " or ".join(part for part in (", ".join(known), self.form) if part)
-        return self.error(
-            f"{self.option} is {name!r}; allowed: {allowed or 'none, as no package that adds one is installed'}."
-            f"{nearest(name, known)}"
-        )
+        if not self.names() and self.form is None:
+            return self.error(
+                f"{self.option} is {name!r}; allowed: none, as no package that adds one is installed."
+            )
+        return self.error(not_allowed(self.option, name, self.names(), self.form or ""))

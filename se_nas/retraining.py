@@ -83,7 +83,7 @@ def retrain(
 
     Args:
         run: a run folder, or what ``search`` and ``open_run`` return.
-        pick: "best", "knee", "cheapest", "under:BUDGET", a trial's number or the beginning of a key.
+        pick: "best", "knee", "one-se", "under:BUDGET", a trial's number or the beginning of a key.
         out: the folder to write, which must not exist or be empty.
         data, val_data, test_data, input_size: as in a search; by default those of the run.
         epochs: passes over the training images; by default the recipe's, or the run's if those are more.

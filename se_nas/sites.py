@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from se_nas.arguments import checked
-from se_nas.errors import ConfigError
+from se_nas.errors import ConfigError, not_allowed
 
 ABSENT = 0
 """Width of a site without SE; on a native site: the native block is removed."""
@@ -74,7 +74,7 @@ class Site:
         floor of 1); ``"exact"`` is ``reduction_base // γ`` and refuses a width of 0.
         """
         if rounding not in ROUNDINGS:
-            raise ConfigError(f"rounding is {rounding!r}; allowed: {', '.join(ROUNDINGS)}.")
+            raise ConfigError(not_allowed("rounding", rounding, ROUNDINGS))
         if not reduction > 0 or reduction != reduction:
             raise ConfigError(f"reduction is {reduction!r}; it must be a number above 0.")
         if rounding == "exact":
@@ -103,7 +103,7 @@ def native_width(site: Site) -> int:
 def width_at(site: Site, reduction: float | None, rounding: str = "timm", native: str = "keep") -> int:
     """Realised width at a site for γ (None: no SE), with the policy for native gates."""
     if native not in NATIVE_POLICIES:
-        raise ConfigError(f"native is {native!r}; allowed: {', '.join(NATIVE_POLICIES)}.")
+        raise ConfigError(not_allowed("native", native, NATIVE_POLICIES))
     if site.native and (native == "keep" or (native == "resize" and site.native_rd_channels is None)):
         return native_width(site)
     if reduction is None or (site.native and native == "remove"):

@@ -14,7 +14,7 @@ from se_nas.backbones._graph import Graph, channels, resolution
 from se_nas.backbones._native_sites import NativeGate
 from se_nas.backbones._positions import POSITIONS, Place, available, place_at
 from se_nas.backbones._tracing import Call, Trace, trace
-from se_nas.errors import BackboneError
+from se_nas.errors import BackboneError, nearest
 from se_nas.sites import Site
 
 
@@ -155,6 +155,7 @@ class Survey:
         if position not in self.positions:
             raise BackboneError(
                 f"{self.name} has no position {position!r}; positions it has: {', '.join(self.positions)}."
+                f"{nearest(position, self.positions)}"
             )
         # Every architecture that is made by name asks.
         if position not in self._sites:

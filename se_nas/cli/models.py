@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from se_nas.cli import app
 from se_nas.cli.config_options import DescribedCommand
 from se_nas.cli.exit_codes import TABLE_FAILED
 from se_nas.cli.options import Json, Position
+
+if TYPE_CHECKING:
+    from se_nas.cost import Profile
 
 
 @app.command(cls=DescribedCommand)
@@ -81,12 +85,15 @@ def profile(
 
     Example:  se-nas profile resnet18 --input-size 64 --batch 1 --batch 64
     """
+    # What is imported takes its time, too.
+    began = time.monotonic()
     from dataclasses import replace
 
     from se_nas.cli import tables
     from se_nas.cli.progress import command_progress
     from se_nas.cost import LatencySettings
     from se_nas.cost import profile as measure
+    from se_nas.cost.latency.time_limit import TimeUpError
 
     settings = LatencySettings(
         input_size=(3, input_size, input_size),
@@ -99,24 +106,37 @@ def profile(
         optimize=latency_optimize,
         backend=latency_backend,
     )
-    sizes, results, progress = latency_batch or [1], [], command_progress()
+    sizes, progress = latency_batch or [1], command_progress()
+    results: list[Profile] = []
+    failure = ""
     for size in sizes:
         typer.echo(f"batch size {size}", err=True)
-        results.append(
-            measure(
+        left = max_seconds - (time.monotonic() - began)
+        try:
+            result = measure(
                 backbone,
                 space=space,
                 settings=replace(settings, batch_size=size),
-                max_seconds=max_seconds / len(sizes),
+                max_seconds=left / (len(sizes) - len(results)),
                 refresh=refresh,
                 progress=progress.networks_measured,
             )
-        )
+        except TimeUpError as error:
+            if not results:
+                raise
+            failure = str(error)
+            break
+        finally:
+            progress.close()
+        results.append(result)
     if json:
         found = [result.to_dict() for result in results]
-        tables.print_json(found if len(found) > 1 else found[0])
+        tables.print_json(found if len(sizes) > 1 else found[0])
     else:
         for result in results:
             tables.print_profile(result)
-    if not all(result.passed for result in results):
+    if failure:
+        missing = ", ".join(map(str, sizes[len(results) :]))
+        typer.echo(f"batch size {missing} was not measured: {failure}", err=True)
+    if failure or not all(result.passed for result in results):
         raise typer.Exit(TABLE_FAILED)

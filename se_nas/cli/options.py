@@ -41,6 +41,4 @@ ReplaceExport = Annotated[
     typer.Option("--force", rich_help_panel="Output", help="Replace an earlier export in that folder."),
 ]
 OutFolder = Annotated[Path, typer.Option(help="Folder to write.", show_default=False)]
-Pick = Annotated[
-    str, typer.Option(help="best, knee, cheapest, under:BUDGET, or the number or key of a trial.")
-]
+Pick = Annotated[str, typer.Option(help="best, knee, one-se, under:BUDGET, or the number or key of a trial.")]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from se_nas.errors import ConfigError, InfeasibleError, nearest
+from se_nas.errors import ConfigError, InfeasibleError, not_allowed
 from se_nas.objectives import COSTS, Objective
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Limit:
             ConfigError: not a number above 0, or a unit that the cost does not have.
         """
         if name not in COSTS:
-            raise ConfigError(f"cost is {name!r}; allowed: {', '.join(COSTS)}.{nearest(name, COSTS)}")
+            raise ConfigError(not_allowed("cost", name, COSTS))
         objective = COSTS[name]
         units = objective.limit_units
         shown = [unit or "no unit" for unit in units] + [f"{_RELATIVE} (times the backbone's)"]

@@ -13,7 +13,7 @@ from se_nas.arguments import checked
 from se_nas.cost.closed_form import Cost, CostModel
 from se_nas.cost.latency.meter import LatencyMeter
 from se_nas.cost.latency.table import LatencyTable, Sampler
-from se_nas.cost.latency.time_limit import TimeLimit
+from se_nas.cost.latency.time_limit import TimeLimit, TimeUpError
 from se_nas.cost.limits import format_cost
 from se_nas.cost.ranges import Range, WidthCost, ranges_over
 from se_nas.cost.settings import LatencySettings
@@ -55,6 +55,7 @@ class Profile:
         tables_by_position: position → latency table.
         site_costs: position → what SE adds at each site.
         mode_note: why latency mode "auto" did not take the best mode for the device, or None.
+        not_measured: positions that the time was too short for.
     """
 
     backbone: str
@@ -67,11 +68,12 @@ class Profile:
     tables_by_position: Mapping[str, LatencyTable]
     site_costs: Mapping[str, tuple[SiteCost, ...]]
     mode_note: str | None = None
+    not_measured: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every latency table passed its check."""
-        return all(table.passed for table in self.tables_by_position.values())
+        """Whether every position has a latency table that passed its check."""
+        return not self.not_measured and all(table.passed for table in self.tables_by_position.values())
 
     def tables(self) -> list[tuple[str, list[dict[str, str]]]]:
         """Titles with rows of text by column name."""
@@ -103,7 +105,9 @@ class Profile:
             for position, table in self.tables_by_position.items()
             if table.gates.any_gate > 0
         ]
-        if not self.passed:
+        if self.not_measured:
+            lines.append(f"Not measured, because the time was up: position {', '.join(self.not_measured)}.")
+        if not all(table.passed for table in self.tables_by_position.values()):
             lines.append(
                 "A table that fails is not used: measure on an idle device, or give it more seconds."
             )
@@ -128,6 +132,7 @@ class Profile:
             "plain": asdict(self.plain),
             "baseline_ms": self.baseline_ms,
             "mode_note": self.mode_note,
+            "not_measured": list(self.not_measured),
             "ranges": {cost: reach.to_dict() for cost, reach in self.ranges.items()},
             "tables": {
                 position: table.to_dict()
@@ -161,12 +166,13 @@ def profile(
         backbone: a timm model name.
         space: a shipped name, a file, or a space of this backbone.
         settings: conditions of the latency.
-        max_seconds: time limit of everything, building the networks included.
+        max_seconds: time limit of everything, building the networks included. Measurements end with it.
         refresh: measure even if a table is saved for this device.
         progress: is called with the number of networks of a table measured so far and of all.
         timm_kwargs: keywords of ``timm.create_model`` that change the network.
 
     Raises:
+        TimeUpError: the time was up before the first table was measured.
         SeNasError: as ``SearchSpace.load``, ``LatencyMeter`` and ``LatencyTable.measure``.
     """
     limit, settings = TimeLimit(max_seconds), settings or LatencySettings()
@@ -186,14 +192,27 @@ def profile(
     before = limit.left
     ranges = ranges_over(space, costs)
     for_latency = before - limit.left
-    meter = LatencyMeter(next(iter(plains.values())), settings)
+    try:
+        with limit.enforced():
+            meter = LatencyMeter(next(iter(plains.values())), settings)
+    except TimeUpError:
+        raise TimeUpError(
+            f"the time limit of {max_seconds:.0f} s has passed before {backbone} was timed even once; give it more, or"
+            " measure on an idle machine."
+        ) from None
     tables: dict[str, LatencyTable] = {}
     for position in plains:
         seconds = (limit.left - for_latency) / (len(plains) - len(tables))
-        tables[position] = latency_table(
-            meter, space, position, max_seconds=seconds, refresh=refresh, progress=progress
-        )
-    if all(table.passed for table in tables.values()):
+        try:
+            tables[position] = latency_table(
+                meter, space, position, max_seconds=seconds, refresh=refresh, progress=progress
+            )
+        except TimeUpError:
+            if not tables:
+                raise
+            break
+    not_measured = tuple(position for position in plains if position not in tables)
+    if not not_measured and all(table.passed for table in tables.values()):
         ranges |= ranges_over(space, {"latency_ms": {name: table.predict for name, table in tables.items()}})
     return Profile(
         backbone=backbone,
@@ -208,6 +227,7 @@ def profile(
             position: _site_costs(plains[position].sites, table) for position, table in tables.items()
         },
         mode_note=meter.mode_note,
+        not_measured=not_measured,
     )
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from se_nas.errors import ConfigError, DeviceError, nearest
+from se_nas.errors import ConfigError, DeviceError, not_allowed
 from se_nas.sites import image_size
 
 if TYPE_CHECKING:
@@ -68,9 +68,7 @@ class LatencySettings:
         for name, allowed in (("precision", PRECISIONS), ("mode", (AUTO, *MODES))):
             value = getattr(self, name)
             if value not in allowed:
-                raise ConfigError(
-                    f"{name} is {value!r}; allowed: {', '.join(allowed)}.{nearest(str(value), allowed)}"
-                )
+                raise ConfigError(not_allowed(name, value, allowed))
         sizes = {"batch_size": self.batch_size, "threads": self.threads}
         for name, value in sizes.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

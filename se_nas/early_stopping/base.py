@@ -27,7 +27,7 @@ from se_nas.early_stopping.records import (
     network_of,
 )
 from se_nas.early_stopping.rule import Decision, Rule
-from se_nas.errors import ConfigError, nearest
+from se_nas.errors import ConfigError, nearest, not_allowed
 
 RULES: Mapping[str, Callable[..., Rule]] = MappingProxyType({"curves": LearningCurves, "moasha": Moasha})
 """The class of every rule by its name."""
@@ -172,9 +172,7 @@ def rungs_of(epochs: int, reduction: float, min_epochs: int = 1) -> tuple[int, .
 
 def _make(rule: str, options: Mapping[str, float]) -> Rule:
     if rule not in RULES:
-        raise ConfigError(
-            f"early stopping is {rule!r}; allowed: {', '.join(RULES)}, None.{nearest(str(rule), RULES)}"
-        )
+        raise ConfigError(not_allowed("early stopping", rule, RULES, "None"))
     known = inspect.signature(RULES[rule]).parameters
     for name in options:
         if name not in known:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from se_nas.architecture import Architecture
 from se_nas.arguments import checked
 from se_nas.checkpoints.sealed import save_sealed
-from se_nas.errors import CheckpointError, ConfigError, DiskError, nearest
+from se_nas.errors import CheckpointError, ConfigError, DiskError, not_allowed
 from se_nas.exporting.card import model_card
 from se_nas.exporting.citation import citation_file
 from se_nas.exporting.equivalent import equivalent_in_timm
@@ -168,9 +168,7 @@ def check_request(out: Path, formats: Sequence[str], force: bool) -> None:
 def _check_names(what: str, given: Any, allowed: Sequence[str]) -> None:
     for name in given:
         if name not in allowed:
-            raise ConfigError(
-                f"{what} is {name!r}; allowed: {', '.join(allowed)}.{nearest(str(name), allowed)}"
-            )
+            raise ConfigError(not_allowed(what, name, allowed))
 
 
 def _check_free(out: Path, force: bool) -> None:

@@ -39,7 +39,7 @@ def export(
 
     Args:
         run: a run folder, or what ``search`` and ``open_run`` return.
-        pick: "best", "knee", "cheapest", "under:BUDGET", a trial's number or the beginning of a key.
+        pick: "best", "knee", "one-se", "under:BUDGET", a trial's number or the beginning of a key.
         out: the folder to write, which must not exist, or be empty; None is ``<run>/export/<key>``.
         format: one of ``se_nas.exporting.package.FORMATS``, or several.
         standalone: also write ``model.py``, which needs only torch and timm.

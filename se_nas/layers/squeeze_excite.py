@@ -17,7 +17,7 @@ import torch
 from timm.layers import create_act_layer
 from torch import Tensor, nn
 
-from se_nas.errors import ConfigError, nearest
+from se_nas.errors import ConfigError, not_allowed
 from se_nas.sites import ACTIVATIONS, GATES
 
 SCALE = "gate_scale"
@@ -151,6 +151,4 @@ def _check_width(name: str, value: int) -> None:
 
 def _check_name(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ConfigError(
-            f"{name} is {value!r}; allowed: {', '.join(allowed)}.{nearest(str(value), allowed)}"
-        )
+        raise ConfigError(not_allowed(name, value, allowed))

@@ -14,7 +14,9 @@ from se_nas.report.candidates import Candidate
 from se_nas.report.differences import cost_ratio, describe
 from se_nas.report.pareto_report import ParetoReport
 
-PICKS = ("best", "knee", "cheapest")
+PICKS = ("best", "knee", "one-se")
+ALIASES = {"cheapest": "one-se"}
+"""Names of picks in earlier versions."""
 _BUDGET = re.compile(r"(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)")
 _MULTIPLE = "x"
 
@@ -35,17 +37,19 @@ def pick(report: ParetoReport, name: str | int = "best") -> Pick:
     Args:
         report: the report to choose from.
         name: ``best`` accuracy; ``knee`` (the front's largest sum of gains, each scaled to the front's range:
-            the point farthest from the line between the front's ends); ``cheapest`` within one standard error
-            of the best; ``under:BUDGET``, the best accuracy within ``6.5ms``, ``27Mparams``, ``4.1Gmacs`` or
-            ``1.05x`` (a multiple of the plain backbone's first cost; ``1.05xparams`` names another); or a
-            trial's number, or the beginning of a key. The name of a cost may be left out if its unit is enough.
+            the point farthest from the line between the front's ends); ``one-se``, the cheapest within one
+            standard error of the best (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3;
+            ``cheapest`` in earlier versions); ``under:BUDGET``, the best accuracy within ``6.5ms``,
+            ``27Mparams``, ``4.1Gmacs`` or ``1.05x`` (a multiple of the plain backbone's first cost;
+            ``1.05xparams`` names another); or a trial's number, or the beginning of a key. The name of a cost
+            may be left out if its unit is enough.
 
     Raises:
         RunError: no candidate has finished, the name is unknown or ambiguous, or nothing meets the budget.
     """
     if not report.front:
         raise RunError(f"nothing can be picked from {report.name}: no candidate has finished yet.")
-    name = str(name)
+    name = ALIASES.get(str(name), str(name))
     if name.startswith("under:"):
         candidate, why = _under(report, name.removeprefix("under:").strip())
     elif name in _RULES:
@@ -70,7 +74,7 @@ def _knee(report: ParetoReport) -> tuple[Candidate, str]:
     return report.front[index], why
 
 
-def _cheapest(report: ParetoReport) -> tuple[Candidate, str]:
+def _one_standard_error(report: ParetoReport) -> tuple[Candidate, str]:
     best, _ = _best(report)
     accuracy = best.accuracy or 0.0
     known = report.standard_error(best)
@@ -84,7 +88,7 @@ def _cheapest(report: ParetoReport) -> tuple[Candidate, str]:
     return within[0], f"the cheapest within one standard error, {error:.2f} points of {kind}, of the best"
 
 
-_RULES = {"best": _best, "knee": _knee, "cheapest": _cheapest}
+_RULES = {"best": _best, "knee": _knee, "one-se": _one_standard_error}
 
 
 def _under(report: ParetoReport, budget: str) -> tuple[Candidate, str]:
@@ -152,8 +156,8 @@ def _by_id(report: ParetoReport, name: str) -> Candidate:
             f"{name!r} begins {len(matches)} keys: {', '.join(match.key for match in matches[:5])}."
         )
     raise RunError(
-        f"there is no pick {name!r} in {report.name}.{nearest(name, PICKS)} Allowed: {', '.join(PICKS)},"
-        f" under:BUDGET, a trial number (0 to {max(row.number for row in report.rows)}) or a key."
+        f"there is no pick {name!r} in {report.name}; allowed: {', '.join(PICKS)}, under:BUDGET, a trial number"
+        f" (0 to {max(row.number for row in report.rows)}) or a key.{nearest(name, (*PICKS, *ALIASES))}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.samplers import BaseSampler
 
-from se_nas.errors import ConfigError, nearest
+from se_nas.errors import ConfigError, not_allowed
 from se_nas.samplers.pareto_sampler import ParetoSampler
 
 MAX_GRID = 100_000
@@ -62,7 +62,7 @@ def make_sampler(name: str, *, seed: int, choices: Choices) -> BaseSampler:
         ConfigError: the name is unknown, or the space is too large for a grid.
     """
     if name not in SAMPLERS:
-        raise ConfigError(f"sampler is {name!r}; allowed: {', '.join(SAMPLERS)}.{nearest(name, SAMPLERS)}")
+        raise ConfigError(not_allowed("sampler", name, SAMPLERS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return SAMPLERS[name](seed, choices)

@@ -282,7 +282,8 @@ class SearchConfig(_LimitedTask):
     @classmethod
     def _executor_exists(cls, value: str) -> str:
         if value != "local" and not _RAY.fullmatch(value):
-            raise ValueError("it is local, ray or ray://HOST:PORT, such as ray://head:10001")
+            close = nearest(value, ("local", "ray", "ray://HOST:PORT"))
+            raise ValueError(f"it is local, ray or ray://HOST:PORT, such as ray://head:10001.{close}")
         return value
 
     @field_validator("ray_resources")
@@ -404,6 +405,14 @@ def _unknown(value: str, known: Iterable[str]) -> str:
     return f"{value!r} is unknown; allowed: {', '.join(known)}.{nearest(value, known)}"
 
 
+def _reason(problem: Any) -> str:
+    """What is wrong with a value, in our words where pydantic's would be another style."""
+    if problem["type"] != "literal_error":
+        return str(problem["msg"]).removeprefix("Value error, ")
+    names = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    return f"allowed: {', '.join(names)}.{nearest(str(problem['input']), names)}"
+
+
 def _explain(error: ValidationError) -> str:
     lines: list[str] = []
     expected: dict[str, list[str]] = {}
@@ -418,12 +427,14 @@ def _explain(error: ValidationError) -> str:
         elif problem["type"] == "missing":
             lines.append(f"{field} is missing.")
         else:
-            reason = problem["msg"].removeprefix("Value error, ")
+            reason = _reason(problem)
             if not loc:
                 lines.append(reason)
                 continue
             subject = f"{field} is {problem['input']!r}"
             expected.setdefault(subject, []).append(reason[:1].lower() + reason[1:])
-    lines += [f"{subject}: {' or '.join(reasons)}" for subject, reasons in expected.items()]
+    for subject, reasons in expected.items():
+        mark = ";" if reasons[0].startswith("allowed:") else ":"
+        lines.append(f"{subject}{mark} {' or '.join(reasons)}")
     ended = [line if line.endswith((".", "?")) else f"{line}." for line in lines]
     return "\n".join(dict.fromkeys(ended))

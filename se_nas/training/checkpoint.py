@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from se_nas.checkpoints.sealed import save_sealed
 from se_nas.documents import parse_json
-from se_nas.errors import CheckpointError, ConfigError
+from se_nas.errors import CheckpointError, ConfigError, not_allowed
 from se_nas.run import disk_error, whole_file
 
 SCHEMA = 1
@@ -128,7 +128,7 @@ def prune(folder: Path, keep: str, front: Collection[str] = ()) -> int:
         front: names of candidates, as in ``Context.name``.
     """
     if keep not in KEEP:
-        raise ConfigError(f"keep is {keep!r}; allowed: {', '.join(KEEP)}.")
+        raise ConfigError(not_allowed("keep", keep, KEEP))
     freed = 0
     for path in checkpoint_files(folder):
         name = path.stem.rpartition("-s")[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from se_nas.errors import ConfigError, nearest
+from se_nas.errors import ConfigError, nearest, not_allowed
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SWITCHES = ("auto", "on", "off")
@@ -95,7 +95,7 @@ class Recipe:
             ("compile", SWITCHES),
         ):
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}.")
+                raise ConfigError(not_allowed(name, getattr(self, name), allowed))
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
@@ -133,9 +133,7 @@ class Recipe:
         values = dict(data)
         base = values.pop("preset", "tiny")
         if base not in list(PRESETS):
-            raise ConfigError(
-                f"recipe is {base!r}; allowed: {', '.join(PRESETS)}.{nearest(str(base), PRESETS)}"
-            )
+            raise ConfigError(not_allowed("recipe", base, PRESETS))
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:

@@ -86,13 +86,33 @@ MISTAKES = [
     ((*SEARCH, "--budget", "3 weeks"), "budget is '3 weeks'.*90s, 8m or 2h"),
     ((*SEARCH, "--space", "per_blok"), "'per_blok'.*per_block"),
     ((*SEARCH, "--space", "missing.yaml"), "missing.yaml"),
-    ((*SEARCH, "--position", "middle"), "'middle'.*standard"),
+    ((*SEARCH, "--position", "standart"), "'standart'.*Did you mean 'standard'"),
     ((*SEARCH, "--sampler", "anneal"), "sampler is 'anneal'.*pareto, tpe"),
     ((*SEARCH, "--sampler", "math:sin"), "is not a subclass of optuna"),
     ((*SEARCH, "--recipe", "tinny"), "recipe is 'tinny'.*tiny"),
     ((*SEARCH, "--checkpoint", "none.pt"), "no checkpoint none.pt"),
     ((*SEARCH, "--name", "a b"), "'a b' cannot name a run"),
-    ((*SEARCH, "--keep", "some"), "keep is 'some'"),
+    ((*SEARCH, "--keep", "frnt"), "keep is 'frnt'; allowed: front, all, none. Did you mean 'front'"),
+    ((*SEARCH, "--latency-mode", "eagre"), "latency_mode is 'eagre'; allowed: .*Did you mean 'eager'"),
+    ((*SEARCH, "--latency-precision", "fp61"), "latency_precision is 'fp61'; allowed: .*Did you mean 'fp16'"),
+    ((*SEARCH, "--compile", "of"), "compile is 'of'; allowed: .*Did you mean 'off'"),
+    ((*SEARCH, "--executor", "loca"), "executor is 'loca': it is local, ray or .*Did you mean 'local'"),
+    ((*SEARCH, "--early-stopping", "curve"), "'curve' is unknown; allowed: .*Did you mean 'curves'"),
+    ((*SEARCH, "--latency-backend", "onnxruntim"), "'onnxruntim'; allowed: .*Did you mean 'onnxruntime'"),
+    (
+        ("search", "--backbone", "test_resnet", "--objectives", "acuracy,macs"),
+        "'acuracy' is unknown; allowed: accuracy, .*Did you mean 'accuracy'",
+    ),
+    (
+        ("search", "--backbone", "test_resnet", "--device", "cup"),
+        "device is 'cup'; allowed: auto, cpu.*'cpu'",
+    ),
+    (("search", "--backbon", "test_resnet"), "there is no option --backbon. Did you mean '--backbone'"),
+    (("serch",), "there is no command 'serch'; allowed: search, .*Did you mean 'search'"),
+    (("show", "a", "b"), "unexpected extra argument"),
+    (("export", "runs/none"), "missing option '--out'"),
+    (("search", "--epochs", "few"), "invalid value for '--epochs'"),
+    (("profile", "resnet18", "--device", "cup"), "device is 'cup'; allowed: auto, cpu.*'cpu'"),
     ((*SEARCH, "--config", "none.yaml"), "none.yaml cannot be read"),
     (("search", "--backbone", "test_resnet", "--device", "cuda:77"), "'cuda:77'"),
     (("search", "--backbone", "test_resnet", "--device", "gpu"), "'gpu'"),
@@ -125,6 +145,7 @@ def test_mistakes_are_explained_and_nothing_is_written(se, tmp_path, arguments, 
     assert code == 2
     assert re.search(message, err, re.DOTALL), err
     assert "Traceback" not in err + out
+    assert err.startswith("error: ") or "\nerror: " in err
     assert list(tmp_path.iterdir()) == []
 
 

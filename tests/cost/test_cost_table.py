@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from se_nas import Architecture, SearchSpace
 from se_nas.cli import app
 from se_nas.cost import CostModel, Latency, LatencySettings, LatencyTable, latency_table, profile, profiling
 from se_nas.cost.latency.additive import fit
+from se_nas.cost.latency.meter import LatencyMeter
 from se_nas.cost.latency.table import random_sampler, table_key
+from se_nas.cost.latency.time_limit import TimeLimit, TimeUpError, check_time
 from se_nas.errors import ConfigError, DeviceError, RunError
 from se_nas.sites import native_width
 
@@ -245,6 +249,109 @@ def test_a_time_limit_that_is_too_short_is_refused_at_once_with_one_that_is_not(
         LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=-1, clock=meter.clock)
     enough = float(str(refusal.value).split("give it ")[1].split()[0])
     LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=enough, clock=meter.clock)
+
+
+class BusyMeter(SlowMeter):
+    """A device that gets ``slower`` times as slow after so many measurements, each of 50 timings of 0.01 s."""
+
+    def __init__(self, after: int, slower: float) -> None:
+        super().__init__(0.0)
+        self.after, self.slower = after, slower
+
+    def measure(self, arch: Architecture, **options: float) -> Latency:
+        for _ in range(50):
+            check_time()
+            self.now += 0.01 * (self.slower if len(self.measured) >= self.after else 1.0)
+        return FakeMeter.measure(self, arch, **options)
+
+
+def test_a_device_that_gets_busy_ends_the_table_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    meter = BusyMeter(after=14, slower=100.0)
+    table = LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=20, clock=meter.clock)
+    # The limit and one timing.
+    assert 20 <= meter.now <= 20 + 1.0
+    assert 4 <= len(table.check.held_out) < 8
+    # The first was measured twice.
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    wanted = int(re.findall(r"of (\d+) networks", said)[0])
+    assert f"{wanted - (len(meter.measured) - 1)} were not measured" in said
+    assert table.passed
+
+
+def test_a_table_of_too_few_networks_is_refused_in_time_with_what_is_missing() -> None:
+    meter = BusyMeter(after=4, slower=100.0)
+    with pytest.raises(
+        TimeUpError, match=r"of \d+ networks .* resnet18, \d+ were not measured, and \d+ are needed"
+    ):
+        LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=20, clock=meter.clock)
+    assert meter.now <= 20 + 1.0
+    busy = BusyMeter(after=0, slower=1000.0)
+    with pytest.raises(TimeUpError, match="had passed before a network could be measured"):
+        LatencyTable.measure(busy, random_sampler(PLAIN), max_seconds=20, clock=busy.clock)
+    assert busy.now <= 20 + 10.0
+
+
+def test_a_real_measurement_ends_with_an_enforced_limit() -> None:
+    settings = LatencySettings(input_size=(3, 64, 64))
+    meter = LatencyMeter(PLAIN, settings)
+    arch = random_sampler(PLAIN)(np.random.default_rng(1))
+    with TimeLimit(-1.0).enforced():
+        for measure in (
+            lambda: LatencyMeter(PLAIN, settings),
+            lambda: meter.measure(arch, max_seconds=1e6, width=1e-9),
+            lambda: meter.measure(meter.plain, max_seconds=1e6, width=1e-9),
+            lambda: meter.gate_shares(arch, max_seconds=1e6),
+        ):
+            with pytest.raises(TimeUpError):
+                measure()
+    # Within a measurement that would take days.
+    began = time.monotonic()
+    with TimeLimit(0.5).enforced(), pytest.raises(TimeUpError):
+        meter.measure(arch, max_seconds=1e6, width=1e-9)
+    assert time.monotonic() - began >= 0.5
+    meter.measure(arch, max_seconds=0.01, width=1.0)
+
+
+def test_what_the_time_was_too_short_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def table(*given: object, **options: object) -> LatencyTable:
+        if given[2] != "standard":
+            raise TimeUpError("too little was left.")
+        return latency_table(*given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(profiling, "LatencyMeter", lambda arch, settings: FakeMeter(arch, settings))
+    monkeypatch.setattr(profiling, "latency_table", table)
+    result = profile("resnet18", space="paper", settings=SETTINGS)
+    assert set(result.tables_by_position) == {"standard"}
+    assert not result.passed
+    assert "latency_ms" not in result.ranges
+    assert "Not measured, because the time was up: position pre, " in result.summary()
+    assert result.to_dict()["not_measured"] == list(result.not_measured)
+    assert result.tables()[0][0] == "what SE adds by site, position 'standard'"
+
+
+def test_a_batch_size_that_was_not_measured_does_not_lose_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def meter(arch: Architecture, settings: LatencySettings) -> FakeMeter:
+        if settings.batch_size == 64:
+            raise TimeUpError("too little was left.")
+        return FakeMeter(arch, settings)
+
+    monkeypatch.setattr(profiling, "LatencyMeter", meter)
+    command = [
+        "profile",
+        "resnet18",
+        "--input-size",
+        "64",
+        "--device",
+        "cpu",
+        "--batch",
+        "1",
+        "--batch",
+        "64",
+    ]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 5
+    assert "resnet18 takes 20.000 ms" in shown.stdout
+    assert "batch size 64 was not measured: the time limit of " in shown.stderr
 
 
 @pytest.mark.parametrize("json_too", [False, True])

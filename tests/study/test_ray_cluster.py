@@ -56,7 +56,10 @@ def test_actors_that_a_node_can_hold(has, needs, count):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"executor": "rayy"}, "executor is 'rayy': it is local, ray or ray://HOST:PORT"),
+        (
+            {"executor": "rayy"},
+            r"executor is 'rayy': it is local, ray or ray://HOST:PORT, .*Did you mean 'ray'",
+        ),
         ({"executor": "ray://head"}, "executor is 'ray://head': it is local"),
         ({"ray_resources": "GPU"}, "ray_resources is 'GPU': resources are names and numbers above 0"),
         ({"ray_resources": "GPU=0"}, "numbers above 0"),

@@ -11,6 +11,7 @@ from se_nas.architecture import Architecture
 from se_nas.arguments import checked
 from se_nas.cost.backends import Prepared
 from se_nas.cost.latency.paired import Pairs, measure_pairs, warm_up
+from se_nas.cost.latency.time_limit import check_time
 from se_nas.cost.preparation import cpu_threads, infeasible_if_out_of_memory, prepare_inference
 from se_nas.cost.settings import AUTO, LatencySettings, conditions, device_lock
 from se_nas.errors import ConfigError
@@ -120,6 +121,7 @@ class LatencyMeter:
         if arch.is_plain:
             measured = self._pairs(self._baseline, width, max_seconds, min_pairs, least_seconds)
             return replace(measured, ratio=1.0, interval=(1.0, 1.0), median_ms=measured.baseline_ms)
+        check_time()
         return self._pairs(
             prepare_inference(arch, self.settings), width, max_seconds, min_pairs, least_seconds
         )
@@ -163,9 +165,15 @@ class LatencyMeter:
             gates.extend(gate_at(model, site) if width != ABSENT else None for site, width in chosen)
 
         with cpu_threads(self.settings.threads), infeasible_if_out_of_memory():
+            check_time()
             candidate = prepare_inference(arch, self.settings, find_gates)
+
+            def run() -> None:
+                check_time()
+                candidate.run()
+
             with device_lock(self._device):
-                return gate_shares(candidate.run, gates, max_seconds=max_seconds)
+                return gate_shares(run, gates, max_seconds=max_seconds)
 
     def _pairs(
         self,
@@ -294,7 +302,12 @@ def _timer(run: Callable[[], object], iterations: int) -> Callable[[], float]:
         from fvcore.common.benchmark import timeit
 
     timed = timeit(num_iters=iterations)(run)
-    return lambda: float(timed()["median"]) * 1000
+
+    def milliseconds() -> float:
+        check_time()
+        return float(timed()["median"]) * 1000
+
+    return milliseconds
 
 
 def _mover(baseline: Prepared, candidate: Prepared) -> Callable[[], None]:

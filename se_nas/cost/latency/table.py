@@ -24,7 +24,7 @@ from se_nas.architecture import Architecture
 from se_nas.cost.closed_form import CostModel, checked_widths
 from se_nas.cost.latency.additive import AddedLatency, fit, unknowns
 from se_nas.cost.latency.meter import LatencyMeter
-from se_nas.cost.latency.time_limit import TimeLimit
+from se_nas.cost.latency.time_limit import TimeLimit, TimeUpError
 from se_nas.cost.settings import cache_folder, conditions_key
 from se_nas.documents.typed import Positive, Real, check_schema, parse
 from se_nas.errors import ConfigError, DeviceError, RunError
@@ -40,6 +40,8 @@ MAX_ADDED_ERROR = 0.15
 """Largest median error of a held-out prediction that passes, as a share of the latency that SE adds."""
 _DESIGNS_PER_UNKNOWN = 4
 _HELD_OUT = 8
+_HELD_OUT_AT_LEAST = 4
+"""If the time is up."""
 _WIDTH = 0.005
 _HELD_OUT_SHARE = 0.4
 """Share of the time for the networks that are held out."""
@@ -151,11 +153,26 @@ class LatencyTable:
             progress: is called with the number of networks measured so far and of all.
             clock: seconds that pass.
 
+        If the machine gets so busy that the time is up before all are measured, the table is fitted to those that
+        were, as long as they suffice; a warning in the log says how many were not.
+
         Raises:
-            ConfigError: ``sample`` draws too few different architectures to fit and to check a table, or the time
-                is too short for as many.
+            ConfigError: ``sample`` draws too few different architectures to fit and to check a table.
+            TimeUpError: the time is too short for as many.
         """
         limit = TimeLimit(max_seconds, clock)
+        with limit.enforced():
+            return cls._measured_within(limit, meter, sample, seed, progress)
+
+    @classmethod
+    def _measured_within(
+        cls,
+        limit: TimeLimit,
+        meter: LatencyMeter,
+        sample: Sampler,
+        seed: int,
+        progress: Callable[[int, int], object],
+    ) -> LatencyTable:
         generator = np.random.default_rng(seed)
         first = sample(generator)
         model = CostModel.for_architecture(first, meter.settings.input_size, meter.settings.num_classes)
@@ -168,20 +185,23 @@ class LatencyTable:
                 f"a latency table of {meter.plain.backbone} needs {fewest} different"
                 f" architectures, and {len(designs)} were found; measure the candidates themselves instead."
             )
-        if limit.left <= 0:
-            raise ConfigError(
-                f"the time limit is too short for a latency table of {meter.plain.backbone}: it had passed before a"
-                " network could be measured."
+        try:
+            if limit.left <= 0:
+                raise TimeUpError
+            # What one takes in any case: building, warming up, and a few timings.
+            whole = limit.timed(lambda: meter.measure(designs[0], width=1.0, max_seconds=_MOMENT))
+            gates = (
+                limit.timed(lambda: meter.gate_shares(designs[0], max_seconds=_MOMENT))
+                if meter.sees_gates
+                else 0.0
             )
-        # What one takes in any case: building, warming up, and a few timings.
-        whole = limit.timed(lambda: meter.measure(designs[0], width=1.0, max_seconds=_MOMENT))
-        gates = (
-            limit.timed(lambda: meter.gate_shares(designs[0], max_seconds=_MOMENT))
-            if meter.sees_gates
-            else 0.0
-        )
+        except TimeUpError:
+            raise TimeUpError(
+                f"the time limit is too short for a latency table of {meter.plain.backbone}: it had passed before a"
+                " network could be measured; give it more, or measure on an idle machine."
+            ) from None
         if limit.left < fewest * whole + unknowns(model) * gates:
-            raise ConfigError(
+            raise TimeUpError(
                 f"the time limit is too short for a latency table of {meter.plain.backbone}: measuring a network takes"
                 f" at least {whole + gates:.1f} s here, and {fewest} are needed, so give it"
                 f" {2 * (fewest + 1) * (whole + gates):.0f} s or more."
@@ -195,16 +215,33 @@ class LatencyTable:
             held, _HELD_OUT_SHARE / _HELD_OUT, (1 - _HELD_OUT_SHARE) / (len(designs) - _HELD_OUT)
         )
         rows, shares = [], []
-        for index, arch in enumerate(designs):
-            seconds = max(_MOMENT, limit.share(least[index:], weights[index:]))
-            if meter.sees_gates and not held[index]:
-                shares.append(meter.gate_shares(arch, max_seconds=seconds * _IN_PLACE_SHARE))
-                seconds *= 1 - _IN_PLACE_SHARE
-            rows.append(meter.measure(arch, width=_WIDTH, max_seconds=seconds))
-            _log.debug(
-                "network %d: %.4f of the backbone's latency, %s", index, rows[-1].ratio, rows[-1].interval
+        try:
+            for index, arch in enumerate(designs):
+                seconds = max(_MOMENT, limit.share(least[index:], weights[index:]))
+                if meter.sees_gates and not held[index]:
+                    shares.append(meter.gate_shares(arch, max_seconds=seconds * _IN_PLACE_SHARE))
+                    seconds *= 1 - _IN_PLACE_SHARE
+                rows.append(meter.measure(arch, width=_WIDTH, max_seconds=seconds))
+                _log.debug(
+                    "network %d: %.4f of the backbone's latency, %s", index, rows[-1].ratio, rows[-1].interval
+                )
+                progress(index + 1, len(designs))
+        except TimeUpError:
+            total, count = len(designs), len(rows)
+            designs, held = designs[:count], held[:count]
+            shares = shares[: int((~held).sum())]
+            if held.sum() < _HELD_OUT_AT_LEAST or (~held).sum() < unknowns(model):
+                raise TimeUpError(
+                    f"the time limit has passed: of {total} networks for a latency table of {meter.plain.backbone},"
+                    f" {total - count} were not measured, and {fewest} are needed; give it more, or measure on an"
+                    " idle machine."
+                ) from None
+            _log.warning(
+                "the time limit has passed: of %d networks for the latency table, %d were not measured; the table is"
+                " made of the others",
+                total,
+                total - count,
             )
-            progress(index + 1, len(designs))
         ratios = np.array([row.ratio for row in rows])
         spreads = np.array([row.interval[1] - row.interval[0] for row in rows])
         widths = np.array([arch.widths for arch in designs])

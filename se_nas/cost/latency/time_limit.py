@@ -1,11 +1,23 @@
-"""A time limit shared by the networks of a latency table, building them included."""
+"""A time limit shared by the networks of a latency table, building them included.
+
+A measurement takes a least number of timings, whatever they take; on a machine that gets busy, that can be far longer
+than was foreseen. Inside ``TimeLimit.enforced``, every timing asks ``check_time``, and ends with the limit.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
+
+from se_nas.errors import ConfigError
+
+
+class TimeUpError(ConfigError):
+    """A time limit passed before a measurement was done."""
 
 
 class TimeLimit:
@@ -25,6 +37,15 @@ class TimeLimit:
         """Seconds that are left; negative once the limit has passed."""
         return self._end - self._clock()
 
+    @contextmanager
+    def enforced(self) -> Iterator[None]:
+        """While entered, ``check_time`` raises once the limit has passed."""
+        token = _enforced.set((*_enforced.get(), self))
+        try:
+            yield
+        finally:
+            _enforced.reset(token)
+
     def timed(self, work: Callable[[], object]) -> float:
         """Seconds that ``work`` takes."""
         began = self._clock()
@@ -39,3 +60,12 @@ class TimeLimit:
             weights: parts in which the rest is divided among them, shape (pieces,).
         """
         return max(0.0, (self.left - float(least.sum())) * float(weights[0]) / float(weights.sum()))
+
+
+_enforced: ContextVar[tuple[TimeLimit, ...]] = ContextVar("enforced", default=())
+
+
+def check_time() -> None:
+    """Raise TimeUpError if a limit that is enforced has passed."""
+    if any(limit.left <= 0 for limit in _enforced.get()):
+        raise TimeUpError("the time limit has passed.")
