@@ -25,8 +25,14 @@ RunPath = Annotated[Path, typer.Argument(help="A run folder, such as runs/NAME."
 MaybeRunPath = Annotated[
     Path | None, typer.Argument(help="A run folder, such as runs/NAME.", show_default=False)
 ]
-Storage = Annotated[str | None, typer.Option(show_default=False)]
-Study = Annotated[str | None, typer.Option(show_default=False)]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="Database that holds a study, instead of a run folder.", show_default=False),
+]
+Study = Annotated[str | None, typer.Option(help="Name of the study in that database.", show_default=False)]
+Weights = Annotated[
+    Path, typer.Option("--runs", help="With --study: where this machine's worker keeps its run folder.")
+]
 Formats = Annotated[
     list[str] | None,
     typer.Option(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -24,26 +21,9 @@ from se_nas.cli.options import (
     Standalone,
     Storage,
     Study,
+    Weights,
 )
-
-
-@contextmanager
-def _readable(run: Path | None, storage: str | None, study: str | None) -> Iterator[Path]:
-    """The run folder or report, or what a database knows of a study as a folder that is deleted at the end."""
-    from se_nas.errors import ConfigError
-
-    if (run is None) == (storage is None) or (storage is None) != (study is None):
-        raise ConfigError("name either a run folder, or a study by --storage and --study.")
-    if run is not None:
-        yield run
-        return
-    from se_nas.study.address import check_address
-    from se_nas.study.peers import fetch
-
-    assert storage is not None
-    assert study is not None
-    with tempfile.TemporaryDirectory(prefix="se-nas-") as scratch:
-        yield fetch(check_address(storage), study, Path(scratch)).path
+from se_nas.cli.sources import load_report, with_weights
 
 
 @app.command(cls=DescribedCommand)
@@ -53,10 +33,8 @@ def show(run: MaybeRunPath = None, storage: Storage = None, study: Study = None,
     Example:  se-nas show runs/resnet50-digits-1
     """
     from se_nas.cli import tables
-    from se_nas.report import ParetoReport
 
-    with _readable(run, storage, study) as path:
-        report = ParetoReport.load(path)
+    report = load_report(run, storage, study)
     tables.print_json(report.to_dict()) if json else tables.print_front(report)
 
 
@@ -79,14 +57,16 @@ def report(
     """
     from se_nas.cli import tables
     from se_nas.errors import ConfigError
-    from se_nas.report import ParetoReport, write_figures, write_html
+    from se_nas.report import write_figures, write_html
     from se_nas.run import FIGURES, HTML, REPORT
 
     if out is None and run is None and storage is not None:
         raise ConfigError("the report of a study in a database needs --out, such as --out report.html.")
-    with _readable(run, storage, study) as path:
-        loaded = ParetoReport.load(path)
-    page = out or (path / HTML if path.is_dir() else path.with_suffix(".html"))
+    loaded = load_report(run, storage, study)
+    page = out
+    if page is None:
+        assert run is not None
+        page = run / HTML if run.is_dir() else run.with_suffix(".html")
     page.parent.mkdir(parents=True, exist_ok=True)
     saved = page.parent / (page.stem + ".json" if out else REPORT)
     loaded.save(saved)
@@ -102,8 +82,11 @@ def report(
 
 @app.command(cls=DescribedCommand)
 def export(
-    run: RunPath,
     out: OutFolder,
+    run: MaybeRunPath = None,
+    storage: Storage = None,
+    study: Study = None,
+    runs: Weights = Path("runs"),
     pick: Pick = "best",
     format: Formats = None,
     standalone: Standalone = False,
@@ -125,7 +108,7 @@ def export(
     from se_nas.exporting import export as write
 
     exported = write(
-        run,
+        with_weights(run, storage, study, runs),
         pick=pick,
         out=out,
         format=["timm", *(format or ())],
@@ -139,8 +122,17 @@ def export(
 @app.command(cls=DescribedCommand)
 def compare(
     reports: Annotated[
-        list[Path], typer.Argument(help="Run folders or saved report files, two or more.", show_default=False)
-    ],
+        list[Path] | None,
+        typer.Argument(help="Run folders or saved report files, two or more.", show_default=False),
+    ] = None,
+    storage: Storage = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of a study in that database, compared after the folders and files. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="HTML file to write.", show_default=False)] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Compare runs that measured different things.")
@@ -155,15 +147,20 @@ def compare(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Compare the fronts of runs in one frame of reference, with a verdict.
+    """Compare the fronts of runs in one frame of reference, with a verdict. Studies in a database need no folder.
 
     Example:  se-nas compare runs/a runs/b --out comparison.html
     """
     from se_nas.cli import tables
-    from se_nas.report import ParetoReport, write_comparison
+    from se_nas.errors import ConfigError
     from se_nas.report import compare as compare_reports
+    from se_nas.report import write_comparison
 
-    comparison = compare_reports([ParetoReport.load(path) for path in reports], force=force)
+    if (storage is None) != (not study):
+        raise ConfigError("a study in a database is named by --storage and --study.")
+    loaded = [load_report(path, None, None) for path in reports or ()]
+    loaded += [load_report(None, storage, name) for name in study or ()]
+    comparison = compare_reports(loaded, force=force)
     if out is not None:
         write_comparison(comparison, out)
     tables.print_json(comparison.to_dict()) if json else tables.print_comparison(comparison)

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from se_nas.cli import app
 from se_nas.cli.config_options import DescribedCommand
-from se_nas.cli.options import Formats, Json, OutFolder, Pick, ReplaceExport, RunPath, Standalone
+from se_nas.cli.options import (
+    Formats,
+    Json,
+    MaybeRunPath,
+    OutFolder,
+    Pick,
+    ReplaceExport,
+    Standalone,
+    Storage,
+    Study,
+    Weights,
+)
+from se_nas.cli.sources import with_weights
 
 
 @app.command(cls=DescribedCommand)
 def retrain(
-    run: RunPath,
     out: OutFolder,
+    run: MaybeRunPath = None,
+    storage: Storage = None,
+    study: Study = None,
+    runs: Weights = Path("runs"),
     pick: Pick = "best",
     data: Annotated[
         str | None, typer.Option(help="Data set, as in a search; by default the run's.", show_default=False)
@@ -68,7 +84,7 @@ def retrain(
     progress = command_progress()
     try:
         exported = train_pick(
-            run,
+            with_weights(run, storage, study, runs),
             pick,
             out=out,
             data=data,

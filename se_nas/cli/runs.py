@@ -11,6 +11,7 @@ from se_nas.cli import app
 from se_nas.cli.config_options import ConfigCommand, DescribedCommand
 from se_nas.cli.exit_codes import INTERRUPTED, NOTHING_FINISHED, OK, SIGNALLED
 from se_nas.cli.options import Events, RunPath
+from se_nas.wording import counted
 
 
 @app.command(cls=ConfigCommand)
@@ -139,6 +140,14 @@ def worker(
     checkpoint: Annotated[str | None, typer.Option(help="Where the file with the weights is here.")] = None,
     device: Annotated[str, typer.Option()] = "auto",
     runs: Annotated[str, typer.Option()] = "runs",
+    latency_only: Annotated[
+        bool,
+        typer.Option(
+            "--latency-only",
+            help="Train nothing: measure latency on this machine for a search that was begun with --latency-on and"
+            " its host name.",
+        ),
+    ] = False,
 ) -> None:
     """Take part in a search that shares its study in a database, until it is done.
 
@@ -156,6 +165,9 @@ def worker(
         seconds = 0.0 if wait is None else parse_duration(wait)
     except ValueError as error:
         raise ConfigError(f"wait is {wait!r}: {error}.") from None
+    if latency_only:
+        _measure_latency(storage, study, device, seconds)
+        return
     _finish(
         work(
             storage,
@@ -167,6 +179,29 @@ def worker(
             **{name: path for name, path in paths.items() if path is not None},
         )
     )
+
+
+def _measure_latency(storage: str, study: str, device: str, wait: float) -> None:
+    from se_nas.cli.progress import command_progress
+    from se_nas.study.address import check_address
+    from se_nas.study.interrupts import Interrupts
+    from se_nas.study.latency_worker import measure_for
+
+    progress = command_progress()
+    with Interrupts(progress.message) as interrupts:
+        count = measure_for(
+            check_address(storage),
+            study,
+            device=device,
+            wait=wait,
+            say=progress.message,
+            measured=progress.networks_measured,
+            should_stop=lambda: interrupts.requested,
+        )
+    progress.close()
+    typer.echo(f"{counted(count, 'network')} measured for study {study!r}")
+    if interrupts.number is not None:
+        raise typer.Exit(SIGNALLED + interrupts.number)
 
 
 def _finish(run: Any, json: bool = False) -> None:

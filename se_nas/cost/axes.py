@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from se_nas.architecture import Architecture
@@ -35,6 +35,7 @@ class Measuring:
         say: is given what takes time, and what was decided.
         measured: is given how many networks of a table have been measured, of how many.
         packed: whether candidates train side by side in this process, so that all wait while one is measured.
+        elsewhere: for costs that are measured on another machine, by name, what prepares their axes.
     """
 
     space: SearchSpace
@@ -47,6 +48,7 @@ class Measuring:
     say: Callable[[str], object]
     measured: Callable[[int, int], object]
     packed: bool = False
+    elsewhere: Mapping[str, Callable[[Objective, Measuring], CostAxis]] = field(default_factory=dict)
 
 
 class CostAxis(Protocol):
@@ -105,6 +107,9 @@ def prepare_axes(names: Iterable[str], measuring: Measuring) -> dict[str, CostAx
     axes: dict[str, CostAxis] = {}
     for name, objective in COSTS.items():
         if objective.exact or name in wanted:
+            if name in measuring.elsewhere:
+                axes[name] = measuring.elsewhere[name](objective, measuring)
+                continue
             assert objective.axis is not None
             module, _, attribute = objective.axis.partition(":")
             kind: type[CostAxis] = getattr(importlib.import_module(module), attribute)

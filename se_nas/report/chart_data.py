@@ -245,7 +245,11 @@ def _what_intervals_are(report: ParetoReport) -> str:
 
 def export_command(report: ParetoReport, candidate: Candidate) -> str:
     """The shell command that exports a candidate."""
-    run = shlex.quote(report.source or report.name)
+    storage, study = (report.config.get(name) for name in ("storage", "study"))
+    if report.source is None and storage is not None and study is not None:
+        run = f"--storage {shlex.quote(storage)} --study {shlex.quote(study)}"
+    else:
+        run = shlex.quote(report.source or report.name)
     return f"se-nas export {run} --pick {candidate.key} --out exported-{candidate.number}"
 
 

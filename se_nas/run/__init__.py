@@ -15,6 +15,7 @@ from se_nas.run.folder import (
     ROW_FIELDS,
     TRIALS,
     RunFolder,
+    packed_correct,
 )
 from se_nas.run.manifest import (
     SCHEMA,
@@ -59,6 +60,7 @@ __all__ = [
     "TrialRow",
     "cost_columns",
     "disk_error",
+    "packed_correct",
     "read_json",
     "refused",
     "rows_from_json",

@@ -218,15 +218,19 @@ class RunFolder:
         Returns:
             The digest of the file, for the trial's row.
         """
-        import numpy as np
+        content = packed_correct(correct)
+        self.put_correct(number, content)
+        return hashlib.sha256(content).hexdigest()
 
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, bits=np.packbits(correct), num_images=len(correct))
+    def put_correct(self, number: int, content: bytes) -> None:
+        """Store what ``packed_correct`` has made."""
         with writing(self.path / CORRECT):
             (self.path / CORRECT).mkdir(exist_ok=True)
-        content = buffer.getvalue()
         write_bytes(self._correct(number), content)
-        return hashlib.sha256(content).hexdigest()
+
+    def has_correct(self, number: int) -> bool:
+        """Whether there is such a file of a trial."""
+        return self._correct(number).exists()
 
     def read_correct(self, number: int, digest: str | None = None) -> NDArray[np.bool_] | None:
         """Which validation images a trial classified correctly, shape (images,); None if that was not kept.
@@ -291,6 +295,15 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+def packed_correct(correct: NDArray[np.bool_]) -> bytes:
+    """Which validation images were classified correctly, shape (images,), as the content of a file."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, bits=np.packbits(correct), num_images=len(correct))
+    return buffer.getvalue()
 
 
 def _others(path: Path) -> str:

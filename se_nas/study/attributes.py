@@ -2,12 +2,15 @@
 
 from se_nas.run.study_file import ROW
 
-__all__ = ["BASELINE", "FIXED", "IMPORTED", "LOSS", "OVER_LIMIT", "ROW"]
+__all__ = ["BASELINE", "FIXED", "IMAGES", "IMPORTED", "LOSS", "OVER_LIMIT", "ROW"]
 
 FIXED = "architecture"
 """The architecture, if the trial's parameters do not say which it is."""
 BASELINE = "baseline"
 """The name of the baseline that was queued."""
+IMAGES = "se_nas:correct"
+"""The file that says which validation images were classified correctly, in base64: of the final trainings of a shared
+study, whose workers may have no folder in common."""
 IMPORTED = "imported_from"
 """The run from which a reading was taken over."""
 OVER_LIMIT = "over_limit"

@@ -163,6 +163,11 @@ class SearchConfig(_LimitedTask):
     latency_width: float = Field(
         0.01, gt=0, le=1, description="Wanted width of the interval of a latency ratio; 0.01 is one percent."
     )
+    latency_on: str | None = Field(
+        None,
+        description="Measure latency on another machine, where the network will run, and predict it elsewhere: with"
+        " --storage the host on which se-nas worker --latency-only is at work, with Ray a resource of its node.",
+    )
     final_seeds: int = Field(3, ge=0, description="Seeds that finalists are trained with; 0 for none.")
     pretrained: bool = Field(False, description="Start from timm's pretrained weights.")
     checkpoint: str | None = Field(None, description="Start from the weights in this file.")
@@ -315,6 +320,10 @@ class SearchConfig(_LimitedTask):
     def _a_study_is_in_a_database(self) -> SearchConfig:
         if self.study is not None and self.storage is None:
             raise ValueError("study is the name of a study in a database; give its storage too")
+        if self.latency_on is not None and self.storage is None and not self.on_ray:
+            raise ValueError(
+                "latency_on names another machine; give a storage that it shares, or the executor ray"
+            )
         if self.storage is not None and self.on_ray:
             raise ValueError("storage is for workers without Ray; leave out storage or executor")
         return self

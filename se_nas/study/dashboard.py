@@ -17,14 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 from se_nas.errors import ConfigError
 from se_nas.run import CONFIG, STUDY, RunFolder
 from se_nas.samplers.pareto_sampler import MODEL
-from se_nas.study.attributes import ROW
+from se_nas.study.attributes import IMAGES, ROW
 from se_nas.study.database import Database
 from se_nas.study.journal import copy_journal
 from se_nas.study.server import SharedDatabase
 from se_nas.study.whole_trials import WholeTrials
 
 HOST = "127.0.0.1"
-_LONG = (ROW, "curve", "se_nas:curve", "se_nas:partial", "widths")
+_LONG = (ROW, IMAGES, "curve", "se_nas:curve", "se_nas:partial", "widths")
 """User attributes that are made for programs."""
 
 

@@ -36,7 +36,7 @@ from optuna.storages._rdb.models import (
 )
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from sqlalchemy import Connection, Table
+from sqlalchemy import ColumnElement, Connection, Table
 
 from se_nas.errors import RunError
 from se_nas.run import refused
@@ -146,7 +146,7 @@ class Database:
             RunError: the database is damaged.
         """
         with explained(self._name), self._reading() as connection:
-            found = list(self._read(connection, first))
+            found = list(self._read(connection, TrialModel.__table__.c.number >= first))
         for number, trial in enumerate(found, start=first):
             if trial.number != number:
                 raise RunError(f"{self._name} is damaged: trial {number} is missing.")
@@ -203,9 +203,10 @@ class Database:
         )
         return {row.key: row.value_json for row in rows}
 
-    def _read(self, connection: Connection, first: int) -> Iterator[FrozenTrial]:
+    def _read(self, connection: Connection, which: ColumnElement[bool]) -> Iterator[FrozenTrial]:
+        """The study's trials of which a condition on `TrialModel` holds, in order of number."""
         trials = TrialModel.__table__
-        wanted = (trials.c.study_id == self._study_id) & (trials.c.number >= first)
+        wanted = (trials.c.study_id == self._study_id) & which
 
         def rows_of(table: Table, columns: Sequence[str]) -> dict[int, list[Any]]:
             """Some columns of a table's rows by trial."""

@@ -175,6 +175,16 @@ def check_device(manifest: Manifest, device: str) -> None:
         )
 
 
+def is_finished(storage: str, study: str) -> bool:
+    """Whether a study was begun and is closed.
+
+    Raises:
+        RunError: the database cannot be used.
+    """
+    found = _read(storage, study)
+    return found is not None and found[_MANIFEST].get("status") == "finished"
+
+
 def run_folder(path: Path, config: SearchConfig, manifest: Manifest) -> RunFolder:
     """The folder in which a worker keeps weights and report: one that workers share, or its own.
 
@@ -240,6 +250,32 @@ def fetch(storage: str, study: str, path: Path) -> RunFolder:
     folder = RunFolder.create(path / manifest.name, values, manifest)
     with closing(connect(config, folder)) as store:
         store.write_table()
+    return folder
+
+
+def refresh(storage: str, study: str, path: Path) -> RunFolder:
+    """Bring the folder in which a worker keeps its weights up to date, whether it is still at work or not.
+
+    Args:
+        storage: the address of the database.
+        study: the study's name.
+        path: the folder that holds the worker's run folder.
+
+    Raises:
+        RunError: there is no such study or folder, the folder belongs to another run, or one of them cannot be used.
+    """
+    values, manifest = read(storage, study)
+    place = path / manifest.name
+    if not (place / MANIFEST).is_file():
+        raise RunError(
+            f"the weights of study {study!r} are with the workers that trained them, and there is no {place} here;"
+            " say with --runs where a worker keeps its run folder."
+        )
+    config = SearchConfig(**values)
+    folder = run_folder(place, config, manifest)
+    with closing(connect(config, folder)) as store:
+        store.write_table()
+    folder.write_manifest(manifest)
     return folder
 
 

@@ -33,10 +33,10 @@ from se_nas.study.disk_space import disk_notes
 from se_nas.study.executors.task import Setup
 from se_nas.study.forecast import Forecast
 from se_nas.study.images import as_weights_want, load_images
-from se_nas.study.latency_options import idle_latency_options, latency_settings
+from se_nas.study.latency_options import idle_latency_options, latency_settings, measured_elsewhere
 from se_nas.study.packing import Packing, capacities
 from se_nas.study.progress import Progress
-from se_nas.study.ray_cluster import actors_of, describe, idle_per_gpu
+from se_nas.study.ray_cluster import actors_of, check_answers, describe, idle_per_gpu
 from se_nas.study.sampler_choice import check_sampler
 from se_nas.study.schedule import (
     division,
@@ -163,7 +163,7 @@ class Plan:
                 f"{self.runtime.device} ({device_name(self.runtime.device)}), {self.runtime.precision}",
             ),
             *(
-                [("executor", describe(config, self.runtime.device, self.packing.num_devices))]
+                [("executor", describe(config, self.runtime.device, self.packing.actors))]
                 if config.on_ray
                 else []
             ),
@@ -231,7 +231,11 @@ def resolve(
     path = Path(config.runs) / (config.name or default_name(config))
     if frozen is None:
         RunFolder(path).check_free()
-    actors = actors_of(config, devices[0])
+    actors = None
+    if measure:
+        actors = actors_of(config, devices[0])
+    elif config.on_ray:
+        check_answers(config)
     if config.checkpoint is not None:
         checkpoint_file(config.checkpoint)
     space = _space(config, frozen)
@@ -249,7 +253,8 @@ def resolve(
         raise
     limits = [Limit.parse(text, name) for name, text in config.limits().items()]
     timed = latency_settings(config, data, devices[0])
-    resolve_backend(timed.backend)
+    if config.latency_on is None:
+        resolve_backend(timed.backend)
     if frozen is not None:
         data = data.with_statistics(frozen.data.mean, frozen.data.std)
         scheduled = frozen_schedule(config, frozen, devices, actors)
@@ -313,6 +318,9 @@ def resolve(
             say=progress.message,
             measured=progress.networks_measured,
             packed=scheduled.packing.packed,
+            elsewhere=measured_elsewhere(config, fresh=frozen is None, say=progress.message)
+            if any(not COSTS[name].exact for name in measured)
+            else {},
         ),
     )
     if frozen is None and measure and config.warm_start is not None:

@@ -21,11 +21,11 @@ _PRIVATE = ("node:", "accelerator_type:", "memory", "object_store_memory")
 """Beginnings of the names of resources that Ray gives to every node, which no message needs to list."""
 
 
-def join(config: SearchConfig) -> ModuleType:
-    """Connect this process to the configured cluster and return ``ray``; a connection that it has is kept.
+def check_answers(config: SearchConfig) -> ModuleType:
+    """Return ``ray``, neither connected nor started.
 
     Raises:
-        ConfigError: Ray is not installed, does not answer, or has another version there.
+        ConfigError: it is not installed, or nothing answers at the address that is given.
     """
     # Read when Ray is imported or started. Neither reports of usage nor a remark on devices are wanted.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -36,10 +36,20 @@ def join(config: SearchConfig) -> ModuleType:
         raise ConfigError(
             f"executor is {config.executor!r}, which is not installed: pip install 'se-nas[ray]'."
         ) from None
+    if not ray.is_initialized():
+        _refuse_silence(_address(config) or os.environ.get("RAY_ADDRESS", ""))
+    return ray
+
+
+def join(config: SearchConfig) -> ModuleType:
+    """Connect this process to the configured cluster and return ``ray``; a connection that it has is kept.
+
+    Raises:
+        ConfigError: Ray is not installed, does not answer, or has another version there.
+    """
+    ray, address = check_answers(config), _address(config)
     if ray.is_initialized():
         return ray
-    address = None if config.executor == "ray" else config.executor
-    _refuse_silence(address or os.environ.get("RAY_ADDRESS", ""))
     try:
         with warnings.catch_warnings(action="ignore"):
             ray.init(
@@ -114,9 +124,11 @@ def actors_of(config: SearchConfig, device: str) -> int | None:
     return found
 
 
-def describe(config: SearchConfig, device: str, actors: int) -> str:
-    """Where candidates train, for the plan."""
+def describe(config: SearchConfig, device: str, actors: int | None) -> str:
+    """Where candidates train, for the plan; without ``actors``, nobody has asked the cluster for its room."""
     needs = in_words(actor_needs(config, device))
+    if actors is None:
+        return f"{config.executor}, in actors with {needs}; how many there is room for is asked as the search begins"
     return f"{config.executor}, which now has room for {counted(actors, 'actor')} with {needs}"
 
 
@@ -140,6 +152,11 @@ def in_one_line(error: Exception) -> str:
     return (
         lines[-1] if any("Traceback (most recent call last)" in line for line in lines) else " ".join(lines)
     )
+
+
+def _address(config: SearchConfig) -> str | None:
+    """That of the cluster; None for the one of the environment or of this machine."""
+    return None if config.executor == "ray" else config.executor
 
 
 def _of_its_own(address: str | None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from sqlalchemy import Connection, Table, func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.pool import NullPool
 
+from se_nas.errors import RunError
 from se_nas.study.database import (
     USER_ATTRIBUTES,
     Database,
@@ -47,8 +48,8 @@ CLOCK = "se_nas:clock"
 """User attribute of the study: the seconds that it has used, and the server's time when that was counted."""
 GRACE = 300.0
 """Seconds without a sign of life after which a worker's trials are anyone's."""
-_LOCKS = 0x5E7A5
-"""First key of the advisory locks; the second is the study."""
+LOCKS = 0x5E7A5
+"""First key of the advisory locks; the second is the study, or 0 for whoever makes tables."""
 _OPTIONS = {
     # The server ends a session whose machine or network is gone, or which is frozen in its turn: nobody else has one.
     "tcp_keepalives_idle": 30,
@@ -87,6 +88,7 @@ class SharedDatabase(Database):
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.patience = Patience()
         self._turn: Connection | None = None
+        self._stamps: dict[int, tuple[Any, ...]] = {}
 
     @classmethod
     def connect(
@@ -125,7 +127,7 @@ class SharedDatabase(Database):
         try:
             with explained(self._name):
                 connection.execution_options(isolation_level="REPEATABLE READ")
-                connection.execute(sqlalchemy.select(func.pg_advisory_lock(_LOCKS, self._study_id)))
+                connection.execute(sqlalchemy.select(func.pg_advisory_lock(LOCKS, self._study_id)))
                 connection.commit()
             self._turn = connection
             yield
@@ -148,6 +150,40 @@ class SharedDatabase(Database):
     def trials(self, first: int = 0) -> list[FrozenTrial]:
         return self._patiently(lambda: super(SharedDatabase, self).trials(first))
 
+    def news(self, unfinished: Collection[int], first: int) -> list[FrozenTrial]:
+        """What other workers have written since the last call, in order of number; only in a turn.
+
+        How long this takes depends on how much that is, and on how many trials are in training, but not on how many
+        there are: every write of a trial that is not finished is a sign of life too.
+
+        Args:
+            unfinished: trials that had not ended by the last call.
+            first: number of the first trial that was not there yet.
+
+        Raises:
+            RunError: the database is damaged.
+        """
+        trials, signs = TrialModel.__table__, TrialHeartbeatModel.__table__
+        wanted = (
+            sqlalchemy.select(trials.c.number, trials.c.state, signs.c.heartbeat)
+            .join(signs, isouter=True)
+            .where(
+                trials.c.study_id == self._study_id,
+                (trials.c.number >= first) | trials.c.number.in_(unfinished),
+            )
+        )
+        with explained(self._name), self._reading() as connection:
+            stamps = {number: tuple(stamp) for number, *stamp in connection.execute(wanted)}
+            changed = [n for n in stamps if n < first and self._stamps.get(n) != stamps[n]]
+            which = (trials.c.number >= first) | trials.c.number.in_(changed)
+            found = list(self._read(connection, which)) if changed or max(stamps, default=-1) >= first else []
+        added = [trial.number for trial in found if trial.number >= first]
+        if added != list(range(first, first + len(added))) or not stamps.keys() >= set(unfinished):
+            raise RunError(f"{self._name} is damaged: a trial is missing.")
+        self._stamps = stamps
+        self._saved |= {trial.number: trial for trial in found}
+        return found
+
     def save(self, trials: Iterable[FrozenTrial], attributes: Iterable[tuple[Table, str, Any]] = ()) -> None:
         """See ``Database.save``.
 
@@ -161,6 +197,7 @@ class SharedDatabase(Database):
         """What was saved before is not known any more: a turn has failed, or another worker has written."""
         self._ids.clear()
         self._saved.clear()
+        self._stamps.clear()
 
     def alive(self) -> set[int]:
         """Numbers of the running trials whose workers have given a sign of life within ``GRACE``."""
@@ -270,7 +307,7 @@ def _storage(url: str, study: str, *, create: bool) -> RDBStorage:
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_CONNECT)
     with engine.connect() as connection:
         # Several searches may make the tables at the same time.
-        connection.execute(sqlalchemy.select(func.pg_advisory_lock(_LOCKS, 0)))
+        connection.execute(sqlalchemy.select(func.pg_advisory_lock(LOCKS, 0)))
         connection.commit()
         if create:
             BaseModel.metadata.create_all(connection)
@@ -288,6 +325,11 @@ def _storage(url: str, study: str, *, create: bool) -> RDBStorage:
             },
             skip_table_creation=True,
         )
+
+
+def connect_options() -> dict[str, Any]:
+    """How workers connect to the server, for SQLAlchemy's ``connect_args``."""
+    return dict(_CONNECT)
 
 
 def _now() -> Any:

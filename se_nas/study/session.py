@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from se_nas.arguments import checked
+from se_nas.cost.latency.elsewhere import LatencyElsewhere
 from se_nas.errors import ConfigError, DiskError, RunError, SeNasError
 from se_nas.report.run import Run
 from se_nas.run import CHECKPOINTS, CONFIG, FINAL, SEARCH, Manifest, RunFolder, write_json
@@ -26,7 +27,7 @@ from se_nas.study.executors._processes import refuse_unguarded, wait_for_orphans
 from se_nas.study.interrupts import Interrupts
 from se_nas.study.paths import absolute_paths, located
 from se_nas.study.patience import Patience
-from se_nas.study.phases.finals import Finals, train_finalists
+from se_nas.study.phases.finals import choose_once, train_finalists
 from se_nas.study.phases.search import Search
 from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import LOGS, Plan, resolve
@@ -314,13 +315,15 @@ def _run_phases(
         trainings = Trainings(plan, store, executor, stopping, progress, clock, interrupted)
         for axis in plan.axes.values():
             axis.quiet = executor.paused
+            if isinstance(axis, LatencyElsewhere):
+                axis.should_stop = interrupted
             for row in store.rows():
                 axis.remember(row)
         search = Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts, progress)
         progress.phase(SEARCH, search.seconds_left())
         found["stop_reason"] = search.run()
         if config.final_seeds > 0:
-            finals = Finals(store.rows(), plan)
+            finals = choose_once(plan, store)
             if not interrupts.requested:
                 progress.phase(FINAL, clock.left)
             found["finals"] = train_finalists(finals, plan, store, trainings, clock, interrupts, progress)

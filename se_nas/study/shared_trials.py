@@ -94,25 +94,28 @@ class SharedTrials(WholeTrials):
 
     def _read(self) -> News:
         """Bring what is known of the study up to date."""
-        whole, self._stale = self._stale, False
+        # A trial that was proposed and not described is in no database.
+        whole, self._stale = self._stale or bool(self._held), False
         if whole:
             self._database.forget()
             self._held.clear()
             self._trials, self._settled = [], 0
         while self._settled < len(self._trials) and self._trials[self._settled].state.is_finished():
             self._settled += 1
-        before = self._trials[self._settled :]
-        found = self._database.trials(self._settled)
-        self._trials[self._settled :] = found
-        self._user_attrs, self._system_attrs = self._database.attributes()
-        for trial in found:
-            self._distributions |= trial.distributions
-        known = [(trial.state, trial.user_attrs) for trial in before]
-        changed = [
-            trial
-            for place, trial in enumerate(found)
-            if place >= len(known) or known[place] != (trial.state, trial.user_attrs)
+        unfinished = [
+            trial.number for trial in self._trials[self._settled :] if not trial.state.is_finished()
         ]
+        changed = []
+        for trial in self._database.news(unfinished, len(self._trials)):
+            self._distributions |= trial.distributions
+            if trial.number == len(self._trials):
+                self._trials.append(trial)
+                changed.append(trial)
+                continue
+            before, self._trials[trial.number] = self._trials[trial.number], trial
+            if (before.state, before.user_attrs) != (trial.state, trial.user_attrs):
+                changed.append(trial)
+        self._user_attrs, self._system_attrs = self._database.attributes()
         return News(whole=whole, changed=changed)
 
     def _save(self) -> None:

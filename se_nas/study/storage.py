@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -17,15 +19,19 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from se_nas.architecture import Architecture
 from se_nas.errors import RunError
 from se_nas.objectives import OBJECTIVES
-from se_nas.run import STUDY, RunFolder
+from se_nas.run import FINAL, STUDY, RunFolder, packed_correct
 from se_nas.samplers.pareto_sampler import MODEL
-from se_nas.study.attributes import FIXED, IMPORTED, ROW
+from se_nas.study.attributes import FIXED, IMAGES, IMPORTED, ROW
 from se_nas.study.checking import ENDED, SPENT, check_study
 from se_nas.study.database import STUDY_NAME, Database, TakenOverError, UnavailableError
 from se_nas.study.journal import copy_journal
 from se_nas.study.readings import Readings
 from se_nas.study.shared_trials import SharedTrials
 from se_nas.study.whole_trials import STUDY_ID, News, WholeTrials
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 COLUMNS = {name: objective.column for name, objective in OBJECTIVES.items()}
@@ -239,6 +245,20 @@ class StudyStore:
         for name, value in attributes.items():
             self._storage.set_trial_user_attr(number, name, value)
 
+    def keep_correct(self, number: int, correct: NDArray[np.bool_]) -> dict[str, Any]:
+        """Store which validation images a trial classified correctly, shape (images,); returns the fields of its row.
+
+        In a shared study, of which every worker may have a folder of its own, that is only kept of final trainings,
+        and in the database.
+        """
+        if not self.shared:
+            return {"correct": self.folder.write_correct(number, correct)}
+        if self._storage.get_trial(number).user_attrs[ROW]["phase"] != FINAL:
+            return {}
+        content = packed_correct(correct)
+        self.mark(number, **{IMAGES: base64.b64encode(content).decode("ascii")})
+        return {"correct": hashlib.sha256(content).hexdigest()}
+
     def finish(
         self, number: int, values: Sequence[float] | None, *, stopped: bool = False, **fields: Any
     ) -> None:
@@ -343,8 +363,12 @@ class StudyStore:
         return self.folder.manifest.data.num_val
 
     def write_table(self) -> None:
-        """Bring ``trials.json`` up to date."""
+        """Bring ``trials.json`` up to date, and for a shared study the files in ``correct/``."""
         began = time.monotonic()
+        for trial in self.trials() if self.shared else ():
+            kept = trial.user_attrs.get(IMAGES)
+            if kept is not None and trial.state.is_finished() and not self.folder.has_correct(trial.number):
+                self.folder.put_correct(trial.number, base64.b64decode(kept))
         self.folder.write_rows(self.rows())
         self._written = time.monotonic()
         self._writing = self._written - began

@@ -8,6 +8,7 @@ from small_cases import SEARCH
 
 from se_nas import SearchConfig
 from se_nas.errors import ConfigError
+from se_nas.study import plan, ray_cluster
 from se_nas.study.ray_cluster import actor_needs, as_options, fits, in_one_line, in_words, join
 
 
@@ -90,10 +91,43 @@ def test_nothing_listens_at_the_address(monkeypatch):
             join(config())
 
 
+def test_a_plan_without_measurements_neither_joins_nor_starts_a_cluster(monkeypatch):
+    pytest.importorskip("ray")
+
+    def refused(*_, **__):
+        raise AssertionError("a plan without measurements did it")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_cluster, "join", refused)
+    described = dict(plan.resolve(config(trials=3), measure=False).describe())
+    assert described["executor"] == (
+        "ray, in actors with CPU=1; how many there is room for is asked as the search begins"
+    )
+    with pytest.raises(ConfigError, match=r"nothing answers at 'ray://127\.0\.0\.1:9'"):
+        plan.resolve(config(executor="ray://127.0.0.1:9"), measure=False)
+
+
 def test_an_address_without_a_port(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "head:port")
     with pytest.raises(ConfigError, match="the address 'head:port' of Ray is not HOST:PORT"):
         join(config())
+
+
+def test_other_versions_on_the_nodes_are_one_sentence(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def init(**_):
+        raise RuntimeError(
+            "Version mismatch: The cluster was started with:\n    Ray: 2.50.0\n    Python: 3.12.1\n"
+        )
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConfigError) as caught:
+        join(config())
+    assert str(caught.value) == (
+        "Ray at 'ray': Version mismatch: The cluster was started with: Ray: 2.50.0 Python: 3.12.1"
+    )
 
 
 def test_what_ray_says_in_one_line():

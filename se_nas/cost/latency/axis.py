@@ -129,7 +129,11 @@ class LatencyAxis:
         known = self._known.get(architecture.key)
         if known is None or (measure and known["latency_source"] != MEASURED):
             predicted = self.table is not None and not measure
-            known = self._predict(architecture) if predicted else self._measure(architecture)
+            if predicted:
+                assert self.table is not None
+                known = predicted_fields(self.table, self.baseline, architecture)
+            else:
+                known = self._measure(architecture)
             self._known[architecture.key] = known
         return known
 
@@ -145,11 +149,6 @@ class LatencyAxis:
             fields[LATENCY.column] = fields["latency_ratio"] * self.baseline
         return fields
 
-    def _predict(self, architecture: Architecture) -> dict[str, Any]:
-        assert self.table is not None
-        ratio = float(self.table.ratio(np.array([architecture.widths]))[0])
-        return dict(zip(FIELDS, (ratio * self.baseline, ratio, None, PREDICTED), strict=True))
-
     def _measure(self, architecture: Architecture) -> dict[str, Any]:
         with self.quiet():
             latency = self.meter.measure(
@@ -163,6 +162,12 @@ class LatencyAxis:
             )
         values = (latency.ratio * self.baseline, latency.ratio, list(latency.interval), MEASURED)
         return dict(zip(FIELDS, values, strict=True))
+
+
+def predicted_fields(table: LatencyTable, baseline: float, architecture: Architecture) -> dict[str, Any]:
+    """Fields of a row, from a table that passed its check and the backbone's median in milliseconds."""
+    ratio = float(table.ratio(np.array([architecture.widths]))[0])
+    return dict(zip(FIELDS, (ratio * baseline, ratio, None, PREDICTED), strict=True))
 
 
 def _seconds_for_table(measuring: Measuring) -> float | None:

@@ -31,6 +31,8 @@ MIN_DOF = 5
 OPTIONAL, ON_FRONT = "near the front", "front"
 DECIDED, EXHAUSTED, TOO_LATE, BY_USER = "decided", "exhausted", "budget", "stopped"
 """Why the phase ended."""
+CHOSEN = "se_nas:finalists"
+"""Attribute of a shared study: `Finals.choice`."""
 _FAILED = ("failed", "diverged", "infeasible")
 _DRAWS = 2000
 
@@ -42,15 +44,38 @@ class Finals:
     backbone, what is probably on the front, the other baselines, what could be on it. The last of these are
     added as long as the seeds that all get need no more trainings than the search had. Everything else
     depends on the rows that are given, so that a run that was interrupted goes on as if it had not been.
+
+    Args:
+        rows: of all trials.
+        plan: the resolved search.
+        stored: the ``choice`` that was made before. It counts if the search has not gone on since.
     """
 
-    def __init__(self, rows: Sequence[Row], plan: Plan) -> None:
+    def __init__(self, rows: Sequence[Row], plan: Plan, stored: Mapping[str, Any] | None = None) -> None:
         self._plan = plan
         self._columns = [COLUMNS[name] for name in plan.config.objectives]
         self._directions = ["maximize"] + ["minimize"] * (len(self._columns) - 1)
         self._base = plan.config.final_seeds
-        self._rows, self._finalists = self._choose(rows)
+        self._readings = sum(row["phase"] == SEARCH and row["state"] == "complete" for row in rows)
+        if stored is not None and stored["readings"] == self._readings:
+            by_number = {row["number"]: row for row in rows}
+            self._rows = [by_number[number] for number, _, _ in stored["chosen"]]
+            self._finalists = [
+                Finalist(index=index, reason=reason, probability=probability)
+                for index, (_, reason, probability) in enumerate(stored["chosen"])
+            ]
+        else:
+            self._rows, self._finalists = self._choose(rows)
         self._ended = DECIDED
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """How many readings the finalists were chosen from, and of each the first trial, reason and probability."""
+        chosen = zip(self._rows, self._finalists, strict=True)
+        return {
+            "readings": self._readings,
+            "chosen": [[row["number"], finalist.reason, finalist.probability] for row, finalist in chosen],
+        }
 
     def next(self, rows: Sequence[Row], seconds_left: float, seconds_each: float) -> tuple[Row, int] | None:
         """The finalist and the seed to train next; None where all is decided, or too little time is left.
@@ -183,6 +208,21 @@ class Finals:
         """Where too little was read twice: the deviation that the number of validation images alone gives."""
         share = float(np.mean([value for own in readings for value in own.values()])) / 100
         return 100 * math.sqrt(max(share * (1 - share), 1e-4) / max(len(self._plan.data.val), 1))
+
+
+def choose_once(plan: Plan, store: StudyStore) -> Finals:
+    """The finalists of a search that has ended; those of a shared study are chosen by one worker for all."""
+    if not store.shared:
+        return Finals(store.rows(), plan)
+
+    def choose() -> Finals:
+        stored = store.attributes.get(CHOSEN)
+        finals = Finals(store.rows(), plan, stored)
+        if finals.choice != stored:
+            store.set_attributes(**{CHOSEN: finals.choice})
+        return finals
+
+    return store.turn(choose)
 
 
 def _affordable(seconds_left: float, seconds_each: float) -> float:

@@ -146,7 +146,7 @@ class Trainings:
             costs = self._costs_of(task)
         except Exception as error:
             # One candidate must not end a search of hours; the error is kept and many in a row stop the run.
-            ended = failure(error)
+            ended = {"state": "unfinished"} if self.should_stop() else failure(error)
         if ended is None and self.should_stop():
             ended = {"state": "unfinished"}
         if ended is None:
@@ -285,12 +285,10 @@ class Trainings:
                 " that is put back after every candidate"
             )
         self._say_lost(fields.pop(LOST, ()))
-        correct = fields.pop(CORRECT, None)
-        if correct is not None:
-            fields[CORRECT] = self._store.folder.write_correct(task.number, correct)
         self._end(task, {**costs, **fields})
 
     def _end(self, task: Task, fields: dict[str, Any]) -> None:
+        correct = fields.pop(CORRECT, None)
         try:
             if task.number in self._lost:
                 raise TakenOverError(task.number)
@@ -302,6 +300,8 @@ class Trainings:
                 if task.phase == SEARCH and fields["state"] == STOPPED:
                     expected = self._stopping.expectation(task.number, task.architecture, fields)
                     self._store.mark(task.number, **expected)
+                if correct is not None:
+                    fields |= self._store.keep_correct(task.number, correct)
                 self._store_end(task, fields)
         except TakenOverError as error:
             self._lost.discard(task.number)

@@ -1,0 +1,100 @@
+"""What is wrong with a server, a study or a cluster ends in one sentence and exit code 2, and nothing is written."""
+
+import sys
+
+import pytest
+from postgres_server import PASSWORD
+from small_cases import SEARCH
+
+import se_nas
+from se_nas.cli import main
+from se_nas.study import peers
+from se_nas.study.patience import Patience
+from se_nas.study.plan import resolve
+from se_nas.study.provenance import make_manifest
+
+pytestmark = pytest.mark.cluster
+NOBODY = "postgresql+psycopg://searcher@127.0.0.1:9/nas"
+BEGIN = ("search", "--backbone", "test_resnet", "--objectives", "accuracy,params", "--trials", "3")
+
+
+@pytest.fixture
+def se(monkeypatch, capsys, tmp_path):
+    """Runs ``se-nas`` in an empty folder; returns its error, which must be one sentence with exit code 2."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["se-nas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr().err
+        assert stopped.value.code == 2, said
+        error = said[said.index("error: ") :].strip()
+        assert error.count("\n") == 0
+        assert "Traceback" not in said
+        assert PASSWORD not in said
+        assert list(folder.iterdir()) == []
+        return error
+
+    return run
+
+
+@pytest.fixture
+def study(database_url, tmp_path):
+    """The URL of a database with a study, one, that was begun; ``of`` changes its manifest first."""
+
+    def of(**changes):
+        given = {**SEARCH, "storage": database_url, "study": "one", "name": "run", "trials": 3}
+        plan = resolve(se_nas.SearchConfig(**{**given, "runs": str(tmp_path / "runs")}))
+        manifest = make_manifest(plan).updated(**changes)
+        peers.create(plan, manifest, lambda store: None, Patience())
+        return database_url
+
+    return of
+
+
+def named(url):
+    return ("--storage", url, "--study", "one")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [BEGIN, ("worker",), ("worker", "--latency-only"), ("show",), ("export", "--out", "x"), ("compare",)],
+    ids=" ".join,
+)
+def test_a_server_that_is_not_there(se, command):
+    assert "Connection refused" in se(*command, *named(NOBODY))
+
+
+@pytest.mark.parametrize("command", [BEGIN, ("worker",)], ids=["search", "worker"])
+def test_a_wrong_password_and_a_database_without_rights(se, command, postgres, database_url, monkeypatch):
+    name = database_url.rpartition("/")[2]
+    role = f"guest_{name}"
+    postgres.sql(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+    guest = f"postgresql+psycopg://{role}@{postgres.host}/{name}"
+    if command == BEGIN:
+        assert "permission denied for schema public" in se(*command, *named(guest))
+    else:
+        assert "has no study 'one'" in se(*command, *named(guest))
+    monkeypatch.setenv("PGPASSWORD", "battery-staple")
+    assert "password authentication failed" in se(*command, *named(guest))
+
+
+def test_a_study_that_exists_already_or_is_of_another_version(se, study):
+    url = study(se_nas_version="0.0.1")
+    assert "study 'one' exists already" in se(*BEGIN, *named(url))
+    error = se("worker", *named(url))
+    assert f"study 'run' runs on other versions: se-nas 0.0.1 against {se_nas.__version__} here" in error
+
+
+def test_a_worker_without_the_data_or_with_other_images(se, study, tmp_path):
+    url = study()
+    assert str(tmp_path / "nowhere") in se("worker", *named(url), "--data", tmp_path / "nowhere")
+    assert "has no study 'two'" in se("worker", "--storage", url, "--study", "two")
+
+
+def test_a_cluster_that_does_not_answer(se):
+    pytest.importorskip("ray")
+    assert "nothing answers at 'ray://127.0.0.1:9'" in se(*BEGIN, "--executor", "ray://127.0.0.1:9")
