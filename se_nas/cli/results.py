@@ -129,7 +129,7 @@ def compare(
     study: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name of a study in that database, compared after the folders and files. Repeatable.",
+            help="Name of a study in that database, compared after the folders and files; repeatable.",
             show_default=False,
         ),
     ] = None,
