@@ -28,7 +28,15 @@ _PANELS = {
     ),
     "Latency": (
         *("latency_batch", "latency_backend", "latency_precision", "latency_channels_last", "latency_mode"),
-        *("latency_threads", "latency_optimize", "latency_width", "latency_on", "latency_only", "refresh", "max_seconds"),
+        *(
+            "latency_threads",
+            "latency_optimize",
+            "latency_width",
+            "latency_on",
+            "latency_only",
+            "refresh",
+            "max_seconds",
+        ),
     ),
     "Limits": (),
     "Output": (
