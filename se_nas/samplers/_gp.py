@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
-from se_nas.samplers._kernel import ChoiceCorrelations
+from se_nas.samplers._kernel import ChoiceCorrelations, Positions
 from se_nas.samplers._likelihood import (
     NOISE,
     NOISE_FLOOR,
@@ -34,7 +34,7 @@ class Surrogate:
 
     Args:
         positions: for every parameter, the (n_choices,) positions in [0, 1] of its choices on their order;
-            NaN for a choice that has none.
+            NaN for a choice that has none. A `Line` for a continuous parameter.
         points: where readings were taken; rows may repeat.
         values: (n,) readings.
         counts: (n,) how many readings each value is the mean of.
@@ -46,7 +46,7 @@ class Surrogate:
 
     def __init__(
         self,
-        positions: list[Array],
+        positions: Positions,
         points: Points,
         values: Array,
         *,
@@ -58,7 +58,6 @@ class Surrogate:
     ) -> None:
         n = len(points)
         self.points = points
-        self._positions = positions
         self._mean = float(values.mean())
         spread = float(values.std())
         self.scale = spread if spread > 1e-12 * max(1.0, abs(self._mean)) else 1.0
@@ -72,7 +71,7 @@ class Surrogate:
         self._condition()
 
     def _fit(self) -> Array:
-        centre, spread = prior(len(self._positions), by_cost=self._by_cost)
+        centre, spread = prior(len(self._choices.sizes), len(self._choices.continuous), by_cost=self._by_cost)
         if len(self.points) < 3 or not self._y.any():
             return centre
         likelihood = Likelihood(self._choices, self.points, self._counts, self._extra)

@@ -1,4 +1,4 @@
-"""The finite grid of a study's parameters: choices as indices, known objectives, neighbours."""
+"""The grid of a study's parameters: choices as indices, known objectives, neighbours."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import qmc
 
 from se_nas.errors import ConfigError
+from se_nas.samplers._interval import LEVELS, Interval
+from se_nas.samplers._kernel import Line
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Params = dict[str, Any]
+AROUND = 64
+"""Points around each of some that `Grid.around` gives; a power of two, as Sobol' sequences need."""
+_SLIDES = np.concatenate([-(2 ** np.arange(17)), 2 ** np.arange(17)])
 
 
 class Grid:
     """All points of a space; known objectives are evaluated once per point.
 
     Args:
-        choices: parameter name → its values.
+        choices: parameter name → its values; an `Interval` for a continuous one.
         known: number of an objective → function of a params dict. If it has a method ``batch``, which takes a
             list of params dicts and returns as many numbers, that is called instead.
         feasible: tells from a params dict whether the point may be proposed; ``batch`` as above.
@@ -38,7 +44,10 @@ class Grid:
         key: Callable[[Params], Hashable] | None = None,
     ) -> None:
         self.names = list(choices)
-        self.choices = [tuple(values) for values in choices.values()]
+        self.choices = [
+            values if isinstance(values, Interval) else tuple(values) for values in choices.values()
+        ]
+        self.continuous = [i for i, values in enumerate(self.choices) if isinstance(values, Interval)]
         self.sizes = np.array([len(values) for values in self.choices], dtype=np.int64)
         self.total = math.prod(len(values) for values in self.choices)
         self.known_columns = sorted(known)
@@ -48,7 +57,10 @@ class Grid:
             self._functions.append(prior)
         self._feasible, self._key = feasible, key
         # 1 and True, or 1 and 1.0, are equal as dictionary keys but may be different choices.
-        self._numbers = [{(type(v), v): i for i, v in enumerate(values)} for values in self.choices]
+        self._numbers = [
+            {} if isinstance(values, Interval) else {(type(v), v): i for i, v in enumerate(values)}
+            for values in self.choices
+        ]
         self._costs: dict[int, tuple[float, ...]] = {}
         self._allowed: dict[int, bool] = {}
         self._keys: dict[int, Hashable] = {}
@@ -57,10 +69,11 @@ class Grid:
         else:
             strides = np.random.default_rng(0).integers(1, 2**62, size=len(self.sizes))
         self._weights = strides.astype(np.int64)
-        # Every single move: which parameter, and to which choice.
+        # Every single move of a parameter with choices: which parameter, and to which choice.
+        listed = [i for i in range(len(self.sizes)) if i not in self.continuous]
         self._moves = (
-            np.repeat(np.arange(len(self.sizes)), self.sizes),
-            np.concatenate([np.arange(size) for size in self.sizes]),
+            np.repeat(listed, self.sizes[listed]).astype(np.int64),
+            np.concatenate([np.zeros(0, dtype=np.int64), *[np.arange(self.sizes[i]) for i in listed]]),
         )
 
     def params(self, rows: Index) -> list[Params]:
@@ -85,7 +98,12 @@ class Grid:
         """Index of the parameter → index of its choice, for those of ``params`` that are in the space."""
         out = {}
         for i, (name, numbers) in enumerate(zip(self.names, self._numbers, strict=True)):
-            if name in params:
+            choices = self.choices[i]
+            if name in params and isinstance(choices, Interval):
+                level = choices.nearest(float(params[name])) if _is_number(params[name]) else None
+                if level is not None:
+                    out[i] = level
+            elif name in params:
                 value = params[name]
                 if isinstance(value, float) and (type(value), value) not in numbers:
                     value = round(value, 12)
@@ -126,10 +144,30 @@ class Grid:
         return rows[np.unique(self.identify(rows), return_index=True)[1]]
 
     def neighbours(self, rows: Index) -> Index:
-        """All points that differ in at most one parameter from one of ``rows``, each once."""
+        """All points that differ in at most one parameter from one of ``rows``, each once.
+
+        A continuous parameter moves to its ends, and up and down by powers of two of a level.
+        """
         moved = np.repeat(rows[:, None], len(self._moves[0]), axis=1)
         moved[:, np.arange(len(self._moves[0])), self._moves[0]] = self._moves[1]
-        return self.distinct(moved.reshape(-1, rows.shape[1]))
+        out = [moved.reshape(-1, rows.shape[1])]
+        for column in self.continuous:
+            slid = np.repeat(rows[:, None], len(_SLIDES), axis=1)
+            slid[:, :, column] = np.clip(slid[:, :, column] + _SLIDES, 0, self.sizes[column] - 1)
+            out.append(slid.reshape(-1, rows.shape[1]))
+        return self.distinct(np.concatenate(out) if self.continuous else out[0])
+
+    def around(self, rows: Index, rng: np.random.Generator) -> Index:
+        """(n, n_params) quasi-random points around ``rows`` in their continuous parameters; none without such ones."""
+        if not self.continuous:
+            return rows[:0]
+        sobol = qmc.Sobol(len(self.continuous), rng=rng).random(AROUND)
+        # As many far as near.
+        widths = np.geomspace(0.01, 1.0, AROUND)[rng.permutation(AROUND)]
+        steps = (sobol - 0.5) * (widths * 2 * LEVELS)[:, None]
+        out = np.repeat(rows[:, None], AROUND, axis=1)
+        out[:, :, self.continuous] += np.round(steps).astype(np.int64)
+        return self.distinct(np.clip(out, 0, self.sizes - 1).reshape(-1, rows.shape[1]))
 
     def functions(self, rows: Index) -> Array:
         """(n, n_known [+ 1 with a prior]) values of the known objectives, in the directions of the study.
@@ -198,8 +236,10 @@ class Grid:
 
     def positions(
         self, sketch: Index, levels: Index | None = None, left_out: Sequence[int] = ()
-    ) -> list[Array]:
+    ) -> list[Array | Line]:
         """For every parameter, the positions of its choices on their order, in [0, 1]; NaN if they have none.
+
+        A continuous parameter is a `Line`.
 
         The parameters ``left_out`` have one more choice, the last: that a point does not have them, as -1 in
         ``levels`` (n, n_params) says of the points ``sketch`` (n, n_params).
@@ -210,17 +250,30 @@ class Grid:
         """
         costs = self.functions(sketch)[:, : len(self.known_columns)]
         levels = sketch if levels is None else np.where(levels < 0, self.sizes, levels)
-        choices = [(*values, None) if i in left_out else values for i, values in enumerate(self.choices)]
+        choices: list[tuple[Any, ...]] = [
+            () if isinstance(values, Interval) else (*values, None) if i in left_out else values
+            for i, values in enumerate(self.choices)
+        ]
+        listed = [i for i in range(len(choices)) if i not in self.continuous]
         offsets = np.cumsum([0, *map(len, choices)])
         onehot = np.zeros((len(sketch), offsets[-1]))
-        onehot[np.arange(len(sketch))[:, None], offsets[:-1] + levels] = 1.0
+        onehot[np.arange(len(sketch))[:, None], offsets[:-1][listed] + levels[:, listed]] = 1.0
         counts = onehot.sum(axis=0)
+        if self.continuous:
+            # Parabolas stand for what continuous parameters add.
+            place = sketch[:, self.continuous] / (LEVELS - 1)
+            onehot = np.concatenate([onehot, place, place**2], axis=1)
         effects = np.linalg.pinv(onehot.T @ onehot, rcond=1e-10, hermitian=True) @ (onehot.T @ costs)
         # The part of a cost that the sum of effects leaves unexplained makes them uncertain by about this much.
-        error = np.sqrt(((costs - onehot @ effects) ** 2).mean(axis=0) / max(1.0, counts.min()))
+        error = np.sqrt(
+            ((costs - onehot @ effects) ** 2).mean(axis=0) / max(1.0, counts.min(initial=len(sketch)))
+        )
         error += 1e-9 * costs.std(axis=0)
-        out: list[Array] = []
+        out: list[Array | Line] = []
         for d, values in enumerate(choices):
+            if d in self.continuous:
+                out.append(Line(LEVELS, absent=d in left_out))
+                continue
             place = np.array([v if _is_number(v) else np.nan for v in values], dtype=float)
             own, alike = slice(offsets[d], offsets[d + 1]), 0.0
             for column in range(costs.shape[1]):
@@ -229,8 +282,9 @@ class Grid:
                     break
             order = np.argsort(place)[: np.isfinite(place).sum()]
             rank = np.cumsum(np.diff(place[order], prepend=place[order[:1]]) > alike)
-            out.append(np.full(len(place), np.nan))
-            out[-1][order] = rank / max(1, rank.max(initial=0))
+            ranked = np.full(len(place), np.nan)
+            ranked[order] = rank / max(1, rank.max(initial=0))
+            out.append(ranked)
         return out
 
 

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A continuous parameter: ``levels`` at equal distances from 0 to 1.
+
+    With ``absent``, one more index after them stands for a point that does not have the parameter.
+    """
+
+    levels: int
+    absent: bool = False
+
+    def __len__(self) -> int:
+        return self.levels + self.absent
+
+
+Positions = Sequence[Array | Line]
 
 
 class ChoiceCorrelations:
@@ -17,22 +38,38 @@ class ChoiceCorrelations:
     without an order are uncorrelated.
 
     Three numbers are learned, the same for all parameters so that few readings suffice: the logit of the order's
-    share, and the logarithms of the distance's scale and of the power.
+    share, and the logarithms of the distance's scale and of the power. The levels of a continuous parameter correlate
+    as a Gaussian of their distance, each parameter with a scale of its own.
 
     Args:
         positions: for every parameter, the (n_choices,) positions in [0, 1] of its choices on their order;
-            NaN for a choice without a position.
+            NaN for a choice without a position. A `Line` for a continuous parameter.
+
+    Attributes:
+        sizes: how many choices each parameter has.
+        ordered: numbers of the parameters whose choices have an order.
+        continuous: numbers of the continuous parameters.
     """
 
-    def __init__(self, positions: list[Array]) -> None:
+    def __init__(self, positions: Positions) -> None:
+        self.continuous = [k for k, p in enumerate(positions) if isinstance(p, Line)]
+        self._levels = {k: p.levels for k, p in enumerate(positions) if isinstance(p, Line)}
         self.sizes = [len(p) for p in positions]
-        self._equal = [np.eye(len(p)) for p in positions]
-        self._ranked = [~np.isnan(p) for p in positions]
+        # A continuous parameter has no table.
+        tabled = [np.zeros(0) if isinstance(p, Line) else p for p in positions]
+        self._equal = [np.eye(len(p)) for p in tabled]
+        self._ranked = [~np.isnan(p) for p in tabled]
         self._both = [np.outer(known, known) for known in self._ranked]
         # 0 stays 0 to any power; elsewhere the power acts on the logarithm.
-        self._positions = [np.where(known, p, 0.0) for p, known in zip(positions, self._ranked, strict=True)]
+        self._positions = [np.where(known, p, 0.0) for p, known in zip(tabled, self._ranked, strict=True)]
         self._logs = [np.log(np.where(p > 0, p, 1.0)) for p in self._positions]
         self.ordered = [k for k, known in enumerate(self._ranked) if len(known) > 2 and known.sum() > 1]
+
+    def gaps(self, k: int, a: Index, b: Index) -> Array:
+        """Squares of the distances of indices of the continuous parameter ``k``; infinite if one of two is absent."""
+        levels = self._levels[k]
+        squares = ((a - b) / (levels - 1)) ** 2
+        return np.where((a == levels) == (b == levels), squares, np.inf)
 
     def tables(self, share: float, scale: float, power: float) -> list[Array]:
         """(n_choices, n_choices) for every parameter. Arguments as learned: a logit and two logarithms."""

@@ -29,6 +29,8 @@ _ORDER = slice(_SHARE, _POWER + 1)
 _CENTRES = (-1.9, -1.9, 0.7, 2.5, 0.0, -0.7, -0.7, -2.5)
 _SPREADS = (1.0, 1.0, 0.7, 2.0, 0.5, 0.5, 1.0, 1.0)
 _SHARE_BY_VALUE, _SCALE_BY_VALUE = (2.0, 1.5), (-0.4, 0.5)
+_REACH = (-0.5, 0.7)
+"""Prior of the logarithm of the distance at which a continuous parameter's values are alike, in ranges."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +59,15 @@ class Points:
         )
 
 
-def prior(count: int, *, by_cost: bool) -> tuple[Array, Array]:
-    """Centres and spreads of the normal priors of all hyperparameters, for ``count`` parameters."""
-    centre, spread = np.append(np.full(count, -np.log(count)), _CENTRES), np.append(np.ones(count), _SPREADS)
+def prior(count: int, continuous: int = 0, *, by_cost: bool) -> tuple[Array, Array]:
+    """Centres and spreads of the normal priors of all hyperparameters.
+
+    Args:
+        count: number of parameters, of which ``continuous`` are.
+        by_cost: see `Surrogate`.
+    """
+    centre = np.concatenate([np.full(count, -np.log(count)), np.full(continuous, _REACH[0]), _CENTRES])
+    spread = np.concatenate([np.ones(count), np.full(continuous, _REACH[1]), _SPREADS])
     if not by_cost:
         centre[_SHARE], spread[_SHARE] = _SHARE_BY_VALUE
         centre[_SCALE], spread[_SCALE] = _SCALE_BY_VALUE
@@ -93,10 +101,12 @@ class Covariance:
     """
 
     def __init__(self, choices: ChoiceCorrelations, theta: Array) -> None:
-        self._theta = theta
-        self._weights = np.exp(theta[: len(choices.sizes)])
-        self._offsets = np.cumsum([0, *choices.sizes])
+        self._theta, self._choices = theta, choices
+        count = len(choices.sizes)
+        self._weights = np.exp(theta[:count])
+        self._reaches = np.exp(-2 * theta[count : count + len(choices.continuous)])
         self._tables = choices.tables(*theta[_ORDER])
+        self._offsets = np.cumsum([0, *map(len, self._tables)])
 
     @property
     def noise(self) -> float:
@@ -107,15 +117,26 @@ class Covariance:
         """(len(a), len(b)) covariances."""
         theta, weights = self._theta, self._weights
         columns = np.concatenate(
-            [w * t[:, b.index[:, d]] for d, (w, t) in enumerate(zip(weights, self._tables, strict=True))]
+            [
+                w * (t[:, b.index[:, d]] if len(t) else np.zeros((0, len(b))))
+                for d, (w, t) in enumerate(zip(weights, self._tables, strict=True))
+            ]
         )
         columns = columns.astype(dtype)
         onehot = np.zeros((len(a), self._offsets[-1]), dtype=dtype)
         for d, offset in enumerate(self._offsets[:-1]):
-            onehot[np.arange(len(a)), offset + a.index[:, d]] = 1.0
+            if len(self._tables[d]):
+                onehot[np.arange(len(a)), offset + a.index[:, d]] = 1.0
         main = onehot @ columns
+        lines = []
+        for k, reach in zip(self._choices.continuous, self._reaches, strict=True):
+            gaps = self._choices.gaps(k, a.index[:, k][:, None], b.index[:, k][None]).astype(dtype)
+            lines.append(dtype(weights[k]) * np.exp(-dtype(reach) * gaps))
+            main += lines[-1]
         out = main * main
         out -= onehot @ (columns * columns)
+        for line in lines:
+            out -= line * line
         out *= float(0.5 * np.exp(theta[_PAIR]))
         out += float(np.exp(theta[_TREND])) * (a.features.astype(dtype) @ b.features.T.astype(dtype))
         out += BIAS
@@ -156,6 +177,7 @@ class Likelihood:
         self._codes = np.stack([index[i, k] * size + index[j, k] for k, size in enumerate(sizes)])
         self._r = (index.T[:, i] == index.T[:, j]).astype(float)
         self._squares = self._r * self._r
+        self._gaps = [choices.gaps(k, index[i, k], index[j, k]) for k in choices.continuous]
         self._linear = (points.features @ points.features.T)[i, j]
         self._choices, self._counts, self._extra = choices, counts, extra
 
@@ -182,6 +204,9 @@ class Likelihood:
         for k in self._choices.ordered:
             np.take(tables[k].ravel(), self._codes[k], out=r[k])
             np.multiply(r[k], r[k], out=squares[k])
+        for k, scale, gaps in zip(self._choices.continuous, theta[len(r) :], self._gaps, strict=False):
+            r[k] = np.exp(-np.exp(-2 * scale) * gaps)
+            squares[k] = r[k] * r[k]
         main = w @ r
         far = np.exp(theta[_REST]) * np.exp(np.exp(theta[_RANGE]) * (main - w.sum()))
         both = 0.5 * (main * main - (w * w) @ squares)
@@ -229,6 +254,9 @@ class Likelihood:
             )
             slopes = self._choices.slopes(k, *theta[_ORDER])
             grad[_ORDER] += [worth @ slope.ravel() for slope in slopes]
+        for place, (k, gaps) in enumerate(zip(self._choices.continuous, self._gaps, strict=True), start=d):
+            near = 2 * np.exp(-2 * theta[place]) * np.where(np.isinf(gaps), 0.0, gaps) * r[k]
+            grad[place] = w[k] * ((qs - pair * w[k] * r[k] * q) @ near)
         return grad
 
     def noise_gradient(self, q: Array, excess: float, within: tuple[float, int]) -> float:

@@ -1,4 +1,4 @@
-"""Local search for the best point of a space that is too large to enumerate."""
+"""Local search for the best point of a space that is too large to enumerate, or continuous."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def local_search(
     rng: np.random.Generator,
 ) -> tuple[Index, Array]:
     """Search around a front: by neighbours and mutations of its members, by crossing them, and from random points.
+
+    Continuous parameters are searched by quasi-random points around the front too.
 
     Args:
         space: what trials can ask for.
@@ -40,7 +42,16 @@ def local_search(
         front[rng.integers(len(front), size=1_000)],
     )
     found = space.allowed(
-        np.concatenate([grid.neighbours(front), mutated, crossed, grid.sample(1_000, rng), others])
+        np.concatenate(
+            [
+                grid.neighbours(front),
+                mutated,
+                crossed,
+                grid.sample(1_000, rng),
+                others,
+                grid.around(front, rng),
+            ]
+        )
     )
     scores = weigh(found)
     for _ in range(4):

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 
 from se_nas.samplers._gp import drawn
-from se_nas.samplers._kernel import ChoiceCorrelations
+from se_nas.samplers._kernel import ChoiceCorrelations, Positions
 from se_nas.samplers._likelihood import (
     NOISE,
     NOISE_FLOOR,
@@ -83,7 +83,7 @@ class PairedSurrogate:
 
     def __init__(
         self,
-        positions: list[Array],
+        positions: Positions,
         points: Points,
         values: Array,
         *,
@@ -114,7 +114,7 @@ class PairedSurrogate:
         self._condition()
 
     def _fit(self) -> Array:
-        centre, spread = prior(len(self._choices.sizes), by_cost=self._by_cost)
+        centre, spread = prior(len(self._choices.sizes), len(self._choices.continuous), by_cost=self._by_cost)
         centre = np.concatenate([centre, [0.0, _NOISE_CENTRE, 0.0, 0.0]])
         spread = np.concatenate([spread, [_SCALE_SPREAD, spread[NOISE], _ANGLE_BOUND / 4, _ANGLE_BOUND / 4]])
         centre[NOISE - _OWN] = _NOISE_CENTRE

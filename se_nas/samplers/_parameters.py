@@ -1,4 +1,4 @@
-"""Parameters of a study: their finite choices, as a user lists them and as trials ask for them."""
+"""Parameters of a study: their choices, as a user lists them and as trials ask for them."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ from optuna.trial import TrialState
 
 from se_nas.errors import ConfigError
 from se_nas.samplers._grid import Index
+from se_nas.samplers._interval import Interval
 from se_nas.samplers._observations import ENDED
 
 MAX_CHOICES = 1000
 """Longest grid of one numeric parameter."""
+FEW = 5
+"""Values of a continuous parameter that stand for all where each is looked at."""
 RECENT = 10
 """So many trials tell the range of a numeric parameter. It may change from trial to trial, or between sessions."""
 
 
-def choices_of(name: str, distribution: BaseDistribution) -> tuple[Any, ...]:
-    """The finite list of values of a distribution.
+def choices_of(name: str, distribution: BaseDistribution) -> Sequence[Any]:
+    """The values of a distribution: a tuple, or an `Interval` if it is continuous.
 
     Raises:
-        ConfigError: the distribution is continuous, or has more than `MAX_CHOICES` values.
+        ConfigError: the distribution is of a kind that Optuna does not have, or has a step and more than `MAX_CHOICES`
+            values.
     """
     if isinstance(distribution, CategoricalDistribution):
         return tuple(distribution.choices)
-    step: float | None = None
-    if isinstance(distribution, IntDistribution):
-        step = 1 if distribution.log else distribution.step
-    elif isinstance(distribution, FloatDistribution):
-        step = distribution.step
-    if step is None or not isinstance(distribution, IntDistribution | FloatDistribution):
+    if not isinstance(distribution, IntDistribution | FloatDistribution):
         raise ConfigError(
-            f"parameter {name!r} is continuous ({distribution}); ParetoSampler takes categorical parameters,"
-            " integers and floats with a step. Give it a step, or use suggest_categorical."
+            f"parameter {name!r} has the distribution {distribution}; ParetoSampler takes categorical parameters,"
+            " integers and floats."
         )
     low, high = distribution.low, distribution.high
+    step = 1 if isinstance(distribution, IntDistribution) and distribution.log else distribution.step
+    if step is None:
+        return Interval(low, high, distribution.log) if low < high else (low,)
     count = math.floor((high - low) / step + 1e-9) + 1
     if count > MAX_CHOICES:
         raise ConfigError(
@@ -86,6 +88,13 @@ def check_kind(name: str, listed: BaseDistribution, asked: BaseDistribution) -> 
         )
 
 
+def a_few(choices: Sequence[Any]) -> Sequence[Any]:
+    """All of some choices, or a few values of an interval from end to end."""
+    if not isinstance(choices, Interval):
+        return choices
+    return [choices[level] for level in np.linspace(0, len(choices) - 1, FEW).astype(int).tolist()]
+
+
 def telling_choices(distribution: BaseDistribution) -> Index:
     """Indices of the choices that another parameter may depend on: the ends of a range, or any of a list."""
     count = len(choices_of("", distribution))
@@ -111,7 +120,7 @@ def asked_space(study: Study) -> dict[str, BaseDistribution]:
 def _joined(distributions: Sequence[BaseDistribution]) -> BaseDistribution:
     """The latest of the distributions, the first, over the range of all that have its grid."""
     latest = distributions[0]
-    if not isinstance(latest, IntDistribution | FloatDistribution) or latest.step is None:
+    if not isinstance(latest, IntDistribution | FloatDistribution):
         return latest
     alike: list[Any] = [d for d in distributions if type(d) is type(latest) and _on_grid(d, latest)]
     low, high = min(d.low for d in alike), max(d.high for d in alike)
@@ -120,5 +129,7 @@ def _joined(distributions: Sequence[BaseDistribution]) -> BaseDistribution:
 
 
 def _on_grid(one: Any, other: Any) -> bool:
+    if one.step is None or other.step is None:
+        return bool(one.step == other.step and one.log == other.log)
     steps = (one.low - other.low) / other.step
     return bool(one.step == other.step and one.log == other.log and abs(steps - round(steps)) < 1e-9)

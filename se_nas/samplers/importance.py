@@ -12,7 +12,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from se_nas.errors import ConfigError, nearest
-from se_nas.samplers._parameters import choices_of
+from se_nas.samplers._parameters import a_few, choices_of
 from se_nas.samplers.pareto_sampler import ParetoSampler
 
 LEAST_TRIALS = 10
@@ -118,7 +118,7 @@ def effects(
         ConfigError: the study has no finished trial, or a name in ``groups`` is not a parameter.
     """
     space = sampler.infer_relative_search_space(study, study.trials[-1]) if study.trials else {}
-    choices = {name: choices_of(name, distribution) for name, distribution in space.items()}
+    choices = {name: a_few(choices_of(name, distribution)) for name, distribution in space.items()}
     rng = np.random.default_rng(seed)
     points = [
         {name: values[int(rng.integers(len(values)))] for name, values in choices.items()}

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from se_nas.arguments import checked
 from se_nas.errors import ConfigError, nearest
 from se_nas.samplers._grid import Array, Grid, Index, Params
+from se_nas.samplers._interval import Interval
 from se_nas.samplers._models import Learned
 from se_nas.samplers._observations import DUPLICATE, ENDED, MODEL, PARTIAL, History, proposed_params, read
 from se_nas.samplers._parameters import as_distribution, asked_space, check_kind, choices_of, telling_choices
@@ -37,7 +38,7 @@ MOST_UNSEEN = 16
 
 @checked
 class ParetoSampler(BaseSampler):
-    """Proposes points of a finite space by expected hypervolume improvement; works with any Optuna study.
+    """Proposes points by expected hypervolume improvement; works with any Optuna study.
 
     Args:
         known: number of an objective → function of the trial's params dict that gives its exact value. It is
@@ -62,9 +63,9 @@ class ParetoSampler(BaseSampler):
     parameters of the space; those that a trial will not ask for have their first choice.
 
     Raises:
-        ConfigError: an option is invalid; a parameter of the study is continuous; ``space`` names a parameter that
-            no trial asks for or that trials ask for as another kind; or a known function gives other values
-            than the trials were told.
+        ConfigError: an option is invalid; a parameter of the study has a step and more than 1,000 values; ``space``
+            names a parameter that no trial asks for or that trials ask for as another kind; or a known function gives
+            other values than the trials were told.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class ParetoSampler(BaseSampler):
         """The proposal's value if it is in range; before the space is known, that of ``initial``; else at random.
 
         Raises:
-            ConfigError: the parameter is continuous, or ``space`` has another kind of it.
+            ConfigError: the parameter has too many values, or ``space`` has another kind of it.
         """
         choices = choices_of(param_name, param_distribution)
         if self._given is not None and param_name in self._given:
@@ -181,7 +182,10 @@ class ParetoSampler(BaseSampler):
         wanted |= proposed_params(trial)
         if param_name in wanted:
             value = wanted[param_name]
-            if any(value == choice and type(value) is type(choice) for choice in choices):
+            if isinstance(choices, Interval):
+                if isinstance(value, float) and choices.nearest(value) is not None:
+                    return value
+            elif any(value == choice and type(value) is type(choice) for choice in choices):
                 return value
         seed = np.random.default_rng([self._entropy, 2, trial.number, *param_name.encode()]).integers(2**31)
         return RandomSampler(seed=int(seed)).sample_independent(study, trial, param_name, param_distribution)

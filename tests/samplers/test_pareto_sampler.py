@@ -362,13 +362,6 @@ def test_integers_and_stepped_floats_are_a_grid() -> None:
     assert len({(t.params["i"], round(t.params["f"], 6)) for t in study.trials}) == 12
 
 
-def test_a_continuous_parameter_is_refused_with_what_to_do() -> None:
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=ParetoSampler(seed=0))
-    trial = study.ask()
-    with pytest.raises(ConfigError, match=r"'x' is continuous.*step"):
-        trial.suggest_float("x", 0, 1)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
