@@ -115,7 +115,8 @@ def selection_bias(report: ParetoReport) -> str:
     if change.baselines:
         joint = "the baselines, which are retrained whatever they read, moved by"
         words.append(f"{joint} {change.baselines.signed(2)}")
-    return f"{'; '.join(words)}. {schedule}."
+    text = "; ".join(words)
+    return f"{text[0].upper()}{text[1:]}. {schedule}."
 
 
 def usage(report: ParetoReport) -> list[dict[str, Any]]:

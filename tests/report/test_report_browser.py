@@ -420,6 +420,17 @@ def test_it_prints(opened):
     assert len(printed) > 50_000
 
 
+def test_charts_are_drawn_as_wide_as_paper_when_they_are_printed(opened):
+    """Drawn for a wide window and shrunk to the page, their text would be too small to read."""
+    resize(opened, 1400)
+    wide = "return Math.max(...[...document.querySelectorAll('.chart svg')].map((node) => node.viewBox.baseVal.width))"
+    assert script(opened, wide) > 1000
+    script(opened, "dispatchEvent(new Event('beforeprint'))")
+    assert 600 < script(opened, wide) <= 700
+    script(opened, "dispatchEvent(new Event('afterprint'))")
+    assert script(opened, wide) > 1000
+
+
 def test_text_of_users_does_nothing(page, tmp_path):
     opened = page(write_html(ParetoReport.load(evil_run(tmp_path / "evil")), tmp_path / "evil.html"))
     script(opened, "document.querySelector('button.open').click()")

@@ -22,7 +22,7 @@ AXIS = {
 }
 OTHER = AXIS | {"name": "params", "title": "parameters, M", "word": "parameters"}
 ROLES = {"plain": "plain backbone", "all_se_16": "SE everywhere, γ=16", "last_stage": "SE in the last stage"}
-PICKS = (["best"], ["knee"], ["cheapest", "knee"])
+PICKS = (["best"], ["knee"], ["one-se", "knee"])
 
 
 def random_front(seed, *, costs=1):

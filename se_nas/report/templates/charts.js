@@ -43,7 +43,9 @@ function extent(values, pad = 0.06) {
   return [low - margin, high + margin];
 }
 
-// Redraws when the width of the host changes, so that type keeps its size on a phone.
+// Redraws when the width of the host changes, so that type keeps its size on a phone and on paper.
+const charts = [];
+const PAPER = 690;
 function responsive(host, draw) {
   let width = 0;
   const redraw = () => {
@@ -52,8 +54,17 @@ function responsive(host, draw) {
   };
   new ResizeObserver(() => { if (Math.abs(host.clientWidth - width) > 1) redraw(); }).observe(host);
   redraw();
+  charts.push({ host, draw, redraw });
   return redraw;
 }
+addEventListener("beforeprint", () => {
+  const page = document.querySelector("main").clientWidth;
+  for (const { host, draw } of charts) {
+    const width = Math.min(host.clientWidth, Math.round((PAPER * host.clientWidth) / page));
+    if (width) host.replaceChildren(draw(width));
+  }
+});
+addEventListener("afterprint", () => { for (const { redraw } of charts) redraw(); });
 
 // A frame with linear axes. `rows` replaces the y axis by named rows; `whole` keeps x to whole numbers.
 class Plot {
