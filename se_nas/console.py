@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from se_nas.wording import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 PIPE_WIDTH = 160
+COMMAND = "  se-nas "
+"""Stands before a command in a text; its line is left to the terminal, so that it can be copied whole."""
 
 
 def make_console(*, stderr: bool = False, width: int = PIPE_WIDTH) -> Console:
@@ -22,3 +26,11 @@ def make_console(*, stderr: bool = False, width: int = PIPE_WIDTH) -> Console:
 def is_bounded(console: Console) -> bool:
     """Whether lines longer than the console's width would break, or somebody asked for that width."""
     return console.is_terminal or console.is_jupyter or os.environ.get("COLUMNS", "").isdigit()
+
+
+def print_text(console: Console, text: str, *, style: str = "") -> None:
+    """Lines of text; where lines are bounded they break between words, so that no number breaks."""
+    from rich.text import Text
+
+    for line in printable(text).split("\n"):
+        console.print(Text(line, style=style), soft_wrap=COMMAND in line or not is_bounded(console))

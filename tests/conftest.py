@@ -32,6 +32,14 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _lines_of_any_length():
+    """Output as in a pipe, wherever the tests run: with COLUMNS set, lines would break there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres():
     """A PostgreSQL server, of which the environment knows the password."""

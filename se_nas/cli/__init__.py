@@ -15,7 +15,6 @@ import se_nas
 from se_nas.cli.exit_codes import MEANINGS, SIGNALLED, USER_ERROR
 from se_nas.cli.usage import Commands
 from se_nas.errors import ConfigError, SeNasError
-from se_nas.wording import printable
 
 _ORDER = (
     *("search", "resume", "worker", "show", "report", "export", "retrain", "compare", "dashboard"),
@@ -76,12 +75,10 @@ def main() -> None:
         raise SystemExit(0) from None
     except (SeNasError, OSError) as error:
         # An OSError here is a path that the user gave, or a full disk.
+        from se_nas.console import make_console, print_text
         from se_nas.run.disk import refused
 
-        message = str(refused(error) or error)
-        typer.secho(
-            f"error: {printable(message)}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None
-        )
+        print_text(make_console(stderr=True), f"error: {refused(error) or error}", style="red")
         raise SystemExit(USER_ERROR) from None
     except KeyboardInterrupt as error:
         _end(error)

@@ -94,7 +94,10 @@ def profile(
     from se_nas.cost import LatencySettings
     from se_nas.cost import profile as measure
     from se_nas.cost.latency.time_limit import TimeUpError
+    from se_nas.errors import ConfigError
 
+    if not max_seconds > 0:
+        raise ConfigError(f"max_seconds is {max_seconds:g}; it must be above 0.")
     settings = LatencySettings(
         input_size=(3, input_size, input_size),
         num_classes=num_classes,

@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from se_nas import console
 from se_nas.cli.layout import by_prefix, fitted, least_width
-from se_nas.console import PIPE_WIDTH, is_bounded, make_console
+from se_nas.console import PIPE_WIDTH, make_console
 from se_nas.wording import printable
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ def print_json(value: Any) -> None:
 
 
 def print_text(text: str) -> None:
-    """Sentences; on a terminal, lines break between words."""
-    console = make_console()
-    console.print(Text(printable(text)), soft_wrap=not is_bounded(console))
+    """Sentences on standard output; on a terminal, lines break between words."""
+    console.print_text(make_console(), text)
 
 
 def print_rows(
@@ -44,14 +44,13 @@ def print_rows(
         return
     if title:
         print_text(title)
-    console = make_console(width=max(PIPE_WIDTH, least_width(rows)))
-    console.print(fitted(rows, console.width, optional))
+    target = make_console(width=max(PIPE_WIDTH, least_width(rows)))
+    target.print(fitted(rows, target.width, optional))
 
 
 def _print_sites(rows: Sequence[Mapping[str, str]], title: str = "") -> None:
     """One line per site, or on a narrow terminal one per site and γ."""
-    console = make_console(width=max(PIPE_WIDTH, least_width(rows)))
-    wide = least_width(rows) <= console.width
+    wide = least_width(rows) <= make_console(width=max(PIPE_WIDTH, least_width(rows))).width
     print_rows(rows if wide else by_prefix(rows, "γ", "SE adds"), title, OPTIONAL_OF_SITES)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from se_nas.errors import ConfigError, DeviceError, not_allowed
 from se_nas.sites import image_size
+from se_nas.wording import as_words
 
 if TYPE_CHECKING:
     import torch
@@ -160,14 +162,18 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def device_lock(device: torch.device | str) -> Iterator[None]:
+def device_lock(device: torch.device | str, seconds: float = math.inf) -> Iterator[None]:
     """Keep the device from all other se-nas processes of this user on this machine.
 
     The operating system frees the lock when its holder ends, however it ends. Taking it again in the thread
     that holds it is allowed.
 
+    Args:
+        device: for example "cpu".
+        seconds: to wait for another process, at most half an hour.
+
     Raises:
-        DeviceError: another process held it for half an hour.
+        DeviceError: another process held it for as long.
     """
     from filelock import FileLock, Timeout
 
@@ -175,11 +181,12 @@ def device_lock(device: torch.device | str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{platform.node()}-{_hardware_id(device)}.lock"
     lock = FileLock(path, timeout=_LOCK_SECONDS, is_singleton=True)
+    patience = max(0.0, min(seconds, _LOCK_SECONDS))
     try:
-        lock.acquire()
+        lock.acquire(timeout=patience)
     except Timeout:
         raise DeviceError(
-            f"device {str(device)!r} has been held by another measurement for {_LOCK_SECONDS // 60} minutes"
+            f"device {str(device)!r} has been held by another measurement for {as_words(patience)}"
             f" ({path}); end that process, or measure later."
         ) from None
     try:

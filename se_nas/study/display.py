@@ -15,7 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from se_nas.console import is_bounded, make_console
+from se_nas.console import make_console, print_text
 from se_nas.run import FINAL, SEARCH
 from se_nas.study.best import Best, best_so_far
 from se_nas.study.progress import Progress
@@ -32,8 +32,6 @@ CORRECTED = 0.1
 LABEL_WIDTH = 11
 BAR = 8
 """Least columns of a bar that says anything; on a narrower terminal there is none."""
-COMMAND = "  se-nas "
-"""Stands before a command in a message; its line is left to the terminal, so that it can be copied whole."""
 
 
 def make_progress() -> Progress:
@@ -51,13 +49,14 @@ def progress_of(choice: Progress | bool | None) -> Progress:
     if isinstance(choice, Progress):
         return choice
     if choice is None:
-        choice = _is_live(make_console(stderr=True))
+        console = make_console(stderr=True)
+        choice = console.is_terminal or console.is_jupyter
     return make_progress() if choice else Progress()
 
 
 def _is_live(console: Console) -> bool:
     if console.is_jupyter:
-        # Without it rich cannot change what a cell shows.
+        # Without them rich cannot change what a cell shows.
         from importlib.util import find_spec
 
         return find_spec("ipywidgets") is not None
@@ -129,8 +128,7 @@ class LineProgress(Progress):
         return [*best, f"front of {self._front}"] if self._front else best
 
     def _print(self, text: str) -> None:
-        whole = not is_bounded(self._console) or COMMAND in text
-        self._console.print(Text(printable(text)), soft_wrap=whole)
+        print_text(self._console, text)
 
 
 class LiveProgress(LineProgress):

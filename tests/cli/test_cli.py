@@ -113,6 +113,7 @@ MISTAKES = [
     (("export", "runs/none"), "missing option '--out'"),
     (("search", "--epochs", "few"), "invalid value for '--epochs'"),
     (("profile", "resnet18", "--device", "cup"), "device is 'cup'; allowed: auto, cpu.*'cpu'"),
+    (("profile", "resnet18", "--max-seconds", "-3"), "max_seconds is -3; it must be above 0"),
     ((*SEARCH, "--config", "none.yaml"), "none.yaml cannot be read"),
     (("search", "--backbone", "test_resnet", "--device", "cuda:77"), "'cuda:77'"),
     (("search", "--backbone", "test_resnet", "--device", "gpu"), "'gpu'"),

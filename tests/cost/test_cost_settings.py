@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from se_nas import Architecture
 from se_nas.cost import LatencySettings, conditions_key, device_lock, differences, settings
+from se_nas.cost.latency.meter import LatencyMeter
+from se_nas.cost.latency.time_limit import TimeLimit
 from se_nas.cost.settings import conditions
 from se_nas.errors import ConfigError, DeviceError
 
@@ -109,6 +112,10 @@ def test_lock_keeps_another_process_out(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(settings, "_LOCK_SECONDS", 0.1)
         with pytest.raises(DeviceError, match="held by another measurement"), device_lock("cpu"):
             pass
+        monkeypatch.setattr(settings, "_LOCK_SECONDS", 1800)
+        # No longer than a time limit that is enforced.
+        with TimeLimit(5.0).enforced(), pytest.raises(DeviceError, match="another measurement for"):
+            LatencyMeter(Architecture.plain("test_resnet"), LatencySettings(input_size=(3, 32, 32)))
     finally:
         release.set()
         holder.join(60)

@@ -188,3 +188,20 @@ def test_who_asks_for_progress_gets_it(monkeypatch):
     )
     assert type(progress_of(None)) is LiveProgress
     assert type(progress_of(False)) is Progress
+
+
+@pytest.mark.parametrize(("widgets", "kind"), [(object(), LiveProgress), (None, LineProgress)])
+def test_a_notebook_shows_progress_live_if_it_can(monkeypatch, widgets, kind):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: widgets)
+    notebook = Console(file=io.StringIO(), force_jupyter=True)
+    monkeypatch.setattr(display, "make_console", lambda stderr: notebook)
+    assert type(progress_of(None)) is kind
+    assert type(progress_of(False)) is Progress
+
+
+def test_commands_in_messages_stay_whole_and_other_lines_break_between_words():
+    progress, console = recorded(LiveProgress, 60)
+    command = "go on with:  se-nas resume runs/a-name-of-some-length --budget 30m --trials 20"
+    progress.message(f"its mean accuracy was read four times: 79.67, 83.84, 84.96, 84.12 %\n{command}")
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert lines == ["its mean accuracy was read four times: 79.67, 83.84, 84.96,", "84.12 %", command]

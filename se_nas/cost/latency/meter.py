@@ -11,7 +11,7 @@ from se_nas.architecture import Architecture
 from se_nas.arguments import checked
 from se_nas.cost.backends import Prepared
 from se_nas.cost.latency.paired import Pairs, measure_pairs, warm_up
-from se_nas.cost.latency.time_limit import check_time
+from se_nas.cost.latency.time_limit import check_time, time_left
 from se_nas.cost.preparation import cpu_threads, infeasible_if_out_of_memory, prepare_inference
 from se_nas.cost.settings import AUTO, LatencySettings, conditions, device_lock
 from se_nas.errors import ConfigError
@@ -90,7 +90,7 @@ class LatencyMeter:
         self._baseline = self._first_that_runs(settings.resolved(self._device))
         with cpu_threads(self.settings.threads):
             self.conditions = conditions(self.settings, self._device, self._baseline.versions)
-            with device_lock(self._device):
+            with device_lock(self._device, time_left()):
                 baseline_ms = warm_up(_timer(self._baseline.run, 1), max_seconds=60.0)
         self._iterations = max(1, min(_MOST_ITERATIONS, round(_SAMPLE_MS / max(baseline_ms, 1e-6))))
 
@@ -172,7 +172,7 @@ class LatencyMeter:
                 check_time()
                 candidate.run()
 
-            with device_lock(self._device):
+            with device_lock(self._device, time_left()):
                 return gate_shares(run, gates, max_seconds=max_seconds)
 
     def _pairs(
@@ -183,7 +183,11 @@ class LatencyMeter:
         min_pairs: int,
         least_seconds: float = 0.0,
     ) -> Latency:
-        with cpu_threads(self.settings.threads), device_lock(self._device), infeasible_if_out_of_memory():
+        with (
+            cpu_threads(self.settings.threads),
+            device_lock(self._device, time_left()),
+            infeasible_if_out_of_memory(),
+        ):
             start = time.monotonic()
             one, other = (_timer(side.run, self._iterations) for side in (self._baseline, candidate))
             for timed in (one, other):

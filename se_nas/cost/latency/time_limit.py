@@ -6,6 +6,7 @@ than was foreseen. Inside ``TimeLimit.enforced``, every timing asks ``check_time
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,7 +66,12 @@ class TimeLimit:
 _enforced: ContextVar[tuple[TimeLimit, ...]] = ContextVar("enforced", default=())
 
 
+def time_left() -> float:
+    """Seconds until the first limit that is enforced; infinite without one."""
+    return min((limit.left for limit in _enforced.get()), default=math.inf)
+
+
 def check_time() -> None:
     """Raise TimeUpError if a limit that is enforced has passed."""
-    if any(limit.left <= 0 for limit in _enforced.get()):
+    if time_left() <= 0:
         raise TimeUpError("the time limit has passed.")
