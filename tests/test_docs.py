@@ -281,3 +281,14 @@ def test_reports_of_the_gallery_exist():
     assert targets
     for target in targets:
         assert (ROOT / "docs" / target).is_file(), target
+
+
+def test_the_reference_of_commands_has_every_option(monkeypatch):
+    pytest.importorskip("sphinx", reason="the extra docs is not installed")
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    reference = importlib.import_module("generated_reference")
+    for name, command in COMMANDS.items():
+        text = "\n".join(reference.command_lines(name, command))
+        assert f"## se-nas {name}" in text
+        for option in options_of(command):
+            assert not option.startswith("-") or option in text, f"{name} {option}"

@@ -18,17 +18,19 @@ class CommandReference(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         group: Any = typer.main.get_command(program)
-        text = "\n".join(line for name, command in group.commands.items() for line in _command(name, command))
+        text = "\n".join(
+            line for name, command in group.commands.items() for line in command_lines(name, command)
+        )
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
-def _command(name: str, command: Any) -> list[str]:
+def command_lines(name: str, command: Any) -> list[str]:
     context = command.make_context(name, [], resilient_parsing=True)
     description, _, example = command.help.partition("Example:")
     lines = [f"## se-nas {name}", "", " ".join(description.split()), ""]
     if example:
         lines += ["```sh", " ".join(example.split()), "```", ""]
-    panels: dict[str, list[Any]] = {}
+    panels: dict[str, list[Any]] = {"Arguments": []}
     for parameter in command.params:
         if getattr(parameter, "hidden", False):
             continue
@@ -36,7 +38,9 @@ def _command(name: str, command: Any) -> list[str]:
         usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
         panels.setdefault(panel or usual, []).append(parameter)
     for panel, parameters in panels.items():
-        if len(panels) > 1:
+        if not parameters:
+            continue
+        if len(parameters) < len(command.params):
             lines += [f"**{panel}**", ""]
         for parameter in parameters:
             lines += [f"{_head(parameter, context)}", f": {_help(parameter)}", ""]
