@@ -46,7 +46,8 @@ def build_model(
     Raises:
         BackboneError: timm does not know the backbone or refuses a keyword.
         CheckpointError: the checkpoint cannot be read or does not fit.
-        ConfigError: a keyword contradicts one of the architecture's, or ``init`` is unknown.
+        ConfigError: a keyword contradicts one of the architecture's, ``init`` is unknown, or both ``pretrained`` and
+            ``checkpoint`` are given.
     """
     if init not in INITS:
         raise ConfigError(not_allowed("init", init, INITS))
@@ -68,6 +69,10 @@ def build_plain(
 
     Takes the same arguments and raises the same errors.
     """
+    if pretrained and checkpoint is not None:
+        raise ConfigError(
+            "pretrained and checkpoint both say where the first weights come from; leave one of the two out."
+        )
     own = dict(arch.timm_kwargs)
     for name in timm_kwargs.keys() & own.keys():
         if timm_kwargs[name] != own[name]:

@@ -129,6 +129,8 @@ def retrain(
     job = _prepare(report, chosen, given, from_weights)
     progress.message(f"picked trial {chosen.candidate.number}: {chosen.reason}")
     progress.message(job.describe())
+    for text in (*(f"left out {line}" for line in job.data.left_out()), *job.data.remarks):
+        progress.message(text)
     with _partial(Path(f"{out}{PARTIAL}"), job) as partial:
         found, weights = _trained(job, partial, progress)
         exported = export_model(

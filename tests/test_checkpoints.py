@@ -19,6 +19,7 @@ from se_nas.architecture import Architecture
 from se_nas.checkpoints import load_checkpoint, read_checkpoint
 from se_nas.errors import CheckpointError, ConfigError
 from se_nas.model import build_model
+from se_nas.study import SearchConfig
 
 NAME = "resnet10t"
 LIMIT = 200
@@ -59,6 +60,35 @@ def loaded(path, content, num_classes=5):
     torch.save(content, path)
     model = fresh(num_classes)
     return model, load_checkpoint(model, path)
+
+
+def test_one_source_of_weights(tmp_path, state):
+    torch.save(state, tmp_path / "w.pth")
+    arch = Architecture.plain(NAME)
+    with pytest.raises(
+        ConfigError, match="pretrained and checkpoint both say where the first weights come from"
+    ):
+        build_model(arch, pretrained=True, checkpoint=tmp_path / "w.pth", num_classes=5)
+    with pytest.raises(
+        ConfigError, match="pretrained and checkpoint both say where the first weights come from"
+    ):
+        SearchConfig(backbone=NAME, pretrained=True, checkpoint=tmp_path / "w.pth")
+
+
+def test_weights_without_content(tmp_path, state):
+    torch.save({name: value.to("meta") for name, value in state.items()}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="holds names and shapes only"):
+        read_checkpoint(fresh(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path, state, value):
+    state["layer1.0.conv1.weight"] = torch.full_like(state["layer1.0.conv1.weight"], value)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(
+        CheckpointError, match=r"w.pth holds NaN or infinite weights, in layer1.0.conv1.weight\.$"
+    ):
+        read_checkpoint(fresh(), tmp_path / "w.pth")
 
 
 # What is wrapped around

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from small_cases import SEARCH
 
 import se_nas
-from se_nas.errors import ConfigError, RunError, SeNasError
+from se_nas.errors import ConfigError, DataError, RunError, SeNasError
 from se_nas.study.progress import Progress
 from se_nas.training import Recipe
 
@@ -246,6 +246,18 @@ def test_mistakes_are_explained_and_nothing_is_written(run, tmp_path, keywords, 
     with pytest.raises(error, match=message):
         se_nas.retrain(run, out=tmp_path / "net", **{"device": "cpu", **keywords})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_strict_stops_at_an_unreadable_image(run, tmp_path):
+    data = image_folder(tmp_path / "data")
+    (data / "class0" / "0.png").write_bytes(b"none")
+    given = {"data": str(data), "recipe": STILL, "device": "cpu", "input_size": 32}
+    with pytest.raises(DataError, match=r"image 'class0/0.png' cannot be decoded"):
+        se_nas.retrain(run, out=tmp_path / "net", strict=True, **given)
+    assert not (tmp_path / "net").exists()
+    told = Told()
+    se_nas.retrain(run, out=tmp_path / "net", progress=told, **given)
+    assert any("class0/0.png" in text for text in told.messages)
 
 
 def test_a_folder_that_is_taken_is_refused_at_once(run, retrained, tmp_path):

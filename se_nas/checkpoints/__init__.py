@@ -1,7 +1,14 @@
 """Weights of a plain backbone in the files that trainers write."""
 
-from se_nas.checkpoints.files import checkpoint_file
+from se_nas.checkpoints.files import checkpoint_file, fingerprint
 from se_nas.checkpoints.loading import load_checkpoint, load_weights, read_checkpoint
 from se_nas.checkpoints.matching import Checkpoint
 
-__all__ = ["Checkpoint", "checkpoint_file", "load_checkpoint", "load_weights", "read_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "checkpoint_file",
+    "fingerprint",
+    "load_checkpoint",
+    "load_weights",
+    "read_checkpoint",
+]

@@ -6,6 +6,7 @@ Nothing but tensors, containers, numbers, strings and ``argparse.Namespace`` is 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import zipfile
@@ -45,6 +46,20 @@ def checkpoint_file(path: str | Path) -> Path:
     if not file.exists():
         raise CheckpointError(f"there is no checkpoint {shortened(file)}: the file does not exist.")
     return file
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file with weights, in hexadecimal digits.
+
+    Raises:
+        CheckpointError: there is no such file, or it cannot be read.
+    """
+    file = checkpoint_file(path)
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _refused(file, f"cannot be read: {error.strerror or error}") from error
 
 
 def read_file(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -149,6 +164,8 @@ def _state_dict(loaded: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
         for name, value in loaded.items()
         if isinstance(name, str) and isinstance(value, Tensor)
     }
+    if any(value.is_meta for value in weights.values()):
+        raise _refused(path, "holds names and shapes only: it was saved from a model on the meta device")
     return ".".join(taken), weights
 
 

@@ -56,7 +56,8 @@ def fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str, taken:
     left; those of a module that the model has must be the model's.
 
     Raises:
-        CheckpointError: keys are missing, left over or of another shape; ``source`` names the weights.
+        CheckpointError: keys are missing, left over or of another shape, or weights are not finite; ``source`` names
+            the file.
     """
     expected = model.state_dict()
     head = _classifier_keys(model)
@@ -84,6 +85,9 @@ def fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str, taken:
             f"{source} does not fit {type(model).__name__}{seen}: {'; '.join(odd[:5])}{more}."
         )
     fits = {k: v for k, v in named.items() if k in expected and v.shape == expected[k].shape}
+    broken = [key for key, value in fits.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{source} holds NaN or infinite weights, in {_listed(broken)}.")
     # A head that fits in part (the weight, not the bias) would be neither old nor new.
     fresh = () if head <= fits.keys() else tuple(key for key in expected if key in head)
     return Checkpoint(

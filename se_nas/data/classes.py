@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from se_nas.data.image_data import Payload
 from se_nas.data.listing import BESIDE, LeftOut, Listing, is_hidden, is_image, listed, suffix_of
 from se_nas.data.pixels import decode, upright_size, verify
+from se_nas.data.splits import split_word
 from se_nas.errors import DataError
 from se_nas.wording import counted
 
@@ -74,11 +76,14 @@ def refuse_one_class(name: str, listing: Listing) -> None:
         DataError: always.
     """
     (only,) = listing.tree.keys() - {""}
-    below = [folder for folder in listing.tree[only] if folder]
     text = f"data {name!r} has one class, {only!r}; a classifier needs at least two"
+    folders = [file.name.removeprefix(listing.prefix).split("/")[:-1] for file in listing.images]
+    inside = [folder for folder in folders if folder[:1] == [only]]
+    around = posixpath.commonpath(["/".join(folder) for folder in inside]).split("/")
+    below = sorted({folder[len(around)] for folder in inside if len(folder) > len(around)})
     if len(below) > 1:
-        path = f"{listing.root}/{only}"
-        raise DataError(f"{text}; if the classes are its folders {listed(below)}, give {path!r}.")
+        path, where = "/".join((listing.root, *around)), "its folders" if len(around) == 1 else "the folders"
+        raise DataError(f"{text}; if the classes are {where} {listed(below)}, give {path!r}.")
     raise DataError(f"{text}{_above(listing)}")
 
 
@@ -147,7 +152,7 @@ def _refuse_shared_folders(listing: Listing) -> None:
 def _above(listing: Listing) -> str:
     """The end of a sentence: "; did you mean PARENT, ...?" if the folder above has several folders with images."""
     path = Path(listing.root).expanduser().absolute()
-    if not path.is_dir():
+    if not path.is_dir() or split_word(path.name) is not None:
         return "."
     siblings = sorted(
         each.name

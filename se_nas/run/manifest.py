@@ -124,6 +124,7 @@ class Manifest:
         device: what the run ran on.
         measured: for every measured cost that is an objective or limited, by its name.
         start: of the candidates' trainings, "from scratch" or "fine-tuned from ..."; empty if unknown.
+        checkpoint_fingerprint: SHA-256 of the file with the first weights; None without one.
         recipe: of the candidates' trainings, as ``Recipe.from_dict`` reads it.
         runtime, compile, packing: decisions about the machine, as training and study store them; None if unknown.
         executor: what trains elsewhere: its name, the resources of an actor, its version; None for this machine alone.
@@ -153,6 +154,7 @@ class Manifest:
     recipe: Mapping[str, Any]
     timm_kwargs: Mapping[str, Any] = field(default_factory=dict)
     start: str = ""
+    checkpoint_fingerprint: str | None = None
     measured: Mapping[str, Measured] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
     compile: Mapping[str, Any] | None = None

@@ -308,6 +308,14 @@ class SearchConfig(_LimitedTask):
         return self
 
     @model_validator(mode="after")
+    def _weights_come_from_one_place(self) -> SearchConfig:
+        if self.pretrained and self.checkpoint is not None:
+            raise ValueError(
+                "pretrained and checkpoint both say where the first weights come from; leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _settling_needs_a_model(self) -> SearchConfig:
         if self.stop_when_settled and self.sampler != "pareto":
             raise ValueError(

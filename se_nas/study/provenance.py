@@ -12,6 +12,7 @@ from typing import Any
 
 import se_nas
 from se_nas.backbones import find_sites
+from se_nas.checkpoints import fingerprint
 from se_nas.run import SCHEMA, Manifest
 from se_nas.study.images import data_facts
 from se_nas.study.paths import absolute_paths
@@ -53,6 +54,7 @@ def make_manifest(plan: Plan) -> Manifest:
             if not axis.objective.exact
         },
         "start": plan.start,
+        "checkpoint_fingerprint": None if config.checkpoint is None else fingerprint(config.checkpoint),
         "recipe": plan.recipe.to_dict(),
         "runtime": plan.runtime.to_dict(),
         "compile": plan.compilation.to_dict(),

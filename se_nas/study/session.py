@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from se_nas.arguments import checked
+from se_nas.checkpoints import fingerprint
 from se_nas.cost.latency.elsewhere import LatencyElsewhere
 from se_nas.errors import ConfigError, DiskError, RunError, SeNasError
 from se_nas.report.run import Run
@@ -141,14 +142,14 @@ def resume(
         trials: a new number of candidates in all. Both hold for later calls too, and stand in the manifest.
         stop_when_settled: whether to end when the sampler expects next to nothing more; None: as before.
         data, val_data, test_data, checkpoint: where these files are now, if they have moved; images are recognised by
-            their fingerprint.
+            their fingerprint, and so are weights.
         executor, ray_resources: where candidates train from now on; None: as before. With another executor, resources
             that are not given are the usual ones.
         log: loggers from now on (`SearchConfig.log`), () for none; None: as before. A new one gets the earlier trials.
         progress: as in `search`.
 
     Raises:
-        RunError: there is no run, another process works on it, or its data has changed.
+        RunError: there is no run, another process works on it, or its data or its checkpoint has changed.
     """
     refuse_unguarded()
     progress = progress_of(progress)
@@ -164,6 +165,10 @@ def resume(
     changes = {"budget": budget, "trials": trials, "stop_when_settled": stop_when_settled}
     given = {name: value for name, value in changes.items() if value is not None}
     manifest = folder.manifest
+    if checkpoint is not None and _asked(folder).checkpoint is None:
+        raise RunError(
+            f"{manifest.name} has begun without a checkpoint, and goes on so: leave checkpoint out."
+        )
     config = SearchConfig(**{**located(_asked(folder).model_dump(), manifest.paths), **moved, **given})
     if config.storage is not None:
         if given:
@@ -186,7 +191,7 @@ def resume(
         if moved:
             write_json(folder.path / CONFIG, {**folder.config, **moved})
             places = {**manifest.paths, **absolute_paths(moved)}
-            folder.update_manifest(executor=trains_on(plan), paths=places)
+            folder.update_manifest(executor=trains_on(plan), paths=places, start=plan.start)
         folder.update_manifest(
             budget=replace(manifest.budget, seconds=config.budget_seconds, trials=config.trials)
         )
@@ -214,12 +219,23 @@ def _held(folder: RunFolder, *, alone: bool = True) -> Iterator[None]:
 
 def _resumed(config: SearchConfig, manifest: Manifest, progress: Progress) -> Plan:
     """The plan of a run that was begun, on the same images."""
+    _check_weights(config, manifest)
     plan = resolve(config, progress, frozen=manifest)
     if plan.data.fingerprint != manifest.data.fingerprint:
         raise RunError(
             f"the data {config.data!r} is not what {manifest.name} was searched on: its fingerprint has changed."
         )
     return plan
+
+
+def _check_weights(config: SearchConfig, manifest: Manifest) -> None:
+    """Candidates that begin later begin with the same weights."""
+    known = manifest.checkpoint_fingerprint
+    if config.checkpoint is not None and known is not None and fingerprint(config.checkpoint) != known:
+        raise RunError(
+            f"the checkpoint {config.checkpoint!r} is not what {manifest.name} was searched with: its fingerprint has"
+            " changed."
+        )
 
 
 def _carry_out(plan: Plan, folder: RunFolder, progress: Progress) -> Run:

@@ -8,6 +8,7 @@ from pathlib import Path
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import create_trial
 
+from se_nas.checkpoints import fingerprint
 from se_nas.cost import differences
 from se_nas.cost.axes import CostAxis
 from se_nas.data import ImageData
@@ -38,6 +39,11 @@ def check_source(
     source = str(config.warm_start)
     folder = RunFolder.open(source)
     manifest, before = folder.manifest, folder.config
+    settings = {name: before.get(name, SearchConfig.model_fields[name].default) for name in _TRAINED_BY}
+    if settings["checkpoint"] is not None and config.checkpoint is not None:
+        # One file may have been given by two paths.
+        known = manifest.checkpoint_fingerprint == fingerprint(config.checkpoint)
+        settings["checkpoint"] = config.checkpoint if known else settings["checkpoint"]
     ours = {
         "search space": space.fingerprint,
         "data": data.fingerprint,
@@ -54,7 +60,7 @@ def check_source(
         "input size": list(manifest.input_size),
         "objectives": list(manifest.objectives),
         "recipe": manifest.recipe,
-        **{name: before.get(name, SearchConfig.model_fields[name].default) for name in _TRAINED_BY},
+        **settings,
     }
     reasons = [name for name in ours if ours[name] != theirs[name]]
     for name, measured in manifest.measured.items():

@@ -239,6 +239,19 @@ def test_one_level_too_high(tmp_path):
         load_data(str(tmp_path / "root"))
 
 
+def test_two_levels_too_high(tmp_path):
+    write_images(tmp_path / "root" / "a" / "pets")
+    with pytest.raises(DataError, match=r"one class, 'a'.*the folders 'cat', 'dog', give '.*/root/a/pets'"):
+        load_data(str(tmp_path / "root"))
+
+
+def test_a_split_without_class_folders(tmp_path):
+    write_images(tmp_path / "pets" / "train")
+    write_images(tmp_path / "pets" / "val", (".",), count=3)
+    with pytest.raises(DataError, match=r"/val' has 3 images .* one folder of images per class\.$"):
+        load_data(str(tmp_path / "pets"))
+
+
 def test_one_level_too_deep(pets):
     with pytest.raises(
         DataError, match=r"10 images and no class folders.*did you mean '.*/pets'.*'cat', 'dog'"

@@ -311,8 +311,10 @@ def test_weights_are_kept_by_policy(small, finished):
     assert list((run.path / "checkpoints").iterdir()) == []
 
 
-def test_warm_start_takes_readings_over_and_trains_nothing_twice(small, finished):
-    run = search(small(trials=1, final_seeds=0, warm_start=str(finished.path)))
+def test_warm_start_takes_readings_over_and_trains_nothing_twice(small, finished, monkeypatch):
+    monkeypatch.chdir(finished.path.parent)
+    run = search(small(trials=1, final_seeds=0, warm_start=finished.path.name))
+    assert RunFolder.open(run.path).manifest.paths["warm_start"] == str(finished.path)
     rows = table(run.path)
     before = [row for row in table(finished.path) if row["phase"] == "search"]
     assert [row["key"] for row in rows[:5]] == [row["key"] for row in before]
@@ -357,8 +359,25 @@ def test_weights_to_start_from_bring_their_own_normalisation(small, tmp_path):
     assert manifest.data.mean == timm.create_model("test_resnet").pretrained_cfg["mean"]
     assert manifest.start == f"fine-tuned from {weights}"
     assert f"Each candidate was fine-tuned from {weights} for 1 epoch (" in methods_paragraph(run.report)
-    resume(run.path, trials=2)
+    # The file may move, and the manifest says from where; its content may not change.
+    moved = tmp_path / "elsewhere.safetensors"
+    Path(weights).rename(moved)
+    resume(run.path, trials=2, checkpoint=moved)
+    manifest = RunFolder.open(run.path).manifest
     assert len(RunFolder.open(run.path).rows()) == 2
+    assert (manifest.start, manifest.paths["checkpoint"]) == (f"fine-tuned from {moved}", str(moved))
+    other = tmp_path / "other.safetensors"
+    save_file({"fc.weight": torch.zeros(2)}, other)
+    with pytest.raises(RunError, match=r"other.safetensors' is not what .* was searched with"):
+        resume(run.path, trials=3, checkpoint=other)
+    other.replace(moved)
+    with pytest.raises(RunError, match="its fingerprint has changed"):
+        resume(run.path, trials=3)
+
+
+def test_a_run_without_a_checkpoint_goes_on_without(finished, tmp_path):
+    with pytest.raises(RunError, match="has begun without a checkpoint, and goes on so"):
+        resume(finished.path, trials=9, checkpoint=tmp_path / "w.pth")
 
 
 def test_latency_conditions_are_stored_and_kept(small):
