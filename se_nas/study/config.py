@@ -120,8 +120,8 @@ class SearchConfig(_LimitedTask):
         description="Trains candidates instead of the built-in loop: package.module:function, or an entry point of"
         " se_nas.trainers.",
     )
-    log: tuple[str, ...] = Field(
-        (),
+    log: tuple[str, ...] | None = Field(
+        None,
         description="Log every trial as a run of wandb, mlflow or tensorboard, or give package.module:Class, which is"
         " called after every epoch; repeat it for several.",
     )
@@ -243,11 +243,6 @@ class SearchConfig(_LimitedTask):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(","))
         return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("log", mode="before")
-    @classmethod
-    def _no_log(cls, value: Any) -> Any:
-        return () if value is None else value
 
     @field_validator("objectives")
     @classmethod

@@ -240,7 +240,7 @@ def resolve(
         checkpoint_file(config.checkpoint)
     space = _space(config, frozen)
     load_trainer(config.trainer)
-    for name in config.log:
+    for name in config.log or ():
         check_log(name)
     check_sampler(config.sampler, space.choices)
     found = baselines(space)

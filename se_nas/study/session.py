@@ -248,7 +248,7 @@ def _carry_out(plan: Plan, folder: RunFolder, progress: Progress) -> Run:
             if not store.shared:
                 _prepare(plan, store, progress)
             logs = folder.path / LOGS
-            with tracked(plan.config.log, folder.manifest, logs, store, progress) as watching:
+            with tracked(plan.config.log or (), folder.manifest, logs, store, progress) as watching:
                 run = _search(plan, folder, store, watching, interrupts)
         if not store.shared or not run.interrupted:
             _write_report(run, folder, plan, progress)

@@ -136,7 +136,7 @@ def test_secrets_of_the_environment_are_left_out(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        (None, ()),
+        (None, None),
         ("wandb", ("wandb",)),
         ("wandb, mlflow", ("wandb", "mlflow")),
         (["mlflow"], ("mlflow",)),

@@ -129,7 +129,7 @@ class CandidateTrainer:
 
 def make_loggers(setup: Setup) -> tuple[Logger, ...]:
     """What watches the trainings of a run, each in the process that trains."""
-    return tuple(make_logger(name, setup.logs) for name in setup.config.log if name not in RUN_LOGGERS)
+    return tuple(make_logger(name, setup.logs) for name in setup.config.log or () if name not in RUN_LOGGERS)
 
 
 def make_context(
