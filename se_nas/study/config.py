@@ -240,7 +240,7 @@ class SearchConfig(_LimitedTask):
     @field_validator("objectives", "log", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
+        if isinstance(value, str) and value.strip():
             return tuple(part.strip() for part in value.split(","))
         return tuple(value) if isinstance(value, list) else value
 
