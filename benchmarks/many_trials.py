@@ -17,12 +17,13 @@ import json
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import closing, nullcontext, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 
+STUDY = "study.db"
 SIZES = [100, 1000, 3000, 10_000]
 WINDOW = 50
 """Trials over which the time of one is averaged."""
@@ -205,7 +207,7 @@ def run_search(backbone: str, sampler: str, sizes: Sequence[int]) -> None:
             if len(self.times) in sizes:
                 began = time.process_time()
                 store.write_table()
-                shutil.copytree(folder.path, scratch / str(len(self.times)))
+                copy_run(folder.path, scratch / str(len(self.times)))
                 self.apart += time.process_time() - began
 
     times = Times()
@@ -231,6 +233,17 @@ def run_search(backbone: str, sampler: str, sizes: Sequence[int]) -> None:
     slopes = np.polyfit(np.log(sizes), np.log(np.array(rows)), 1)[0]
     print(f"{'slope':>8}" + "".join(f"{slope:>12.2f}" for slope in slopes))
     shutil.rmtree(scratch)
+
+
+def copy_run(path: Path, target: Path) -> None:
+    """Copy a run that this process writes.
+
+    Whoever opens and closes a database's file drops the locks that its process holds on it (fcntl's rule), and the next
+    program that looks at the database deletes the log that is still in use. So SQLite copies it.
+    """
+    shutil.copytree(path, target, ignore=shutil.ignore_patterns(f"{STUDY}*"))
+    with closing(sqlite3.connect(path / STUDY)) as source, closing(sqlite3.connect(target / STUDY)) as copy:
+        source.backup(copy)
 
 
 def print_row(size: int, row: Sequence[float]) -> None:
