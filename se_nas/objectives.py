@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Literal
 
@@ -55,6 +56,12 @@ class Objective:
     columns: tuple[str, ...] = ()
     digits: int = 3
     definition: str = ""
+
+    @cached_property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """All its columns, each with the part of a reading that it holds: value, ratio, interval or source."""
+        found = [part for part in ("ratio", "interval", "source") if f"{self.name}_{part}" in self.columns]
+        return ((self.column, "value"), *((f"{self.name}_{part}", part) for part in found))
 
     @property
     def axis_title(self) -> str:

@@ -171,9 +171,9 @@ class RunFolder:
         """
         study = self.path / STUDY
         if not study.exists():
-            return self._copied_rows()
+            return rows_from_json(self._copied_table(), str(self.path / TRIALS))
         # Read before the study, to which a search may be adding trials.
-        copied = self._copied_rows() if self.manifest.status == RUNNING else ()
+        copied = self._copied_table() if self.manifest.status == RUNNING else ()
         rows = rows_from_json(read_rows(study), str(study))
         self._refuse_lost(copied, [row.number for row in rows])
         return rows
@@ -184,10 +184,10 @@ class RunFolder:
         Only a search that was killed can have lost them: it leaves a log of the database, which may be damaged.
         """
         if self.manifest.status == RUNNING or not numbers:
-            self._refuse_lost(self._copied_rows(), numbers)
+            self._refuse_lost(self._copied_table(), numbers)
 
-    def _refuse_lost(self, copied: Sequence[TrialRow], numbers: Collection[int]) -> None:
-        lost = {row.number for row in copied}.difference(numbers)
+    def _refuse_lost(self, copied: Sequence[Mapping[str, Any]], numbers: Collection[int]) -> None:
+        lost = {row["number"] for row in copied}.difference(numbers)
         if lost:
             raise RunError(
                 f"{self.path / STUDY} lacks {counted(len(lost), 'trial')} that {TRIALS} has, from trial {min(lost)} on:"
@@ -200,17 +200,21 @@ class RunFolder:
         table = [{name: row.get(name) for name in ROW_FIELDS} for row in rows]
         write_json(self.path / TRIALS, [{**row, DIGEST: sha256(json.dumps(row))} for row in table])
 
-    def _copied_rows(self) -> tuple[TrialRow, ...]:
+    def _copied_table(self) -> list[dict[str, Any]]:
+        """The rows of ``trials.json``, each with its number; empty if there is no such file."""
         path = self.path / TRIALS
         if not path.exists():
-            return ()
+            return []
         table = read_json(path)
-        rows = rows_from_json(table, str(path))
+        if not isinstance(table, list):
+            raise RunError(f"{path} is damaged: it must be a list of rows.")
         for place, row in enumerate(table):
+            if not isinstance(row, dict) or type(row.get("number")) is not int:
+                raise RunError(f"row {place} of {path} is damaged: it must be a JSON object with a number.")
             seal = row.pop(DIGEST, None)
             if seal is not None and sha256(json.dumps(row)) != seal:
                 raise RunError(f"row {place} of {path} is damaged: it is not what was written.")
-        return rows
+        return table
 
     def write_correct(self, number: int, correct: NDArray[np.bool_]) -> str:
         """Store which validation images a trial classified correctly, one bit each, shape (images,).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Annotated, Any
@@ -160,23 +160,15 @@ def rows_from_json(data: Any, where: str) -> tuple[TrialRow, ...]:
     return tuple(TrialRow.from_json(row, f"row {index} of {where}") for index, row in enumerate(data))
 
 
-def _parts(cost: Objective) -> Iterator[tuple[str, str]]:
-    """Columns of a cost, each with the field of `CostReading` that it holds."""
-    yield cost.column, "value"
-    for part in ("ratio", "interval", "source"):
-        if f"{cost.name}_{part}" in cost.columns:
-            yield f"{cost.name}_{part}", part
-
-
 def _reading(cost: Objective, row: Mapping[str, Any]) -> dict[str, Any] | None:
     if cost.column not in row:
         return None
-    return {part: row[column] for column, part in _parts(cost) if column in row}
+    return {part: row[column] for column, part in cost.parts if column in row}
 
 
 def _columns(cost: Objective, reading: CostReading | None) -> dict[str, Any]:
     return {
-        column: None if reading is None else _plain(getattr(reading, part)) for column, part in _parts(cost)
+        column: None if reading is None else _plain(getattr(reading, part)) for column, part in cost.parts
     }
 
 
