@@ -89,6 +89,7 @@ class SharedDatabase(Database):
         self.patience = Patience()
         self._turn: Connection | None = None
         self._stamps: dict[int, tuple[Any, ...]] = {}
+        self._count = 0
 
     @classmethod
     def connect(
@@ -180,9 +181,33 @@ class SharedDatabase(Database):
         added = [trial.number for trial in found if trial.number >= first]
         if added != list(range(first, first + len(added))) or not stamps.keys() >= set(unfinished):
             raise RunError(f"{self._name} is damaged: a trial is missing.")
-        self._stamps = stamps
+        self._stamps, self._count = stamps, first + len(added)
         self._saved |= {trial.number: trial for trial in found}
         return found
+
+    def stirred(self) -> bool:
+        """Whether a trial has begun, ended or been left since ``news``, without a turn: all that a worker waits for.
+
+        Those who wait look often, and turns are what those who train have to wait for.
+        """
+        trials, signs = TrialModel.__table__, TrialHeartbeatModel.__table__
+        going_on = trials.c.state.in_((TrialState.RUNNING, TrialState.WAITING))
+        counts = (
+            sqlalchemy.select(
+                func.count(),
+                func.count().filter(going_on),
+                func.count(signs.c.heartbeat).filter(going_on),
+            )
+            .select_from(trials.join(signs, isouter=True))
+            .where(trials.c.study_id == self._study_id)
+        )
+
+        def look() -> tuple[int, ...]:
+            with explained(self._name), self._reading() as connection:
+                return tuple(connection.execute(counts).one())
+
+        known = [heartbeat for state, heartbeat in self._stamps.values() if not state.is_finished()]
+        return self._patiently(look) != (self._count, len(known), len(known) - known.count(None))
 
     def save(self, trials: Iterable[FrozenTrial], attributes: Iterable[tuple[Table, str, Any]] = ()) -> None:
         """See ``Database.save``.

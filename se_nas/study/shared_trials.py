@@ -69,6 +69,10 @@ class SharedTrials(WholeTrials):
         """Whether another worker that gives signs of life has claimed a trial; only in a turn."""
         return bool(self._database.alive() - self.claimed)
 
+    def stirred(self) -> bool:
+        """Whether others have begun, ended or left a trial since the last turn."""
+        return self._database.stirred()
+
     def leave(self, number: int) -> None:
         self.claimed -= {number}
         self.set_trial_system_attr(number, WORKER, None)

@@ -160,6 +160,11 @@ class StudyStore:
         assert isinstance(self._storage, SharedTrials)
         return self._storage.others_at_work()
 
+    def stirred(self) -> bool:
+        """Whether others have begun, ended or left a trial of a shared study since the last turn."""
+        assert isinstance(self._storage, SharedTrials)
+        return self._storage.stirred()
+
     def leave(self, number: int, **fields: Any) -> None:
         """Store the last fields of an unfinished trial, which whoever goes on continues."""
         with self.together():

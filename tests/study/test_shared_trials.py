@@ -210,6 +210,57 @@ def test_what_is_left_is_taken_over_at_once(join):
     assert one.turn(one.abandoned).number == number
 
 
+def test_a_turn_reads_what_is_new_whatever_trial_is_still_in_training(join, monkeypatch):
+    one, other = join(), join()
+    oldest = claim(other)
+    for _ in range(3):
+        other.finish(claim(other), [60.0, 1.0], state="complete")
+    one.refresh()
+    read, database = [], one._storage._database
+
+    def reading(*given):
+        found = list(SharedDatabase._read(database, *given))
+        read.append([trial.number for trial in found])
+        return iter(found)
+
+    monkeypatch.setattr(database, "_read", reading)
+    one.refresh()
+    assert read == []
+    other.record(oldest, epochs=1)
+    newest = claim(other)
+    one.refresh()
+    assert read == [[oldest, newest]]
+    assert one.trials()[oldest].user_attrs[ROW]["epochs"] == 1
+    other.finish(newest, [61.0, 1.0], state="complete")
+    one.refresh()
+    one.refresh()
+    assert read == [[oldest, newest], [newest]]
+    assert one.rows() == other.rows()
+
+
+def test_who_waits_sees_without_a_turn_that_others_begin_end_or_leave(join):
+    one, other = join(), join()
+    one.refresh()
+    assert not one.stirred()
+    number = claim(other)
+    assert one.stirred()
+    one.refresh()
+    other.record(number, epochs=1)
+    other.give_sign()
+    assert not one.stirred()
+    other.leave(number, state="unfinished")
+    assert one.stirred()
+    one.refresh()
+    assert not one.stirred()
+    assert other.turn(other.abandoned).number == number
+    assert one.stirred()
+    one.refresh()
+    other.finish(number, [60.0, 1.0], state="complete")
+    assert one.stirred()
+    one.refresh()
+    assert not one.stirred()
+
+
 def test_the_time_that_a_study_uses_is_counted_once_and_only_while_somebody_works(join, monkeypatch):
     one, other = join(), join()
     assert one.give_sign() == 0.0

@@ -42,8 +42,8 @@ _log = logging.getLogger(__name__)
 STOPPED = "stopped"
 RECENT = 5
 """Trainings that say how long the next will last: machines get busier and idler."""
-POLL_SECONDS = 2.0
-"""How often a worker without work looks whether others have ended theirs."""
+POLL_SECONDS, LOOK_SECONDS = 2.0, 30.0
+"""How often a worker without work looks whether others have ended theirs, and whether one of them is silent."""
 MAX_FAILURES = 3
 """Candidates in a row that may fail before the run gives up: then the fault is not theirs."""
 
@@ -203,9 +203,14 @@ class Trainings:
         return before > 0
 
     def wait_for_others(self) -> None:
-        """Return after a moment in which others may have ended a training, or one of ours has."""
-        if not self.wait():
+        """Return when one of our trainings or another worker's has ended, or when one of these may have been silent."""
+        if self.wait():
+            return
+        until = time.monotonic() + LOOK_SECONDS
+        while time.monotonic() < until and not self.should_stop():
             time.sleep(POLL_SECONDS)
+            if self._store.stirred():
+                return
 
     def drain(self) -> None:
         """Return when nothing is in training."""
