@@ -41,6 +41,9 @@ class Suggestions:
     def __init__(self, plan: Plan, store: StudyStore) -> None:
         self._plan, self._store = plan, store
         self._store.study.sampler = self._sampler()
+        if store.shared:
+            # With one seed, workers would all draw what the first one has drawn, again and again.
+            self._store.study.sampler.reseed_rng()
 
     def _sampler(self) -> BaseSampler:
         config = self._plan.config

@@ -58,6 +58,16 @@ def evaluate(store, trial, architecture):
     store.finish(trial.number, [float(trial.number), float(sum(architecture.widths))])
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_workers_of_a_shared_study_do_not_draw_the_same(tmp_path, monkeypatch, shared):
+    monkeypatch.setattr(StudyStore, "shared", shared)
+    drawn = []
+    for worker in ("one", "other"):
+        proposals, _ = proposals_of(tmp_path / worker, plan_of("random"))
+        drawn.append([proposals.next()[1].key for _ in range(8)])
+    assert (drawn[0] != drawn[1]) == shared
+
+
 # Widths 32, 16 and 8 (γ = 8 and 16 are one) or none in each of two stages: 16 architectures.
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "nsga3", GP, "qmc", "grid", "pareto"])
 def test_every_architecture_once_and_then_the_end(tmp_path, sampler):
