@@ -22,7 +22,7 @@ from se_nas.report import open_run
 from se_nas.report.methods import methods_paragraph
 from se_nas.run import CONFIG, ROW_FIELDS, RunFolder, read_json, write_json
 from se_nas.study import resume, search
-from se_nas.study.attributes import ROW
+from se_nas.study.attributes import LOSS, ROW
 from se_nas.study.executors import task as jobs
 from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
@@ -320,6 +320,11 @@ def test_warm_start_takes_readings_over_and_trains_nothing_twice(small, finished
     assert [row["key"] for row in rows[:5]] == [row["key"] for row in before]
     assert [row["accuracy"] for row in rows[:5]] == [row["accuracy"] for row in before]
     assert len({row["key"] for row in rows}) == len(rows) == 6
+    # The sampler reads their losses, as it does those of its own trainings.
+    study = optuna.load_study(study_name="se-nas", storage=f"sqlite:///{run.path / 'study.db'}")
+    read = [trial.user_attrs[LOSS] for trial in study.trials if ROW in trial.user_attrs]
+    assert read == [row["loss"] for row in rows]
+    assert all(row["loss"] > 0 for row in rows)
 
 
 def test_warm_start_from_other_conditions_is_refused(small, finished, tmp_path, monkeypatch):
