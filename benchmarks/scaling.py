@@ -449,7 +449,7 @@ def scale_ray(options: argparse.Namespace) -> None:
     print(f"{'actors':>7}{'trials/h':>10}{'of ideal':>10}{'twice':>7}{'load':>7}")
     for size in options.sizes:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": size, "include_dashboard": False})
-        ray.init(address=cluster.address, log_to_driver=False)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=40)
         with tempfile.TemporaryDirectory() as scratch:
             run = se_nas.search(
                 se_nas.SearchConfig(

@@ -143,7 +143,8 @@ def test_optuna_and_its_dashboard_open_the_database(shared):
     loaded = optuna.load_study(study_name="one", storage=optunas)
     rows = {row.number: row for row in RunFolder.open(folder / "second" / "run").rows()}
     assert loaded.metric_names == ["accuracy", "macs"]
-    assert {trial.number: trial.values[0] for trial in loaded.trials if trial.values} == {
+    # What was suggested twice has a trial in the database, and no row.
+    assert {trial.number: trial.values[0] for trial in loaded.trials if trial.number in rows} == {
         number: row.accuracy for number, row in rows.items()
     }
     dashboard = pytest.importorskip("optuna_dashboard")
@@ -152,7 +153,7 @@ def test_optuna_and_its_dashboard_open_the_database(shared):
         server = dashboard.wsgi(storage)
         [summary] = answer(server, "/api/studies")["study_summaries"]
         found = answer(server, f"/api/studies/{summary['study_id']}", "after=0")
-        assert len(found["trials"]) == len(rows)
+        assert len(found["trials"]) == len(loaded.trials)
     ours.close()
 
 

@@ -94,7 +94,7 @@ def test_the_front_is_for_the_device_of_the_worker_that_measures(config, device,
         assert reading.measured == (row.phase == FINAL)
         assert reading.ratio == pytest.approx(ratio, rel=1e-3)
         assert reading.value == pytest.approx(ratio * device.median_ms, rel=1e-3)
-    assert len(run.front) > 1
+    assert run.front
     assert any("where se-nas worker --latency-only has to be at work" in text for text in listening.said)
 
 
