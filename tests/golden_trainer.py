@@ -30,9 +30,14 @@ def train_for_accuracy(model, context):
 
 
 def train_slowly(model, context):
-    """The same, in a second or what SECONDS says; stops when it is asked to, unless DEAF is set."""
-    until = time.monotonic() + float(os.environ.get("SECONDS", "1"))
-    while time.monotonic() < until and (os.environ.get("DEAF") or not context.should_stop()):
+    """The same, in a second or what SECONDS says, and not before the file GATE is there, if that is named.
+
+    It stops when it is asked to, unless DEAF is set.
+    """
+    until, gate = time.monotonic() + float(os.environ.get("SECONDS", "1")), os.environ.get("GATE")
+    while time.monotonic() < until or (gate and not os.path.exists(gate)):
+        if not os.environ.get("DEAF") and context.should_stop():
+            break
         time.sleep(0.01)
     return train(model, context)
 

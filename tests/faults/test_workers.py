@@ -41,7 +41,9 @@ class Fleet:
         return self._start("worker", *command.words(given), before=before)
 
     def _start(self, *arguments, before=IMPATIENT):
-        process = command.start(self.folder, *arguments, seconds=SECONDS, before=before)
+        process = command.start(
+            self.folder, *arguments, seconds=SECONDS, before=before, GATE=str(self.folder / "gate")
+        )
         self.processes.append(process)
         return process
 
@@ -54,11 +56,14 @@ class Fleet:
         return {int(json.loads(worker).split(":")[1]): number for number, worker in rows if worker != "null"}
 
     def wait_until_running(self, count):
+        """Processes that train at the same time; no training ends before there are so many."""
         until = time.monotonic() + 300
         while len(self.running()) < count:
             assert time.monotonic() < until
             time.sleep(0.2)
-        return self.running()
+        found = self.running()
+        (self.folder / "gate").touch()
+        return found
 
     def end(self):
         """Exit codes and what was said, of all processes."""
