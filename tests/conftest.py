@@ -1,4 +1,10 @@
+import signal
+
 import pytest
+
+# A script that is started in the background ignores Ctrl-C, and so would what the tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
