@@ -236,6 +236,8 @@ class Comparison:
         rows = []
         unit = volume_unit(self.objectives)
         whole = hypervolume(self.union_front, self.reference, self.directions)
+        # Four digits of the largest there can be, which is far below 1 if the networks are small.
+        decimals = max(4, 3 - math.floor(math.log10(whole / unit))) if whole else 4
         for name, group in zip(self.group_names, self.groups, strict=True):
             fronts = [self.entries[index].front for index in group]
             sizes = [len(front) for front in fronts]
@@ -245,7 +247,7 @@ class Comparison:
                 "front": "–".join(str(size) for size in sorted({min(sizes), max(sizes)})),
                 "accuracies": "final" if all(self.reports[index].final for index in group) else "provisional",
                 "best accuracy %": _mean_text([front[:, 0].max() for front in fronts], 2),
-                "hypervolume": _mean_text([volume / unit for volume in volumes], 4),
+                "hypervolume": _mean_text([volume / unit for volume in volumes], decimals),
                 "of the union %": f"{100 * float(np.mean(volumes)) / whole:.1f}" if whole else "",
                 "IGD+": _mean_text(
                     [igd_plus(front, self.union_front, self.directions) for front in fronts], 4

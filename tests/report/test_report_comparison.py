@@ -58,6 +58,13 @@ def test_indicators_by_hand():
     assert (rows["a"]["dominated by b %"], rows["b"]["dominated by a %"]) == ("50", "0")
 
 
+def test_a_small_hypervolume_keeps_its_digits():
+    small = [[(accuracy, latency / 1e6) for accuracy, latency in points] for points in (A, B)]
+    comparison = compare([run_of(points, name) for points, name in zip(small, "ab", strict=True)])
+    shown = [float(row["hypervolume"]) for row in comparison.table]
+    assert shown == pytest.approx([0.95e-6, 1.8e-6], rel=1e-3)
+
+
 def test_accuracy_at_equal_cost_and_cost_at_equal_accuracy_by_hand():
     comparison = compare([run_of(A, "a"), run_of(B, "b")])
     assert [(row["latency ≤ ms"], row["a %"], row["b %"]) for row in comparison.equal_cost] == [
