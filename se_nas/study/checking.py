@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.documents.typed import NonNegative, parse
 from se_nas.errors import RunError
@@ -25,11 +26,14 @@ class _Progress:
     ended: str | None = None
 
 
-def check_study(trials: Iterable[FrozenTrial], attributes: Mapping[str, Any], where: str) -> None:
-    """Refuse a study with rows that are none, or with times that are none.
+def check_study(
+    trials: Sequence[FrozenTrial], objectives: int, attributes: Mapping[str, Any], where: str
+) -> None:
+    """Refuse a study with rows, values or times that are none.
 
     Args:
         trials: of the study.
+        objectives: their number.
         attributes: the study's user attributes.
         where: the file, for messages.
 
@@ -41,6 +45,9 @@ def check_study(trials: Iterable[FrozenTrial], attributes: Mapping[str, Any], wh
     for trial in described:
         if trial.user_attrs[ROW].get("params") != trial.params:
             raise RunError(f"{where} is damaged: trial {trial.number} has two sets of parameters.")
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and sum(map(math.isfinite, trial.values or ())) != objectives:
+            raise RunError(f"{where} is damaged: trial {trial.number} lacks a value.")
     try:
         parse(_Progress, {"spent": attributes.get(SPENT, 0.0), "ended": attributes.get(ENDED)})
     except ValueError as error:

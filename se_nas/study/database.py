@@ -435,8 +435,10 @@ def explained(name: str) -> Iterator[None]:
         ValueError,
         LookupError,
         TypeError,
+        AssertionError,
     ) as error:
-        raise RunError(f"{name} is damaged: {_reason(error)}.") from error
+        # Optuna asserts what it has stored itself, without words.
+        raise RunError(f"{name} is damaged: {_reason(error) or type(error).__name__}.") from error
 
 
 def _reason(error: Exception) -> str:

@@ -87,7 +87,8 @@ class StudyStore:
             self.study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
         self._written = -float("inf")
         self._writing = 0.0
-        check_study(self.trials(), self.attributes, str(folder.path / STUDY))
+        objectives = len(storage.get_study_directions(STUDY_ID))
+        check_study(self.trials(), objectives, self.attributes, str(folder.path / STUDY))
         self._follow(News(whole=True, changed=self.trials()))
 
     @classmethod

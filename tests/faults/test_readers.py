@@ -10,7 +10,7 @@ import os
 import pytest
 from hypothesis import given, settings
 from least_manifest import FACTS, empty_run
-from mutations import DOCUMENTS, mutated
+from mutations import TRIED, mutated
 from small_cases import SITES
 
 import se_nas
@@ -148,7 +148,7 @@ def test_mutated_documents(name, folder):
     document, read = READERS[name]
     assert read(copy.deepcopy(document), folder)
 
-    @settings(max_examples=DOCUMENTS, deadline=None, database=None)
+    @settings(**TRIED)
     @given(mutated(document))
     def holds(text):
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from least_manifest import empty_run
-from mutations import DOCUMENTS, mutated
+from mutations import TRIED, mutated
 
 from se_nas.errors import SeNasError
 from se_nas.run import JOURNAL, STUDY, RunFolder, rows_from_json
@@ -92,7 +92,7 @@ def test_a_database(folder, tmp_path):
     document = texts(whole)
     assert {name.partition(" ")[0] for name in document} == set(TEXTS) - {"trial_system_attributes"}
 
-    @settings(max_examples=DOCUMENTS, deadline=None, database=None)
+    @settings(**TRIED)
     @given(mutated(document))
     def holds(text):
         try:
@@ -132,7 +132,7 @@ def test_a_journal(folder, tmp_path):
     write(lines)
     read(run)
 
-    @settings(max_examples=DOCUMENTS, deadline=None, database=None)
+    @settings(**TRIED)
     @given(mutated(lines))
     def holds(text):
         try:
