@@ -40,7 +40,10 @@ def check_study(
     Raises:
         RunError: with what is wrong.
     """
-    described = [trial for trial in trials if isinstance(trial.user_attrs.get(ROW), dict)]
+    described = [trial for trial in trials if trial.user_attrs.get(ROW) is not None]
+    for trial in described:
+        if not isinstance(trial.user_attrs[ROW], dict):
+            raise RunError(f"{where} is damaged: the row of trial {trial.number} is not a mapping.")
     rows_from_json([{**trial.user_attrs[ROW], "number": trial.number} for trial in described], where)
     for trial in described:
         if trial.user_attrs[ROW].get("params") != trial.params:
