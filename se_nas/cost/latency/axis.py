@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,12 @@ import numpy as np
 from se_nas.architecture import Architecture
 from se_nas.cost.axes import Measuring
 from se_nas.cost.latency.meter import LatencyMeter
+from se_nas.cost.latency.ratio_axis import FIELDS, MEASURED, RatioAxis
 from se_nas.cost.latency.table import LatencyTable
 from se_nas.cost.settings import differences
 from se_nas.errors import ConfigError, RunError
-from se_nas.objectives import LATENCY, Objective
-from se_nas.space.costs import WidthCost
+from se_nas.objectives import Objective
 
-FIELDS = (LATENCY.column, *LATENCY.columns)
-MEASURED, PREDICTED = "measured", "predicted"
 LONGEST = 20.0
 """Seconds that one candidate's measurement may take at most."""
 LEAST = 2.0
@@ -31,34 +28,21 @@ MOST_TABLE_SECONDS = 300.0
 
 
 @dataclass(kw_only=True)
-class LatencyAxis:
-    """Latency of candidates as their ratio to the unmodified backbone times one common median.
-
-    Timings of different minutes do not mix, ratios of interleaved timings do. With a table that passed its check,
-    candidates are predicted and finalists measured; without one, every candidate is measured.
+class LatencyAxis(RatioAxis):
+    """The latency axis of the device of this process.
 
     Attributes:
         meter: measures a candidate against the backbone.
-        baseline: the common median of the backbone in milliseconds.
-        table: predicts, or None.
-        position: of the space's gates, for which a table can hold; None if the space has several.
         max_seconds: time limit of one measurement, ``LEAST`` aside.
         width: wanted width of the 95 % interval of a ratio.
         say: is given a note, once, if an interval does not get as narrow as asked.
-        quiet: see ``CostAxis``.
     """
 
     meter: LatencyMeter
-    baseline: float
-    table: LatencyTable | None
-    position: str | None
     max_seconds: float
     width: float = 0.01
-    quiet: Callable[[], AbstractContextManager[None]] = nullcontext
     say: Callable[[str], object] = lambda text: None
-    objective: Objective = LATENCY
     _said: bool = False
-    _known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def prepare(cls, objective: Objective, measuring: Measuring) -> LatencyAxis:
@@ -114,42 +98,7 @@ class LatencyAxis:
         """Device, input, precision, threads and versions under which latency is measured."""
         return self.meter.conditions
 
-    def by_widths(self) -> dict[str, WidthCost] | None:
-        """Latency in milliseconds as a function of widths; None without a table."""
-        table = self.table
-        if table is None or self.position is None:
-            return None
-        return {self.position: lambda widths: self.baseline * table.ratio(widths)}
-
-    def fields(self, architecture: Architecture, *, measure: bool = False) -> dict[str, Any]:
-        """Fields of a candidate's row: predicted if a table can and ``measure`` is False, else measured.
-
-        An architecture is measured once.
-        """
-        known = self._known.get(architecture.key)
-        if known is None or (measure and known["latency_source"] != MEASURED):
-            predicted = self.table is not None and not measure
-            if predicted:
-                assert self.table is not None
-                known = predicted_fields(self.table, self.baseline, architecture)
-            else:
-                known = self._measure(architecture)
-            self._known[architecture.key] = known
-        return known
-
-    def remember(self, row: Mapping[str, Any]) -> None:
-        """Take the latency of an earlier trial of this run instead of measuring again."""
-        if row.get(LATENCY.column) is not None:
-            self._known[row["key"]] = {name: row[name] for name in FIELDS}
-
-    def adopt(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The ratio of another run's row, times this run's median of the backbone."""
-        fields = {name: row[name] for name in FIELDS}
-        if fields["latency_ratio"] is not None:
-            fields[LATENCY.column] = fields["latency_ratio"] * self.baseline
-        return fields
-
-    def _measure(self, architecture: Architecture) -> dict[str, Any]:
+    def _measured(self, architecture: Architecture) -> dict[str, Any]:
         with self.quiet():
             latency = self.meter.measure(
                 architecture, width=self.width, max_seconds=self.max_seconds, least_seconds=LEAST
@@ -162,12 +111,6 @@ class LatencyAxis:
             )
         values = (latency.ratio * self.baseline, latency.ratio, list(latency.interval), MEASURED)
         return dict(zip(FIELDS, values, strict=True))
-
-
-def predicted_fields(table: LatencyTable, baseline: float, architecture: Architecture) -> dict[str, Any]:
-    """Fields of a row, from a table that passed its check and the backbone's median in milliseconds."""
-    ratio = float(table.ratio(np.array([architecture.widths]))[0])
-    return dict(zip(FIELDS, (ratio * baseline, ratio, None, PREDICTED), strict=True))
 
 
 def _seconds_for_table(measuring: Measuring) -> float | None:

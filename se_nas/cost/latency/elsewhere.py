@@ -8,19 +8,18 @@ that table and asks for what has to be measured. What brings a question there an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from se_nas.architecture import Architecture
 from se_nas.cost.axes import Measuring
-from se_nas.cost.latency.axis import FIELDS, MEASURED, LatencyAxis, predicted_fields
+from se_nas.cost.latency.axis import LatencyAxis
+from se_nas.cost.latency.ratio_axis import FIELDS, RatioAxis
 from se_nas.cost.latency.table import LatencyTable
 from se_nas.cost.settings import LatencySettings, differences
 from se_nas.errors import InfeasibleError, RunError, SeNasError
 from se_nas.objectives import LATENCY, Objective
 from se_nas.space import SearchSpace
-from se_nas.space.costs import WidthCost
 
 ERROR = "error"
 """Of an answer: why there is none."""
@@ -48,24 +47,18 @@ class Measurer(Protocol):
 
 
 @dataclass(kw_only=True)
-class LatencyElsewhere:
-    """The latency axis of a search whose candidates are measured on another machine.
+class LatencyElsewhere(RatioAxis):
+    """The latency axis of a search whose candidates are measured on another machine; a measurement is waited for.
 
     Attributes:
         measurer: the way to it.
-        position, baseline, table, conditions, quiet: see ``LatencyAxis``.
+        conditions: under which it measures, see ``LatencyAxis``.
         should_stop: ends a wait for an answer; what was asked is then an error.
     """
 
     measurer: Measurer
-    baseline: float
-    table: LatencyTable | None
-    position: str | None
     conditions: Mapping[str, Any]
-    objective: Objective = LATENCY
-    quiet: Callable[[], AbstractContextManager[None]] = nullcontext
     should_stop: Callable[[], bool] = lambda: False
-    _known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def prepare(cls, objective: Objective, measuring: Measuring, measurer: Measurer) -> LatencyElsewhere:
@@ -98,42 +91,13 @@ class LatencyElsewhere:
             conditions=answer["conditions"],
         )
 
-    def by_widths(self) -> dict[str, WidthCost] | None:
-        """Latency in milliseconds as a function of widths; None without a table."""
-        table = self.table
-        if table is None or self.position is None:
-            return None
-        return {self.position: lambda widths: self.baseline * table.ratio(widths)}
-
-    def fields(self, architecture: Architecture, *, measure: bool = False) -> dict[str, Any]:
-        """As ``LatencyAxis.fields``; a measurement is waited for.
+    def _measured(self, architecture: Architecture) -> dict[str, Any]:
+        """See ``RatioAxis``.
 
         Raises:
             InfeasibleError: the candidate is too large for that machine.
             RunError: the wait was ended, or the other machine cannot measure.
         """
-        known = self._known.get(architecture.key)
-        if known is None or (measure and known["latency_source"] != MEASURED):
-            if self.table is not None and not measure:
-                known = predicted_fields(self.table, self.baseline, architecture)
-            else:
-                known = self._measured(architecture)
-            self._known[architecture.key] = known
-        return known
-
-    def remember(self, row: Mapping[str, Any]) -> None:
-        """Take the latency of an earlier trial of this run instead of having it measured again."""
-        if row.get(LATENCY.column) is not None:
-            self._known[row["key"]] = {name: row[name] for name in FIELDS}
-
-    def adopt(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The ratio of another run's row, times this run's median of the backbone."""
-        fields = {name: row[name] for name in FIELDS}
-        if fields["latency_ratio"] is not None:
-            fields[LATENCY.column] = fields["latency_ratio"] * self.baseline
-        return fields
-
-    def _measured(self, architecture: Architecture) -> dict[str, Any]:
         answer = self.measurer.measure(architecture.to_dict(), self.should_stop)
         if answer is None:
             raise RunError(f"the wait for a measurement on {self.measurer.name} was ended.")
