@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import sys
 import tarfile
 from pathlib import Path
 
@@ -9,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import typer
+from main_in_process import exit_code_of
 from PIL import Image
 from safetensors.torch import save_file
 
-from se_nas.cli import app, main
+from se_nas.cli import app
 from se_nas.cli.exit_codes import MEANINGS
 from se_nas.cost.latency import axis, meter
 from se_nas.data.checking import Checker
@@ -25,12 +25,7 @@ def se(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["se-nas", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code or 0
+        code = exit_code_of(arguments)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

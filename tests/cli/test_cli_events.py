@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from main_in_process import exit_code_of
 
 from se_nas.cli import main
 from se_nas.objectives import COSTS
@@ -32,13 +33,8 @@ def documented():
     return fields
 
 
-def run(arguments, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["se-nas", *map(str, arguments)])
-    try:
-        main()
-        code = 0
-    except SystemExit as stopped:
-        code = stopped.code or 0
+def run(arguments, capsys):
+    code = exit_code_of(arguments)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -106,23 +102,23 @@ def test_a_log_file_has_what_progress_says_and_more(searched):
 def test_results_of_other_commands(searched, capsys, monkeypatch):
     _, folder = searched
     monkeypatch.chdir(folder)
-    code, out, _ = run(("report", "runs/r", "--out", "page/p.html", "--json"), capsys, monkeypatch)
+    code, out, _ = run(("report", "runs/r", "--out", "page/p.html", "--json"), capsys)
     found = json.loads(out)
     assert code == 0
     assert all(Path(path).is_file() for path in (found["page"], found["report"], *found["figures"]))
-    code, out, _ = run(("export", "runs/r", "--out", "net", "--json"), capsys, monkeypatch)
+    code, out, _ = run(("export", "runs/r", "--out", "net", "--json"), capsys)
     found = json.loads(out)
     assert code == 0
     assert all((Path(found["path"]) / name).is_file() for name in found["files"])
     command = ("retrain", "runs/r", "--out", "again", "--epochs", "1", "--device", "cpu", "--json", "-q")
-    code, out, err = run(command, capsys, monkeypatch)
+    code, out, err = run(command, capsys)
     assert (code, json.loads(out)["path"], err) == (0, "again", "")
 
 
 def test_a_finished_run_that_is_resumed_has_an_end_too(searched, capsys, monkeypatch):
     _, folder = searched
     monkeypatch.chdir(folder)
-    code, out, err = run(("resume", "runs/r", "--json", "--quiet"), capsys, monkeypatch)
+    code, out, err = run(("resume", "runs/r", "--json", "--quiet"), capsys)
     assert code == 0
     assert err == ""
     assert json.loads(out.splitlines()[-1])["event"] == "finished"
@@ -130,7 +126,7 @@ def test_a_finished_run_that_is_resumed_has_an_end_too(searched, capsys, monkeyp
 
 def test_a_failure_is_the_last_event_and_a_message(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run((*SEARCH, "--data", "nowhere", "--json"), capsys, monkeypatch)
+    code, out, err = run((*SEARCH, "--data", "nowhere", "--json"), capsys)
     last = json.loads(out.splitlines()[-1])
     assert (code, last["event"], last["exit_code"]) == (2, "failed", 2)
     assert err.endswith(f"error: {last['error']}\n")
@@ -139,7 +135,7 @@ def test_a_failure_is_the_last_event_and_a_message(capsys, monkeypatch, tmp_path
 
 def test_a_dry_run_is_two_events(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run((*SEARCH, "--dry-run", "--json", "-q"), capsys, monkeypatch)
+    code, out, err = run((*SEARCH, "--dry-run", "--json", "-q"), capsys)
     events = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert err == ""
@@ -149,25 +145,25 @@ def test_a_dry_run_is_two_events(capsys, monkeypatch, tmp_path):
         assert set(event) - {"event", "time"} <= documented()[event["event"]]
 
 
-def test_quiet_and_verbose_exclude_each_other(capsys, monkeypatch):
-    code, _, err = run(("spaces", "-q", "-v"), capsys, monkeypatch)
+def test_quiet_and_verbose_exclude_each_other(capsys):
+    code, _, err = run(("spaces", "-q", "-v"), capsys)
     assert code == 2
     assert "exclude each other" in err
 
 
-def test_verbose_prints_what_is_logged_once(capsys, monkeypatch):
-    run(("spaces", "-v"), capsys, monkeypatch)
+def test_verbose_prints_what_is_logged_once(capsys):
+    run(("spaces", "-v"), capsys)
     logging.getLogger("se_nas.study.somewhere").debug("a fine point")
     logging.getLogger("se_nas.progress").info("what progress says itself")
     assert capsys.readouterr().err == "DEBUG se_nas.study.somewhere: a fine point\n"
-    run(("spaces",), capsys, monkeypatch)
+    run(("spaces",), capsys)
     logging.getLogger("se_nas.study.somewhere").debug("a fine point")
     logging.getLogger("se_nas.study.somewhere").warning("a warning")
     assert capsys.readouterr().err == "WARNING se_nas.study.somewhere: a warning\n"
 
 
-def test_a_log_file_that_cannot_be_written(capsys, monkeypatch, tmp_path):
-    code, _, err = run(("spaces", "--log-file", tmp_path), capsys, monkeypatch)
+def test_a_log_file_that_cannot_be_written(capsys, tmp_path):
+    code, _, err = run(("spaces", "--log-file", tmp_path), capsys)
     assert code == 2
     assert "cannot be written" in err
 

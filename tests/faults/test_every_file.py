@@ -8,17 +8,16 @@ import json
 import os
 import random
 import shutil
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from main_in_process import exit_code_of
 from small_cases import SEARCH, table
 
 import se_nas
-from se_nas.cli import main
 from se_nas.errors import SeNasError
 from se_nas.exporting import load_exported
 from se_nas.study import search
@@ -76,13 +75,8 @@ def pristine(tmp_path_factory):
 def command(*arguments):
     """Exit code, what is left of standard output, and standard error of a command in this process."""
     out, errors = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
-        patch.setattr(sys, "argv", ["se-nas", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
+    with redirect_stdout(out), redirect_stderr(errors):
+        code = exit_code_of(arguments)
     said = [line for line in errors.getvalue().splitlines() if line.startswith(("error:", "Traceback"))]
     return code, "" if arguments[0] == "export" else out.getvalue(), "\n".join(said)
 
