@@ -77,6 +77,10 @@ class Site:
             raise ConfigError(not_allowed("rounding", rounding, ROUNDINGS))
         if not reduction > 0 or reduction != reduction:
             raise ConfigError(f"reduction is {reduction!r}; it must be a number above 0.")
+        if reduction * _MAX_SIZE < self.reduction_base:
+            raise ConfigError(
+                f"reduction {reduction:g} makes the hidden width at site {self.path!r} larger than {_MAX_SIZE}."
+            )
         if rounding == "exact":
             width = int(self.reduction_base // reduction)
             if width == 0:
@@ -134,6 +138,8 @@ def check_width(site: Site, width: int) -> None:
     """Refuse a width that cannot be built at a site."""
     if isinstance(width, bool) or not isinstance(width, int) or width < KEEP:
         raise ConfigError(f"width at {site.path!r} is {width!r}; it must be 0 (no SE) or a positive integer.")
+    if width > _MAX_SIZE:
+        raise ConfigError(f"width at {site.path!r} is {width}; it must be {_MAX_SIZE} at most.")
     no_bottleneck = site.native is not None and site.native_rd_channels is None
     if width == KEEP and not no_bottleneck:
         raise ConfigError(f"width -1 keeps a native gate without a bottleneck; {site.path!r} has none.")

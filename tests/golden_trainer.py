@@ -35,10 +35,11 @@ def train_slowly(model, context):
     It stops when it is asked to, unless DEAF is set.
     """
     until, gate = time.monotonic() + float(os.environ.get("SECONDS", "1")), os.environ.get("GATE")
-    while time.monotonic() < until or (gate and not os.path.exists(gate)):
-        if not os.environ.get("DEAF") and context.should_stop():
-            break
-        time.sleep(0.01)
+    with _announced(f"{context.name}-s{context.seed}"):
+        while time.monotonic() < until or (gate and not os.path.exists(gate)):
+            if not os.environ.get("DEAF") and context.should_stop():
+                break
+            time.sleep(0.01)
     return train(model, context)
 
 

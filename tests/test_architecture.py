@@ -60,6 +60,16 @@ def test_reduction_out_of_range(reduction):
         check_reductions([site()], {0: reduction})
 
 
+@pytest.mark.parametrize("rounding", ["timm", "exact"])
+@pytest.mark.parametrize("reduction", [1e-320, 1e-300, 6e-5])
+def test_reduction_that_makes_a_width_that_nobody_can_build(reduction, rounding):
+    for divisor in (1, 8):
+        with pytest.raises(
+            ConfigError, match=r"makes the hidden width at site 'layer0\.0' larger than 1048576"
+        ):
+            site(rd_divisor=divisor).rd_channels(reduction, rounding)
+
+
 def test_reduction_larger_than_any_channels():
     with pytest.raises(ConfigError, match=r"reduction 1000 is larger than the channels allow.*64"):
         check_reductions([site()], {0: 1000})
@@ -105,6 +115,7 @@ def test_native_gates():
     [
         ((site(),), (8, 8), "1 sites.*2 widths"),
         ((site(),), (-2,), "width at 'layer0.0' is -2"),
+        ((site(),), (1 << 21,), "width at 'layer0.0' is 2097152; it must be 1048576 at most"),
         ((site(),), (True,), r"widths is \(True,\); it must be a list of integers"),
         ((site(),), (KEEP,), "keeps a native gate"),
         ((NO_BOTTLENECK,), (8,), "eca gate at 'layer0.0' has no width"),

@@ -1,5 +1,6 @@
 """``se-nas`` in a process of its own, with a trainer whose results are known, to be killed and to go on."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -162,6 +163,16 @@ def workers_of(pid):
             continue
         if parent == pid:
             found.append(int(entry))
+    return found
+
+
+def trained(process, announced):
+    """What each worker of a search trains now, by its number, from the files of TRAINED_BY."""
+    found = {}
+    for worker in workers_of(process.pid):
+        with contextlib.suppress(OSError):
+            if name := (announced / str(worker)).read_text():
+                found[worker] = name
     return found
 
 

@@ -83,17 +83,9 @@ class Chaos:
 
     def wait_for_training(self, process, until):
         while process.poll() is None and time.monotonic() < until:
-            if self.trained(process):
+            if command.trained(process, self.trained_by):
                 return
             time.sleep(0.5)
-
-    def trained(self, process):
-        """What each worker trains, by its number."""
-        found = {}
-        for worker in command.workers_of(process.pid):
-            with contextlib.suppress(OSError):
-                found[worker] = (self.trained_by / str(worker)).read_text()
-        return found
 
     def ended(self, process):
         """The exit code; nothing but what the disturbances explain may have ended it."""
@@ -122,8 +114,8 @@ class Chaos:
 
     def worker(self, process):
         """Kill one that trains; never three times what it trains: such a candidate counts as failed."""
-        trained = self.trained(process)
-        spared = [worker for worker, name in trained.items() if name and self.killed[name] < 2]
+        trained = command.trained(process, self.trained_by)
+        spared = [worker for worker, name in trained.items() if self.killed[name] < 2]
         if spared:
             victim = random.choice(spared)
             self.killed[trained[victim]] += 1

@@ -148,9 +148,12 @@ def test_mutated_documents(name, folder):
     document, read = READERS[name]
     assert read(copy.deepcopy(document), folder)
 
+    tried, taken = set(), set()
+
     @settings(**TRIED)
     @given(mutated(document))
     def holds(text):
+        tried.add(text)
         try:
             data = parse_json(text)
         except ValueError:
@@ -161,8 +164,11 @@ def test_mutated_documents(name, folder):
             return
         written = json.dumps(value, allow_nan=False)
         assert json.dumps(read(json.loads(written), folder), allow_nan=False) == written
+        taken.add(text)
 
     holds()
+    print(f"{name}: {len(tried)} different documents, of which {len(taken)} were taken")
+    assert len(tried) > len(taken) > 0
 
 
 @pytest.mark.parametrize(
