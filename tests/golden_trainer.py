@@ -67,7 +67,7 @@ def _announced(name):
     try:
         yield
     finally:
-        file.unlink()
+        file.unlink(missing_ok=True)
 
 
 def _noise(key, seed):

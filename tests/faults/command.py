@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -174,6 +175,24 @@ def trained(process, announced):
             if name := (announced / str(worker)).read_text():
                 found[worker] = name
     return found
+
+
+def kill_a_worker(process, announced, killed):
+    """Kill one that trains, if there is one whose training has not lost two: a third death counts as its failure.
+
+    Args:
+        process: the search.
+        announced: the folder TRAINED_BY.
+        killed: counter of the workers killed, by what they trained.
+    """
+    spared = {worker: name for worker, name in trained(process, announced).items() if killed[name] < 2}
+    if spared:
+        victim = random.choice(list(spared))
+        # The file would name a process that is dead and not yet waited for.
+        with contextlib.suppress(OSError):
+            (announced / str(victim)).unlink()
+            os.kill(victim, signal.SIGKILL)
+            killed[spared[victim]] += 1
 
 
 def results(folder):

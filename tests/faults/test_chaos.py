@@ -113,14 +113,9 @@ class Chaos:
         kind(process)
 
     def worker(self, process):
-        """Kill one that trains; never three times what it trains: such a candidate counts as failed."""
-        trained = command.trained(process, self.trained_by)
-        spared = [worker for worker, name in trained.items() if self.killed[name] < 2]
-        if spared:
-            victim = random.choice(spared)
-            self.killed[trained[victim]] += 1
-            self.counts["workers killed"] += 1
-            os.kill(victim, signal.SIGKILL)
+        before = self.killed.total()
+        command.kill_a_worker(process, self.trained_by, self.killed)
+        self.counts["workers killed"] += self.killed.total() - before
 
     def parent(self, process):
         self.counts["parents killed"] += 1

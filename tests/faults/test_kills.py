@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import time
 from collections import Counter
 
@@ -99,23 +98,19 @@ def test_searches_in_a_pack_that_are_killed_at_random(tmp_path):
 @pytest.mark.timeout(7200)
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
 def test_workers_that_are_killed_at_random(tmp_path):
-    """Three processes train; each candidate loses two of them at most, since a third death counts as its failure."""
-    announced, trials, kills = tmp_path / "announced", 24, RUNS
+    """Three processes train at a time."""
+    announced, trials, kills = tmp_path / "announced", max(RUNS // 2, 4), RUNS
     announced.mkdir()
     given = command.search_arguments(**{"trials": trials, "per-gpu": 3})
     killed = Counter()
     with command.start(tmp_path, *given, seconds=1.0, TRAINED_BY=str(announced)) as process:
         while process.poll() is None and killed.total() < kills:
             time.sleep(random.uniform(0.0, 1.0))
-            trained = command.trained(process, announced)
-            spared = [worker for worker, name in trained.items() if killed[name] < 2]
-            if spared:
-                victim = random.choice(spared)
-                killed[trained[victim]] += 1
-                os.kill(victim, signal.SIGKILL)
+            command.kill_a_worker(process, announced, killed)
         errors = process.stderr.read()
     print(f"{killed.total()} workers killed, of {len(killed)} trainings")
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
-    assert errors.count("died (exit code -9)") == killed.total() >= min(kills, trials)
+    # Of one that had just sent its result nothing is said.
+    assert kills // 2 <= errors.count("died (exit code -9)") <= killed.total()
     command.check(command.results(tmp_path), trials)
