@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from small_cases import SEARCH, table
 import se_nas
 from se_nas.errors import SeNasError
 from se_nas.exporting import load_exported
+from se_nas.report import figures
 from se_nas.study import search
 from se_nas.study.dashboard import make_app
 
@@ -70,6 +72,12 @@ def pristine(tmp_path_factory):
     run = search(se_nas.SearchConfig(**config, name="run")).path
     assert command("export", run, "--pick", "best", "--out", base / "exported") == (0, "", "")
     return SimpleNamespace(run=run, exported=base / "exported", base=base)
+
+
+@pytest.fixture(autouse=True)
+def one_figure(monkeypatch):
+    """Drawing all takes longer than the rest of a command."""
+    monkeypatch.setattr(figures, "_FIGURES", {"front": figures._FIGURES["front"]})
 
 
 def command(*arguments):
@@ -181,7 +189,7 @@ def failures(act, at, folder, cases):
     shutil.copytree(folder, kept)
     expected = act(at)
     assert expected[0] == 0, expected
-    wrong = []
+    wrong, ends = [], Counter()
     for file, damage in cases:
         restore(folder, kept)
         DAMAGES[damage](folder / file)
@@ -190,6 +198,7 @@ def failures(act, at, folder, cases):
         except Exception as error:
             wrong.append(f"{file}, {damage}: {type(error).__name__}: {error}"[:300])
             continue
+        ends[code] += 1
         if code == 0 and output != expected[1]:
             wrong.append(f"{file}, {damage}: another result in silence")
         elif code == 2 and (file.name not in errors or errors.count("error:") != 1):
@@ -197,6 +206,7 @@ def failures(act, at, folder, cases):
         elif code not in (0, 2):
             wrong.append(f"{file}, {damage}: exit code {code}: {errors[:300]}")
     restore(folder, kept)
+    print(f"{len(cases)} damages, exit codes {dict(ends)}")
     return wrong
 
 
