@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,9 @@ MAX_DEPTH = 40
 MAX_WRITTEN_ITEMS = 100_000
 """Values in a file that a person writes. A few lines of YAML can name one list a million times."""
 MAX_INTEGER = 1 << 63
+_CHUNK = 1 << 20
+"""Bytes that are read at a time: a buffer of the most that a file may have would be a gigabyte."""
+_OUT_OF_RANGE = "it has a number that is not finite or does not fit into 64 bits"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -35,7 +37,10 @@ def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
         raise ValueError(f"it is larger than {most >> 20} MiB")
     with path.open("rb") as stream:
         # What has no size of its own, such as a pipe, is read no further either.
-        return stream.read(most)
+        content = bytearray()
+        while chunk := stream.read(min(most - len(content), _CHUNK)):
+            content += chunk
+        return bytes(content)
 
 
 def read_text(path: Path, most: int = MAX_BYTES) -> str:
@@ -54,7 +59,7 @@ def parse_json(text: str) -> Any:
             cannot be encoded, lists and mappings too deep in each other.
     """
     try:
-        value = json.loads(text)
+        value = _DECODER.decode(text)
         if _SURROGATE.search(text):
             # Half of a character; it could not be printed or written again.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -62,8 +67,32 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"it is deeper than {MAX_DEPTH} levels") from None
     except UnicodeEncodeError as error:
         raise ValueError(f"it has text that is not Unicode: {error.reason}") from error
-    check(value)
+    # Most rows of a table have so few brackets that they cannot lie too deep in each other.
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check(value)
     return value
+
+
+def _integer(text: str) -> int:
+    value = int(text)
+    if not -MAX_INTEGER <= value < MAX_INTEGER:
+        raise ValueError(_OUT_OF_RANGE)
+    return value
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(_OUT_OF_RANGE)
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(_OUT_OF_RANGE)
+
+
+# Numbers are checked as they are read: to look at all values again would take longer than to parse them.
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_fraction, parse_constant=_refuse_constant)
 
 
 def parse_yaml(text: str) -> Any:
@@ -79,32 +108,28 @@ def parse_yaml(text: str) -> Any:
         value = yaml.safe_load(text)
     except RecursionError:
         raise ValueError(f"it is deeper than {MAX_DEPTH} levels") from None
-    check(value, most=MAX_WRITTEN_ITEMS, finite=False)
+    _check(value, most=MAX_WRITTEN_ITEMS, integers=True)
     return value
 
 
-def check(value: Any, most: float = math.inf, *, finite: bool = True) -> None:
+def _check(value: Any, most: float = math.inf, *, integers: bool = False) -> None:
     """Refuse what no reader expects, level by level.
 
     Raises:
-        ValueError: a number is not finite (with ``finite``) or has more than 64 bits, there are more than ``most``
-            values, or they lie deeper than ``MAX_DEPTH``.
+        ValueError: there are more than ``most`` values, they lie deeper than ``MAX_DEPTH``, or (with ``integers``)
+            an integer has more than 64 bits.
     """
     level, count = [value], 0
     for _ in range(MAX_DEPTH + 1):
-        for item in level:
-            kind = type(item)
-            if (finite and kind is float and not math.isfinite(item)) or (
-                kind is int and not -MAX_INTEGER <= item < MAX_INTEGER
-            ):
-                raise ValueError("it has a number that is not finite or does not fit into 64 bits")
+        if integers and any(type(item) is int and not -MAX_INTEGER <= item < MAX_INTEGER for item in level):
+            raise ValueError(_OUT_OF_RANGE)
         containers = [item for item in level if isinstance(item, (dict, list))]
         if not containers:
             return
-        count += sum(len(item) for item in containers)
+        count += sum(map(len, containers))
         if count > most:
             raise ValueError(f"it has more than {most:,} values")
-        level = [
-            part for item in containers for part in (item.values() if isinstance(item, Mapping) else item)
-        ]
+        level = []
+        for item in containers:
+            level += item.values() if isinstance(item, dict) else item
     raise ValueError(f"it is deeper than {MAX_DEPTH} levels")

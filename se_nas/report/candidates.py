@@ -206,7 +206,9 @@ def _candidate(
         gate=first.gate,
         act=first.act,
         bias=first.bias,
-        costs={name: cost for name in COSTS if (cost := _cost(readings, name)) is not None},
+        costs=first.costs
+        if len(readings) == 1
+        else {name: cost for name in COSTS if (cost := _cost(readings, name)) is not None},
         readings=readings,
         counted=counted,
         accuracy=mean_accuracy(counted),

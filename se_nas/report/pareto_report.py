@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from se_nas.arguments import checked
+from se_nas.documents import without_collections
 from se_nas.documents.typed import check_schema
 from se_nas.errors import RunError
 from se_nas.objectives import COSTS, OBJECTIVES, Objective
@@ -226,7 +227,8 @@ class ParetoReport:
 
     @cached_property
     def _grouped(self) -> list[Candidate]:
-        return group(self.rows, self.sites, final=self.final)
+        with without_collections():
+            return group(self.rows, self.sites, final=self.final)
 
     @cached_property
     def places(self) -> dict[str, int]:

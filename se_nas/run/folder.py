@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import re
 import shutil
 import zipfile
@@ -18,12 +17,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from se_nas.documents import read_bytes
+from se_nas.documents import read_bytes, without_collections
 from se_nas.errors import RunError
 from se_nas.run.disk import disk_error, writing
-from se_nas.run.files import DIGEST, read_json, sha256, write_bytes, write_json
+from se_nas.run.files import read_json, write_bytes, write_json
 from se_nas.run.manifest import RUNNING, Manifest
 from se_nas.run.study_file import STUDY, read_rows
+from se_nas.run.table_file import read_numbers, read_table, write_table
 from se_nas.run.trials import TrialRow, row_fields, rows_from_json
 from se_nas.wording import counted
 
@@ -171,10 +171,11 @@ class RunFolder:
         """
         study = self.path / STUDY
         if not study.exists():
-            return rows_from_json(self._copied_table(), str(self.path / TRIALS))
+            return rows_from_json(read_table(self.path / TRIALS), str(self.path / TRIALS))
         # Read before the study, to which a search may be adding trials.
-        copied = self._copied_table() if self.manifest.status == RUNNING else ()
-        rows = rows_from_json(read_rows(study), str(study))
+        copied = read_numbers(self.path / TRIALS) if self.manifest.status == RUNNING else set()
+        with without_collections():
+            rows = rows_from_json(read_rows(study), str(study))
         self._refuse_lost(copied, [row.number for row in rows])
         return rows
 
@@ -184,10 +185,10 @@ class RunFolder:
         Only a search that was killed can have lost them: it leaves a log of the database, which may be damaged.
         """
         if self.manifest.status == RUNNING or not numbers:
-            self._refuse_lost(self._copied_table(), numbers)
+            self._refuse_lost(read_numbers(self.path / TRIALS), numbers)
 
-    def _refuse_lost(self, copied: Sequence[Mapping[str, Any]], numbers: Collection[int]) -> None:
-        lost = {row["number"] for row in copied}.difference(numbers)
+    def _refuse_lost(self, copied: set[int], numbers: Collection[int]) -> None:
+        lost = copied.difference(numbers)
         if lost:
             raise RunError(
                 f"{self.path / STUDY} lacks {counted(len(lost), 'trial')} that {TRIALS} has, from trial {min(lost)} on:"
@@ -197,24 +198,7 @@ class RunFolder:
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the table of trials: of each row the columns ``ROW_FIELDS``, and their digest."""
-        table = [{name: row.get(name) for name in ROW_FIELDS} for row in rows]
-        write_json(self.path / TRIALS, [{**row, DIGEST: sha256(json.dumps(row))} for row in table])
-
-    def _copied_table(self) -> list[dict[str, Any]]:
-        """The rows of ``trials.json``, each with its number; empty if there is no such file."""
-        path = self.path / TRIALS
-        if not path.exists():
-            return []
-        table = read_json(path)
-        if not isinstance(table, list):
-            raise RunError(f"{path} is damaged: it must be a list of rows.")
-        for place, row in enumerate(table):
-            if not isinstance(row, dict) or type(row.get("number")) is not int:
-                raise RunError(f"row {place} of {path} is damaged: it must be a JSON object with a number.")
-            seal = row.pop(DIGEST, None)
-            if seal is not None and sha256(json.dumps(row)) != seal:
-                raise RunError(f"row {place} of {path} is damaged: it is not what was written.")
-        return table
+        write_table(self.path / TRIALS, ({name: row.get(name) for name in ROW_FIELDS} for row in rows))
 
     def write_correct(self, number: int, correct: NDArray[np.bool_]) -> str:
         """Store which validation images a trial classified correctly, one bit each, shape (images,).

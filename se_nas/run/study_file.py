@@ -88,7 +88,8 @@ def _row(place: int, number: int, text: str | None, seals: str | None) -> dict[s
     row = parse_json(text)
     if not isinstance(row, dict):
         raise ValueError(f"the row of trial {number} is not a mapping")
-    return {**row, "number": number}
+    row["number"] = number
+    return row
 
 
 def _connect(path: Path) -> sqlite3.Connection:
