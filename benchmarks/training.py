@@ -69,6 +69,7 @@ from se_nas.training import (
     session,
     train,
 )
+from se_nas.training.checkpoint import StateWriter
 from se_nas.training.evaluation import Evaluation
 from se_nas.training.loop import make_batches
 from se_nas.training.masked import Place
@@ -234,7 +235,8 @@ WATCHED = (
     (Evaluation, "begin", "evaluation"),
     (Evaluation, "end", "evaluation"),
     (session.Training, "_save", "checkpoints, copied"),
-    (session, "save_weights", "weights"),
+    (StateWriter, "finish", "weights"),
+    (session.Training, "result", "weights"),
     (session.Training, "_prepare", "optimiser"),
     (tasks, "build_candidate", "building"),
     (Place, "begin", "first weights"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from se_nas.architecture import Architecture
 from se_nas.cost.axes import Measuring
@@ -14,6 +15,9 @@ from se_nas.objectives import Objective
 from se_nas.sites import width_at
 from se_nas.space import SearchSpace
 from se_nas.space.costs import WidthCost
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(kw_only=True)
@@ -45,11 +49,12 @@ class ClosedFormAxis:
         return {self.objective.column: getattr(cost, self.objective.column)}
 
     def by_widths(self) -> dict[str, WidthCost]:
-        def of(model: CostModel) -> WidthCost:
-            return lambda widths: model.evaluate(widths)[self.objective.column]
-
         return {
-            position: of(self._model(self.space.build(position, [width_at(site, None) for site in sites])))
+            position: partial(
+                _column,
+                self._model(self.space.build(position, [width_at(site, None) for site in sites])),
+                self.objective.column,
+            )
             for position, sites in self.space.sites_by_position.items()
         }
 
@@ -61,3 +66,8 @@ class ClosedFormAxis:
 
     def _model(self, architecture: Architecture) -> CostModel:
         return CostModel.for_architecture(architecture, self.input_size, self.num_classes)
+
+
+def _column(model: CostModel, column: str, widths: np.ndarray) -> np.ndarray:
+    """One cost as a function of widths; it can be sent to another process."""
+    return model.evaluate(widths)[column]

@@ -52,7 +52,8 @@ class Ahead:
         return made.result()
 
     def close(self) -> None:
-        """Wait for the thread and forget what was not taken."""
+        """Wait for the thread, forget what was not taken, and end the sampler's process."""
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
             self._store.forget_proposals()
+        self._suggestions.close()

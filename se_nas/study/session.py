@@ -335,7 +335,11 @@ def _run_phases(
                 axis.should_stop = interrupted
             for row in store.rows():
                 axis.remember(row)
-        search = Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts, progress)
+        aside = plan.suggests_ahead and not store.shared
+        if aside:
+            store.write_in_background()
+        suggestions = Suggestions(plan, store, in_process=aside)
+        search = Search(plan, store, suggestions, trainings, clock, interrupts, progress)
         progress.phase(SEARCH, search.seconds_left())
         found["stop_reason"] = search.run()
         if config.final_seeds > 0:
@@ -376,6 +380,7 @@ def _prune(run: Run, plan: Plan, progress: Progress) -> None:
 def _close(folder: RunFolder, store: StudyStore, clock: Clock, **changes: Any) -> None:
     store.spend(clock.spent)
     store.refresh()
+    store.flush()
     store.write_table()
     if store.shared and changes["status"] != "finished":
         # The run goes on with the other workers, or with the next.

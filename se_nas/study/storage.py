@@ -40,7 +40,7 @@ FROM_TRIAL = ("number", "params", "state")
 """Fields of a row that Optuna itself keeps, or that are set on the way."""
 TABLE_SECONDS = 5.0
 """How old ``trials.json`` may become while trials end."""
-TABLE_SHARE = 0.05
+TABLE_SHARE = 0.01
 """Share of a run's time that writing ``trials.json`` may take: it grows with the number of trials."""
 
 
@@ -119,6 +119,14 @@ class StudyStore:
         with self.together():
             for name, value in attributes.items():
                 self._storage.set_study_user_attr(STUDY_ID, name, value)
+
+    def write_in_background(self) -> None:
+        """From now on nobody waits for the disk, and an error is raised by a later call; not of a shared study."""
+        self._storage.write_in_background()
+
+    def flush(self) -> None:
+        """Return once everything is stored."""
+        self._storage.flush()
 
     def close(self) -> None:
         """Give the database back."""

@@ -19,6 +19,7 @@ from se_nas.space.costs import Identity, KnownCost
 from se_nas.study.attributes import FIXED, LOSS, OVER_LIMIT
 from se_nas.study.plan import Plan
 from se_nas.study.sampler_choice import named_sampler
+from se_nas.study.sampler_process import SamplerProcess
 from se_nas.study.storage import StudyStore
 
 _log = logging.getLogger(__name__)
@@ -36,11 +37,20 @@ class Suggestions:
     A suggestion that has been evaluated already gets its values again, without training, unless the sampler
     asks for another reading on purpose. Limits are Optuna's constraints: one over a limit is recorded as pruned, with
     how far it is above, which no sampler reads as a value.
+
+    Args:
+        plan: the resolved search.
+        store: the study.
+        in_process: whether `ParetoSampler` is computed in another process; then ``close`` it.
     """
 
-    def __init__(self, plan: Plan, store: StudyStore) -> None:
+    def __init__(self, plan: Plan, store: StudyStore, *, in_process: bool = False) -> None:
         self._plan, self._store = plan, store
-        self._store.study.sampler = self._sampler()
+        sampler = self._sampler()
+        self._process: SamplerProcess | None = None
+        if in_process and isinstance(sampler, ParetoSampler):
+            sampler = self._process = SamplerProcess(sampler, store.study.directions)
+        self._store.study.sampler = sampler
         if store.shared:
             # With one seed, workers would all draw what the first one has drawn, again and again.
             self._store.study.sampler.reseed_rng()
@@ -66,6 +76,11 @@ class Suggestions:
         with self._store.together():
             self._store.enqueue(self._plan.space.params(architecture), architecture)
             return self._propose(seen)
+
+    def close(self) -> None:
+        """End the sampler's process if there is one."""
+        if self._process is not None:
+            self._process.close()
 
     def seed(self, architecture: Architecture) -> int:
         """The seed to train an architecture with in the search: the run's own, and another for another reading.

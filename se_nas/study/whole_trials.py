@@ -25,6 +25,7 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table
 
+from se_nas.study.background_database import BackgroundDatabase
 from se_nas.study.database import STUDY_NAME, SYSTEM_ATTRIBUTES, USER_ATTRIBUTES, Database, UnavailableError
 
 STUDY_ID = 0
@@ -62,6 +63,7 @@ class WholeTrials(BaseStorage):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._writer: Database | BackgroundDatabase = database
         self._trials = database.trials()
         self._directions = database.directions
         self._user_attrs, self._system_attrs = database.attributes()
@@ -123,7 +125,7 @@ class WholeTrials(BaseStorage):
         """Forget all trials that are being proposed; those that were queued are queued again."""
         with self._lock:
             for number in sorted(self._held, reverse=True):
-                queued = self._database.saved(number)
+                queued = self._writer.saved(number)
                 if queued is None:
                     assert number == len(self._trials) - 1
                     self._trials.pop()
@@ -131,9 +133,19 @@ class WholeTrials(BaseStorage):
                     self._trials[number] = queued
             self._held.clear()
 
+    def write_in_background(self) -> None:
+        """From now on, what is written is in the database a moment later; errors are those of a later call."""
+        if self._writer is self._database:
+            self._writer = BackgroundDatabase(self._database)
+
+    def flush(self) -> None:
+        """Return once everything is in the database."""
+        if isinstance(self._writer, BackgroundDatabase):
+            self._writer.flush()
+
     def close(self) -> None:
         """Give the database back."""
-        self._database.close()
+        self._writer.close()
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         with self._lock:
@@ -303,6 +315,6 @@ class WholeTrials(BaseStorage):
 
     def _save(self) -> None:
         if self._depth == 0 and (self._changed or self._attributes):
-            self._database.save((self._trials[number] for number in self._changed), self._attributes)
+            self._writer.save((self._trials[number] for number in self._changed), self._attributes)
             self._changed.clear()
             self._attributes.clear()

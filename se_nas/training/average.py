@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from itertools import chain
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-ALIGNMENT = 64
-"""Elements between the places at which tensors may begin; kernels read aligned memory faster."""
+from se_nas.training.side_by_side import parts_of, room_for
 
 
 class Average:
@@ -62,18 +60,12 @@ class _Block:
     """
 
     def __init__(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        starts, end = [], 0
-        for average, _ in pairs:
-            starts.append(end)
-            end += math.ceil(average.numel() / ALIGNMENT) * ALIGNMENT
-        self._block = torch.zeros(end, dtype=pairs[0][0].dtype, device=pairs[0][0].device)
-        self._latest = torch.zeros_like(self._block)
         self._averages, self._weights = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        self._parts = []
-        for start, (average, _) in zip(starts, pairs, strict=True):
-            form = (average.shape, average.stride(), start)
-            average.data = self._block.as_strided(*form).copy_(average.detach())
-            self._parts.append(self._latest.as_strided(*form))
+        self._block = room_for(self._averages)
+        self._latest = torch.zeros_like(self._block)
+        self._parts = parts_of(self._latest, self._averages)
+        for average, place in zip(self._averages, parts_of(self._block, self._averages), strict=True):
+            average.data = place.copy_(average.detach())
 
     def move(self, share: torch.Tensor) -> None:
         if self._block.is_cuda:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from se_nas.checkpoints.sealed import save_sealed
 from se_nas.documents import parse_json
 from se_nas.errors import CheckpointError, ConfigError, not_allowed
 from se_nas.run import disk_error, whole_file
+from se_nas.training.side_by_side import copies_on_cpu
 
 SCHEMA = 1
 KEEP = ("front", "all", "none")
@@ -62,30 +63,44 @@ def load_state(path: Path) -> dict[str, Any] | None:
 
 
 class StateWriter:
-    """Writes states on a thread, so that training goes on meanwhile; without a path it does nothing.
+    """Writes a training's states, and its weights at the end, on a thread, so that others train meanwhile.
 
-    What a state holds is copied before ``write`` returns. A failed write is raised by the next call.
+    What is written is copied before a method returns. A failed write is raised by the next call. Without a path no
+    state is written.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._pool = ThreadPoolExecutor(max_workers=1) if path is not None else None
-        self._pending: Future[None] | None = None
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: list[Future[None]] = []
         if path is not None and path.parent.is_dir():
             # Of a process that was killed in the middle of a write; a candidate is trained by one at a time.
             for leftover in path.parent.glob(f".{path.name}.*"):
                 leftover.unlink(missing_ok=True)
 
-    def write(self, state: Mapping[str, Any]) -> None:
-        self.wait()
-        if self._pool is not None and self.path is not None:
-            self._pending = self._pool.submit(save_state, self.path, _copied(state))
+    @property
+    def idle(self) -> bool:
+        """Whether everything is on disk, or has failed to get there."""
+        return all(future.done() for future in self._pending)
 
-    def wait(self) -> None:
-        """Return once everything that was written is on disk."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Write a state, once what was written before is on disk."""
+        self.wait()
+        if self.path is not None:
+            snapshot = Snapshot(state)
+            self._pending.append(self._pool.submit(_save_snapshot, self.path, snapshot))
+
+    def finish(self, path: Path, weights: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+        """Write the final weights; then the state is not needed any more, and is deleted."""
+        self._pending.append(self._pool.submit(self._finish, path, Snapshot(weights), about))
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return once everything that was written is on disk, or when the time is up."""
+        wait(self._pending, timeout=seconds)
+        if self.idle:
+            pending, self._pending = self._pending, []
+            for future in pending:
+                future.result()
 
     def discard(self) -> None:
         """Delete the state."""
@@ -94,9 +109,56 @@ class StateWriter:
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
+        self._pool.shutdown(wait=False)
         self.wait()
-        if self._pool is not None:
-            self._pool.shutdown()
+
+    def _finish(self, path: Path, weights: Snapshot, about: Mapping[str, Any]) -> None:
+        save_weights(path, weights.get(), about)
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+class Snapshot:
+    """A copy of a state on the CPU. The copy of what lies on a GPU is under way when this is made.
+
+    Args:
+        state: tensors, numbers and strings, in lists and dictionaries.
+    """
+
+    def __init__(self, state: Any) -> None:
+        tensors: list[torch.Tensor] = []
+
+        def seen(tensor: torch.Tensor) -> torch.Tensor:
+            tensors.append(tensor)
+            return tensor
+
+        _changed(state, seen)
+        copies = iter(_copies(tensors))
+        self._state = _changed(state, lambda tensor: next(copies))
+        self._ready: torch.cuda.Event | None = None
+        if device := next((tensor.device for tensor in tensors if tensor.is_cuda), None):
+            self._ready = torch.cuda.Event(blocking=True)
+            self._ready.record(torch.cuda.current_stream(device))
+
+    def get(self) -> Any:
+        """The copy, once it is complete; for any thread."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        return self._state
+
+
+def _copies(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Each on its own on a CPU, where nothing is gained by putting them together."""
+    elsewhere = [index for index, tensor in enumerate(tensors) if tensor.device.type != "cpu"]
+    together = dict(zip(elsewhere, copies_on_cpu([tensors[index] for index in elsewhere]), strict=True))
+    return [
+        together[index] if index in together else tensor.detach().clone()
+        for index, tensor in enumerate(tensors)
+    ]
+
+
+def _save_snapshot(path: Path, snapshot: Snapshot) -> None:
+    save_state(path, snapshot.get())
 
 
 def save_weights(path: Path, weights: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
@@ -151,12 +213,13 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (STATE, WEIGHTS) and "-s" in path.stem)
 
 
-def _copied(value: Any) -> Any:
+def _changed(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A state with each of its tensors changed, in order."""
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+        return {key: _changed(item, change) for key, item in value.items()}
+    return [_changed(item, change) for item in value] if isinstance(value, list) else value
 
 
 def _save(values: Mapping[str, Any], path: Path) -> None:

@@ -18,7 +18,6 @@ from se_nas.training.checkpoint import (
     StateWriter,
     checkpoint_path,
     load_state,
-    save_weights,
 )
 from se_nas.training.compiling import compile_blocks, uncompile_blocks
 from se_nas.training.context import Context, Interrupted, StopTraining, TrainResult
@@ -113,7 +112,7 @@ class Training:
             raise
         if self._result is None:
             return True
-        self.close()
+        self._course.close()
         if self.step is not None:
             self.step.join()
         return False
@@ -123,10 +122,29 @@ class Training:
         """Times that it was started again, at a lower rate, because its loss exploded."""
         return self._progress.restarts
 
-    def result(self) -> TrainResult:
-        """The outcome, once ``advance`` has returned False."""
+    @property
+    def outcome(self) -> TrainResult:
+        """What ``result`` will return, once ``advance`` has returned False; files may still be written."""
         assert self._result is not None
         return self._result
+
+    @property
+    def saved(self) -> bool:
+        """Whether ``result`` has nothing to wait for."""
+        return self._writer.idle
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when the training's files are written, or when the time is up; errors are those of ``result``."""
+        self._writer.wait(seconds)
+
+    def result(self) -> TrainResult:
+        """The outcome, once ``advance`` has returned False and the files are on disk.
+
+        Raises:
+            DiskError: they cannot be written.
+        """
+        self._writer.close()
+        return self.outcome
 
     def close(self) -> None:
         """Give up what is left to do; the last checkpoint stays. Needed only before the end."""
@@ -192,7 +210,7 @@ class Training:
                 self._steps.set_mode(frozen=False)
             if self.context.should_stop():
                 self._look()
-                self._save()
+                self._save(must=True)
                 raise Interrupted
             self._steps.load(inputs)
             self._steps.run()
@@ -250,8 +268,10 @@ class Training:
             with given.active(after_others=True):
                 given.begin()
 
-    def _save(self) -> None:
-        if self._writer.path is not None:
+    def _save(self, *, must: bool = False) -> None:
+        """Write the state; where a GPU ends epochs faster than the disk takes states, some of them are left out."""
+        late = self.context.device.startswith("cuda") and not self._writer.idle
+        if self._writer.path is not None and (must or not late):
             self._writer.write({**self._progress.to_state(self.context), **self._steps.state_dict()})
 
     def _report(self, progress: Progress, metrics: Metrics) -> None:
@@ -302,8 +322,8 @@ class Training:
                 weights = checkpoint_path(context.checkpoint_dir, context.name, context.seed, WEIGHTS)
                 epochs = len(reached.curve) if reached else 0
                 about = {"name": context.name, "seed": context.seed, "epochs": epochs, "state": state}
-                save_weights(weights, self._weights(), about | (reached.metrics.to_dict() if reached else {}))
-                self._writer.discard()
+                about |= reached.metrics.to_dict() if reached else {}
+                self._writer.finish(weights, self._weights(), about)
         self._result = self._progress.result(
             state, context, self.batch_size, self._batches.skipped(), weights
         )

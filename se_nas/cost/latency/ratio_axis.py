@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class RatioAxis(ABC):
         table = self.table
         if table is None or self.position is None:
             return None
-        return {self.position: lambda widths: self.baseline * table.ratio(widths)}
+        return {self.position: partial(_predicted_ms, table, self.baseline)}
 
     def fields(self, architecture: Architecture, *, measure: bool = False) -> dict[str, Any]:
         """Fields of a candidate's row: predicted if a table can and ``measure`` is False, else measured.
@@ -85,3 +86,8 @@ def _predicted(table: LatencyTable, baseline: float, architecture: Architecture)
     """Fields of a row, from a table that passed its check and the backbone's median in milliseconds."""
     ratio = float(table.ratio(np.array([architecture.widths]))[0])
     return dict(zip(FIELDS, (ratio * baseline, ratio, None, PREDICTED), strict=True))
+
+
+def _predicted_ms(table: LatencyTable, baseline: float, widths: np.ndarray) -> np.ndarray:
+    """Latency in milliseconds as a function of widths; it can be sent to another process."""
+    return baseline * table.ratio(widths)

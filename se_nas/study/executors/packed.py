@@ -98,7 +98,7 @@ class Packed:
         say: Callable[[str], object],
         runtimes: Sequence[Runtime] = (),
     ) -> None:
-        self.capacity = capacity
+        self._places = capacity
         self._setup, self._capacities, self._say = setup, tuple(capacities), say
         self._runtimes = tuple(runtimes) or (setup.runtime,)
         self._loggers = make_loggers(setup)
@@ -106,13 +106,20 @@ class Packed:
         self._idle: list[tuple[int, Place]] = []
         self._running: list[_Running] = []
         self._waiting: list[Task] = []
+        self._saving: list[tuple[_Running, dict[str, Any]]] = []
         self._batches: dict[tuple[int, int], MemoryBatches | SharedBatches] = {}
         self._under_way = False
         self._reported = False
 
     @property
+    def capacity(self) -> int:
+        """The places, and those that have trained and whose weights are being written, which take none."""
+        return self._places + len(self._saving)
+
+    @property
     def tasks(self) -> list[Task]:
-        return [*(running.task for running in self._running), *self._waiting]
+        saving = (running.task for running, _ in self._saving)
+        return [*saving, *(running.task for running in self._running), *self._waiting]
 
     def submit(self, task: Task, listener: Listener) -> Mapping[str, Any]:
         """Begin a candidate, or let it wait; it is trained in ``wait``."""
@@ -129,7 +136,7 @@ class Packed:
         """
         if not self._running:
             return True
-        if len(self._running) >= self.capacity:
+        if len(self._running) >= self._places:
             return False
         together = not self._under_way and self._running[0].task.seed == task.seed
         return self._setup.data.in_memory or together
@@ -169,6 +176,9 @@ class Packed:
     def wait(self, listener: Listener) -> None:
         """Train until a candidate has ended an epoch, or has ended, or a moment has passed."""
         self._reported, until = False, time.monotonic() + MOMENT
+        if not self._running and self._saving:
+            self._saving[0][0].training.wait(MOMENT)
+        self._report_saved(listener)
         while self._running and not self._reported and time.monotonic() < until:
             began, round_, self._under_way = time.monotonic(), list(self._running), True
             for running in round_:
@@ -178,6 +188,7 @@ class Packed:
                 if self._can_begin(task):
                     self._waiting.remove(task)
                     self._begin(task, listener)
+            self._report_saved(listener)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -191,22 +202,24 @@ class Packed:
             running.deadline += time.monotonic() - began
 
     def close(self, *, kill: bool = False) -> None:
-        for running in self._running:
+        for running in [*self._running, *(running for running, _ in self._saving)]:
             running.training.close()
         self._running.clear()
+        self._saving.clear()
         self._idle.clear()
 
     def _advance(self, running: _Running, listener: Listener) -> None:
         if time.monotonic() > running.deadline:
             running.training.close()
             late = too_late(self._setup.config, self._setup.folder, running.task.number)
-            self._end(running, late, listener)
+            self._running.remove(running)
+            self._end(running, {**late, "seconds": round(running.context.seconds, 3)}, listener)
             return
         try:
             if running.training.advance():
                 return
-            result = running.training.result()
-            fields = outcome(running.task, result, running.training.model, running.context)
+            training = running.training
+            fields = outcome(running.task, training.outcome, training.model, running.context)
         except OutOfMemoryError as error:
             self._crowd_out(running, error)
             return
@@ -217,12 +230,33 @@ class Packed:
             running.place.end(running.training)
             if isinstance(running.place, Place):
                 self._idle.append((running.device, running.place))
-        self._end(running, fields, listener)
+            self._running.remove(running)
+            self._saving.append((running, {**fields, "seconds": round(running.context.seconds, 3)}))
+            # Its place is free.
+            self._reported = True
+            if self._places == 1:
+                # What is suggested next is to know of it.
+                self._report_saved(listener, seconds=None)
+            return
+        self._running.remove(running)
+        self._end(running, {**fields, "seconds": round(running.context.seconds, 3)}, listener)
+
+    def _report_saved(self, listener: Listener, seconds: float | None = 0.0) -> None:
+        """Report the trainings whose files are on disk, waiting for each as long as told; None is for ever."""
+        for running, fields in list(self._saving):
+            try:
+                running.training.wait(seconds)
+                if not running.training.saved:
+                    continue
+                running.training.close()
+            except Exception as error:
+                fields = {**failure(error), "seconds": fields["seconds"]}
+            self._saving = [each for each in self._saving if each[0] is not running]
+            self._end(running, fields, listener)
 
     def _end(self, running: _Running, fields: dict[str, Any], listener: Listener) -> None:
-        self._running.remove(running)
         self._reported = True
-        listener.task_ended(running.task, {**fields, "seconds": round(running.context.seconds, 3)})
+        listener.task_ended(running.task, fields)
 
     def _epoch_ended(self, task: Task, curve: Curve, metrics: dict[str, Any], listener: Listener) -> bool:
         self._reported = True
@@ -233,12 +267,12 @@ class Packed:
         self._running.remove(running)
         self._waiting.append(running.task)
         self._idle.clear()
-        self.capacity = max(1, len(self._running))
+        self._places = max(1, len(self._running))
         if running.context.device.startswith("cuda"):
             torch.cuda.empty_cache()
         self._say(
             f"trial {running.task.number} ran out of memory beside {len(self._running)} others ({error}); it goes"
-            f" on later, and at most {self.capacity} candidates train at a time from now on"
+            f" on later, and at most {self._places} candidates train at a time from now on"
         )
 
     def _place(self, task: Task, device: int) -> Place | _Built:
@@ -250,7 +284,7 @@ class Packed:
                 del self._idle[index]
                 return place
         # A network of another position that waits for its turn takes memory that this one may need.
-        while self._idle and len(self._idle) + len(self._running) >= 2 * self.capacity:
+        while self._idle and len(self._idle) + len(self._running) >= 2 * self._places:
             self._idle.pop(0)
         return Place(capacity, self._first[device], self._runtimes[device])
 

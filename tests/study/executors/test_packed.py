@@ -1,5 +1,6 @@
 """A pack of candidates in one process, uncaptured on a CPU: what each comes to is what it comes to alone."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from small_cases import SEARCH
 
 import se_nas
 from se_nas.architecture import Architecture
+from se_nas.errors import DiskError
 from se_nas.run import RunFolder
 from se_nas.study import schedule
 from se_nas.study.executors import Task
@@ -20,7 +22,7 @@ from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.task import CORRECT, CandidateTrainer
 from se_nas.study.packing import Packing
 from se_nas.study.plan import resolve
-from se_nas.training import faults
+from se_nas.training import checkpoint, faults
 from se_nas.training.masked import Capacity
 from se_nas.training.step import Step
 
@@ -146,6 +148,56 @@ def test_one_that_is_stopped_hands_its_place_to_the_next(plan, packed):
     }
     assert len(listener.ended[1]["curve"]) == 1
     assert executor.capacity == 2
+
+
+def test_a_place_is_free_while_weights_are_written_and_the_end_is_told_once_they_are(
+    plan, packed, monkeypatch
+):
+    made, listener = plan(epochs=1), Listener()
+    executor, _ = packed(made, 2)
+    disk, write = threading.Event(), checkpoint.save_weights
+    folder = made.setup(RunFolder.open(executor._setup.checkpoints.parent)).checkpoints
+
+    def slow(path, weights, about):
+        assert disk.wait(60)
+        write(path, weights, about)
+
+    monkeypatch.setattr(checkpoint, "save_weights", slow)
+    tasks = some_tasks(made)
+    for task in tasks[:2]:
+        executor.submit(task, listener)
+    while executor._running:
+        executor.wait(listener)
+    assert not listener.ended
+    assert len(executor.tasks) == 2
+    assert executor.capacity == 4
+    # Nothing else may train: it returns after a moment nevertheless.
+    executor.wait(listener)
+    executor.submit(tasks[2], listener)
+    assert len(executor._running) == 1
+    assert not list(folder.glob("*.safetensors"))
+    disk.set()
+    drain(executor, listener)
+    assert {number: fields["state"] for number, fields in listener.ended.items()} == dict.fromkeys(
+        range(3), "complete"
+    )
+    assert executor.capacity == 2
+    assert len(list(folder.glob("*.safetensors"))) == 3
+    assert not list(folder.glob("*.state"))
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_a_full_disk_ends_the_search_and_not_the_candidate(plan, packed, monkeypatch, places):
+    executor, _ = packed(plan(epochs=1), places)
+
+    def full(path, weights, about):
+        raise DiskError("the disk is full")
+
+    monkeypatch.setattr(checkpoint, "save_weights", full)
+    listener = Listener()
+    with pytest.raises(DiskError, match="the disk is full"):
+        run(executor, some_tasks(plan(epochs=1))[:1], listener)
+    assert not listener.ended
 
 
 def test_one_that_fails_leaves_its_neighbours_alone(plan, packed, monkeypatch):
