@@ -94,13 +94,23 @@ def set_mask(gate: nn.Module, width: int) -> None:
 
     Fills tensors on their device, without synchronisation.
     """
-    for module in gate.modules():
-        idle, absent = module._buffers.get(IDLE), module._buffers.get(ABSENT_FLAG)
-        if idle is not None:
-            idle[: max(width, 0)] = False
-            idle[max(width, 0) :] = True
-        if absent is not None:
-            absent.fill_(width == 0)
+    for name, mask in masks_of(gate):
+        fill_mask(name, mask, width)
+
+
+def masks_of(gate: nn.Module) -> list[tuple[str, Tensor]]:
+    """The masks of a gate, each with its name."""
+    found = ((name, module._buffers.get(name)) for module in gate.modules() for name in (IDLE, ABSENT_FLAG))
+    return [(name, mask) for name, mask in found if mask is not None]
+
+
+def fill_mask(name: str, mask: Tensor, width: int) -> None:
+    """Write what the mask of that name is at a hidden width."""
+    if name == IDLE:
+        mask[: max(width, 0)] = False
+        mask[max(width, 0) :] = True
+    else:
+        mask.fill_(width == 0)
 
 
 def unit_axes(gate: nn.Module) -> dict[str, int]:

@@ -8,7 +8,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from se_nas.training.side_by_side import parts_of, room_for
+from se_nas.training.side_by_side import copy_together, parts_of, room_for
 
 
 class Average:
@@ -25,7 +25,8 @@ class Average:
         pairs = [(average, weights[name]) for name, average in _tensors(self.model).items()]
         kinds = {average.dtype for average, _ in pairs if average.is_floating_point()}
         self._blocks = [_Block([pair for pair in pairs if pair[0].dtype == kind]) for kind in kinds]
-        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._counters, self._counted = [pair[0] for pair in counters], [pair[1] for pair in counters]
 
     def share(self, updates: int) -> float:
         """The share of the weights in the average, in the update that follows ``updates`` others."""
@@ -46,8 +47,8 @@ class Average:
         self._copy_counters()
 
     def _copy_counters(self) -> None:
-        for counter, value in self._counters:
-            counter.copy_(value)
+        if self._counters:
+            copy_together(self._counters, self._counted)
 
 
 class _Block:

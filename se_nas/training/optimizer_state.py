@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from se_nas.training.side_by_side import copy_together
+
 
 class FixedState:
     """The state of a newly made optimiser, from now on at fixed addresses."""
@@ -37,8 +39,18 @@ class FixedState:
 
     def reset(self) -> None:
         """As before the first step."""
+        held, first = [], []
         for entries in self._optimizer.state.values():
-            _fill(entries, entries.first)
+            _check_names(entries, entries.first)
+            for key, value in entries.first.items():
+                if isinstance(value, torch.Tensor):
+                    held.append(entries[key])
+                    first.append(value)
+                else:
+                    entries[key] = value
+        if held:
+            with torch.no_grad():
+                copy_together(held, first)
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a ``state_dict`` of such an optimiser; a parameter that has no entries yet is reset.
@@ -73,9 +85,13 @@ class _Recorded(dict[str, Any]):
         super().__setitem__(key, value)
 
 
-def _fill(entries: dict[str, Any], values: dict[str, Any]) -> None:
+def _check_names(entries: dict[str, Any], values: dict[str, Any]) -> None:
     if entries.keys() != values.keys():
         raise ValueError(f"the loaded state has {sorted(values)}; the optimiser has {sorted(entries)}")
+
+
+def _fill(entries: dict[str, Any], values: dict[str, Any]) -> None:
+    _check_names(entries, values)
     for key, value in values.items():
         held = entries[key]
         if isinstance(held, torch.Tensor):

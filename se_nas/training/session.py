@@ -69,7 +69,7 @@ class Training:
             step: steps of ``model`` made by an earlier training with the same recipe, data and runtime, of which
                 nothing is built or captured anew; None makes them.
             batches: of the context's seed, shared with other trainings; None makes them.
-            weights: gives the state that is saved at the end; None for that of ``model``.
+            weights: gives the state that is saved at the end, which is copied; None for that of ``model``.
             reset: gives ``model`` its first weights again; None keeps a copy of them.
             alone: whether nothing else takes memory that could be given up. If not, running out of memory ends the
                 training with ``OutOfMemoryError`` instead of halving its batch; the last checkpoint stays.

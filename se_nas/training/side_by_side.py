@@ -54,13 +54,70 @@ def copies_on_cpu(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         some = [tensors[index].detach() for index in indices]
         cuda = some[0].is_cuda
         block = room_for(some)
-        torch._foreach_copy_(parts_of(block, some), some)
+        parts = parts_of(block, some)
+        # One of another format would keep all from being copied at once.
+        alike = [number for number, part in enumerate(parts) if part.stride() == some[number].stride()]
+        if alike:
+            torch._foreach_copy_([parts[number] for number in alike], [some[number] for number in alike])
+        for number in set(range(len(some))).difference(alike):
+            parts[number].copy_(some[number])
         target = room_for(some, pinned=cuda, device="cpu") if some[0].device.type != "cpu" else block
         if target is not block:
             target.copy_(block, non_blocking=cuda)
         for index, part in zip(indices, parts_of(target, some), strict=True):
             copies[index] = part
     return copies
+
+
+class Staging:
+    """Values for tensors on a device, written on the CPU and sent together: by a transfer and a kernel for each type.
+
+    Args:
+        targets: where the values go; they may change, but not move.
+
+    Attributes:
+        values: a tensor on the CPU for each target, in its shape; kept from one ``send`` to the next.
+    """
+
+    def __init__(self, targets: Sequence[torch.Tensor]) -> None:
+        self._targets = list(targets)
+        self._kinds = [_kind(tensor) for tensor in targets]
+        self.values: list[torch.Tensor] = list(targets)
+        self._groups = []
+        for indices in by_type(targets):
+            some = [targets[index] for index in indices]
+            here = room_for(some, device="cpu")
+            for index, part in zip(indices, parts_of(here, some), strict=True):
+                self.values[index] = part
+            there = here if some[0].device.type == "cpu" else room_for(some)
+            self._groups.append((some, here, there, parts_of(there, some)))
+
+    def fits(self, targets: Sequence[torch.Tensor]) -> bool:
+        """Whether these are the targets, where they were."""
+        return [*map(id, targets)] == [*map(id, self._targets)] and [*map(_kind, targets)] == self._kinds
+
+    @torch.no_grad()
+    def send(self) -> None:
+        """Copy the values into the targets. Nobody waits for a GPU; its current stream does it."""
+        for targets, here, there, parts in self._groups:
+            if there.is_cuda:
+                # The transfer may be under way when the next values are written, so each has a pinned block.
+                there.copy_(here.pin_memory(), non_blocking=True)
+            elif there is not here:
+                there.copy_(here)
+            torch._foreach_copy_(targets, parts)
+
+
+def copy_together(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
+    """Copy with a few kernels for each type, if the memory formats are equal."""
+    for indices in by_type(targets):
+        torch._foreach_copy_(
+            [targets[index] for index in indices], [sources[index] for index in indices], non_blocking=True
+        )
+
+
+def _kind(tensor: torch.Tensor) -> tuple[torch.device, torch.dtype, int]:
+    return tensor.device, tensor.dtype, tensor.data_ptr()
 
 
 def _aligned(tensor: torch.Tensor) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from masked_cases import (
     some_architectures,
 )
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from se_nas.architecture import Architecture
 from se_nas.errors import BackboneError, CheckpointError, ConfigError
@@ -265,6 +269,64 @@ def test_autocast_keeps_the_lower_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         network.model(images(dtype=torch.float32))
     assert seen == {(torch.bfloat16, torch.bfloat16)}
+
+
+class Touches(TorchDispatchMode):
+    """The operations on tensors of a network, views of them excepted: what a device would be asked to do."""
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self.storages = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = (leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor))
+        if not func.is_view and any(t.untyped_storage().data_ptr() in self.storages for t in given):
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_candidate_begins_with_a_handful_of_operations_on_the_network() -> None:
+    """Each would be a launch, or a wait, on a GPU; those on the CPU, where values are put together, are none."""
+    space = make_space("resnet18")
+    network = make_network(space)
+    network.model.to(memory_format=torch.channels_last)
+    first, second = some_architectures(space, 2)
+    network.load(first, 0)
+    tensors = [*network.model.parameters(), *network.model.buffers()]
+    assert len(tensors) > 150
+    with Touches(tensors) as seen:
+        network.load(second, 0)
+    # Of the backbone: weights and counters. Of the gates: weights and masks.
+    assert seen.names == ["_foreach_copy_"] * 4
+    expected = built(second, 0).state_dict()
+    for name, tensor in network.cut().items():
+        assert torch.equal(tensor, expected[name])
+
+
+def test_a_network_that_has_moved_gets_its_weights_where_it_is() -> None:
+    space = make_space("test_resnet")
+    network = make_network(space)
+    first, second = some_architectures(space, 2)
+    network.load(first, 0)
+    network.model.double()
+    network.load(second, 0)
+    for name, tensor in built(second, 0).double().state_dict().items():
+        assert torch.equal(network.cut()[name], tensor)
+
+
+def test_what_is_not_cut_out_is_a_view() -> None:
+    space = make_space("test_resnet")
+    network = make_network(space)
+    network.load(some_architectures(space, 1)[0], 0)
+    views, copies = network.uncut(), network.cut()
+    assert views.keys() == copies.keys()
+    with torch.no_grad():
+        for parameter in network.model.parameters():
+            parameter.add_(1.0)
+    changed = [name for name, view in views.items() if not torch.equal(view, copies[name])]
+    assert "conv1.0.weight" in changed
+    assert any(".se." in name for name in changed)
 
 
 @pytest.mark.gpu

@@ -106,3 +106,18 @@ def test_what_is_captured_trains_as_without_a_graph_and_nothing_else_would(as_on
 def test_an_optimiser_whose_first_step_differs_is_not_captured():
     assert FIRST_STEP_DIFFERS.issubset(NAMES)
     assert not any(can_be_captured(Recipe(optimizer=name), "fp32") for name in FIRST_STEP_DIFFERS)
+
+
+def test_a_captured_optimiser_begins_again_with_one_copy_of_each_type(as_on_a_gpu):
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(40)))
+    optimizer = make_optimizer(model, Recipe(optimizer="nadamw"), capturable=True)
+    state = FixedState(optimizer)
+    first = [tensor.clone() for tensor in state.tensors()]
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert not all(torch.equal(one, other) for one, other in zip(state.tensors(), first, strict=True))
+    with (tape := Tape()):
+        state.reset()
+    assert [func.overloadpacket.__name__ for func, *_ in tape.calls] == ["_foreach_copy_"]
+    assert all(torch.equal(one, other) for one, other in zip(state.tensors(), first, strict=True))

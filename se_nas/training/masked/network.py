@@ -20,7 +20,9 @@ from se_nas.backbones.insertion import gate_at, insert, state_name, state_prefix
 from se_nas.errors import CheckpointError, ConfigError
 from se_nas.layers.masked_gates import (
     MaskedSqueezeExcite,
+    fill_mask,
     mask_native,
+    masks_of,
     set_mask,
     unit_axes,
     write_padded,
@@ -30,6 +32,7 @@ from se_nas.model import gate_settings
 from se_nas.sites import ABSENT, KEEP, Site
 from se_nas.training.masked.capacity import Capacity
 from se_nas.training.masked.first_weights import FirstWeights
+from se_nas.training.side_by_side import Staging, copy_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +74,8 @@ class MaskedNetwork:
         self._holders = _holders(self.model)
         inside = {each.prefix + name for each in self._sites for name in each.names}
         self._plain_names = [name for name in self._holders if name not in inside]
-        for each in self._sites:
-            self._fill(each, {})
-        self._mask(dict.fromkeys(dict(capacity.masked), ABSENT))
+        self._staging: Staging | None = None
+        self._write_gates(dict.fromkeys(dict(capacity.masked), ABSENT), {})
 
     def _insert(self) -> Iterator[_MaskedSite]:
         arch, largest, removed = self.capacity.widest, dict(self.capacity.masked), set(self.capacity.removed)
@@ -144,10 +146,18 @@ class MaskedNetwork:
         Raises:
             ConfigError: nothing has been loaded.
         """
+        return {name: tensor.clone() for name, tensor in self.uncut().items()}
+
+    def uncut(self) -> dict[str, Tensor]:
+        """``cut`` without copying: views, which change with the network.
+
+        Raises:
+            ConfigError: nothing has been loaded.
+        """
         if self.arch is None:
             raise ConfigError("the masked network has no architecture yet: load one before cutting it out.")
         widths = self.capacity.widths(self.arch)
-        state = {name: tensor.clone() for name, tensor in self._views(widths).items()}
+        state = {name: tensor.detach() for name, tensor in self._views(widths).items()}
         for each, gate in zip(self._sites, self._gates(), strict=True):
             if widths[each.site] != ABSENT and SCALE in (entries := gate.state_dict()):
                 state[each.prefix + SCALE] = entries[SCALE]
@@ -169,26 +179,45 @@ class MaskedNetwork:
     ) -> None:
         """Copy the weights in ``state``, except for sites in ``gates``, whose weights are there."""
         own = [self._holders[name] for name in self._plain_names]
-        _copy([holder[key] for holder, key in own], [state[name] for name in self._plain_names])
+        copy_together([holder[key] for holder, key in own], [state[name] for name in self._plain_names])
+        sources = dict(gates)
         for each in self._sites:
-            source = gates.get(each.site)
-            if source is None:
+            if each.site not in sources:
                 names = (*each.names, SCALE) if widths[each.site] != ABSENT else ()
-                source = {n: state[each.prefix + n] for n in names if each.prefix + n in state}
-            self._fill(each, source)
-        self._mask(widths)
+                sources[each.site] = {n: state[each.prefix + n] for n in names if each.prefix + n in state}
+        self._write_gates(widths, sources)
         self.arch = arch
 
     @torch.no_grad()
-    def _fill(self, each: _MaskedSite, source: Mapping[str, Tensor]) -> None:
-        """Write the weights of a gate of any width; zeros if ``source`` is empty."""
-        for name in each.names:
-            holder, key = self._holders[each.prefix + name]
-            target = holder[key]
-            write_padded(target, source[name]) if source else target.zero_()
-        gate = gate_at(self.model, each.site)
-        if source and isinstance(gate, MaskedSqueezeExcite):
-            gate.set_scale(float(source.get(SCALE, 1.0)))
+    def _write_gates(self, widths: Mapping[Site, int], sources: Mapping[Site, Mapping[str, Tensor]]) -> None:
+        """Write weights and masks of all gates: of any width, or zeros if a site has no source.
+
+        They are put together on the CPU, so that a GPU gets them at once.
+        """
+        gates = self._gates()
+        targets = [self._gate_tensors(each, gate) for each, gate in zip(self._sites, gates, strict=True)]
+        flat = [tensor for tensors in targets for tensor in tensors]
+        if self._staging is None or not self._staging.fits(flat):
+            self._staging = Staging(flat)
+        values = iter(self._staging.values)
+        for each, gate in zip(self._sites, gates, strict=True):
+            source = sources.get(each.site)
+            for name in each.names:
+                value = next(values)
+                write_padded(value, source[name]) if source else value.zero_()
+            for name, _ in masks_of(gate):
+                fill_mask(name, next(values), widths[each.site])
+            if isinstance(gate, MaskedSqueezeExcite):
+                if source:
+                    gate.gate_scale = float(source.get(SCALE, 1.0))
+                next(values).fill_(gate.gain * gate.gate_scale)
+        self._staging.send()
+
+    def _gate_tensors(self, each: _MaskedSite, gate: nn.Module) -> list[Tensor]:
+        """What ``_write_gates`` writes at a site, in its order."""
+        holders = (self._holders[each.prefix + name] for name in each.names)
+        scale = [gate.scale] if isinstance(gate, MaskedSqueezeExcite) else []
+        return [*(holder[key] for holder, key in holders), *(mask for _, mask in masks_of(gate)), *scale]
 
     def _mask(self, widths: Mapping[Site, int]) -> None:
         for each, gate in zip(self._sites, self._gates(), strict=True):
@@ -226,10 +255,3 @@ def _holders(model: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
         for holder, keys in ((module._parameters, module._parameters), (module._buffers, buffers)):
             found |= {prefix + key: (holder, key) for key in keys if holder[key] is not None}
     return found
-
-
-def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
-    """Copy with one kernel launch per dtype, if the memory formats are equal."""
-    for dtype in {tensor.dtype for tensor in targets}:
-        pairs = [(t, s) for t, s in zip(targets, sources, strict=True) if t.dtype == dtype]
-        torch._foreach_copy_([t for t, _ in pairs], [s for _, s in pairs], non_blocking=True)

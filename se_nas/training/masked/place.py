@@ -60,7 +60,7 @@ class Place:
             context,
             self._step,
             batches=batches,
-            weights=self.network.cut,
+            weights=self.network.uncut,
             reset=lambda: self.network.load(architecture, context.seed),
             alone=alone,
         )
