@@ -227,6 +227,55 @@ def test_half_precision(tmp_path, state):
     assert same(model, {name: value.to(state[name].dtype) for name, value in half.items()})
 
 
+QUANTISED = {
+    "per tensor": lambda value: torch.quantize_per_tensor(value, 0.01, 0, torch.qint8),
+    "per channel": lambda value: torch.quantize_per_channel(
+        value, torch.full((len(value),), 0.01), torch.zeros(len(value)), 0, torch.qint8
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz.*", "ignore:.*TypedStorage.*")
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_quantised_weights(tmp_path, state, kind):
+    state["conv1.0.weight"] = QUANTISED[kind](state["conv1.0.weight"])
+    with pytest.raises(CheckpointError, match=r"a\.pth holds quantised weights; give those that they were"):
+        loaded(tmp_path / "a.pth", state)
+
+
+@pytest.mark.filterwarnings("ignore:.*quantization.*:DeprecationWarning", "ignore:.*TypedStorage.*")
+def test_a_network_quantised_by_torch(tmp_path, trained):
+    quantised = torch.ao.quantization.quantize_dynamic(trained, {nn.Linear})
+    with pytest.raises(CheckpointError, match="holds quantised weights") as caught:
+        loaded(tmp_path / "a.pth", quantised.state_dict())
+    assert len(str(caught.value).replace(str(tmp_path), "")) < LIMIT
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.bool, torch.complex64])
+def test_numbers_that_are_not_weights(tmp_path, state, dtype):
+    state["layer1.0.conv1.weight"] = (100 * state["layer1.0.conv1.weight"]).to(dtype)
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(CheckpointError, match=f"holds {name} where .* layer1.0.conv1.weight; give") as caught:
+        loaded(tmp_path / "a.pth", state)
+    assert len(str(caught.value).replace(str(tmp_path), "")) < LIMIT
+
+
+@pytest.mark.filterwarnings("ignore:Sparse (CSR|BSR).*")
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+def test_sparse_weights_are_those_that_they_stand_for(tmp_path, trained, state, layout):
+    dense = state["fc.weight"] * (state["fc.weight"] > 0)
+    model, found = loaded(tmp_path / "a.pth", {**state, "fc.weight": getattr(dense, layout)()})
+    assert same(model, {**state, "fc.weight": dense})
+    assert found.notes() == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_other_widths_of_floating_point(tmp_path, state, dtype):
+    narrow = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    model, _ = loaded(tmp_path / "a.pth", narrow)
+    assert same(model, {name: value.to(state[name].dtype) for name, value in narrow.items()})
+
+
 def test_norms_without_their_counter(tmp_path, state):
     old = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     assert same(loaded(tmp_path / "a.pth", old)[0], state)

@@ -9,8 +9,10 @@ import argparse
 import hashlib
 import os
 import re
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +97,8 @@ def _read(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         _refuse_programs(path)
     try:
-        # A stream, since torch goes by the suffix of a path.
-        with path.open("rb") as stream, torch.serialization.safe_globals([argparse.Namespace]):
+        # A stream, since torch goes by the suffix of a path; its warnings are of formats that are checked here.
+        with path.open("rb") as stream, torch.serialization.safe_globals([argparse.Namespace]), _silence():
             return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # Every unpickler has errors of its own.
         blocked = _blocked(path, str(error))
@@ -108,6 +110,13 @@ def _read(path: Path) -> Any:
             path,
             f"also holds a {blocked[:60]}, which is not unpickled; save its state_dict() alone and give that",
         ) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -159,10 +168,16 @@ def _state_dict(loaded: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
         loaded = loaded[inner]
     if not _holds_tensors(loaded):
         raise _refused(path, "holds no state dict (a mapping of names to tensors)")
+    named = [(name, value) for name, value in loaded.items() if isinstance(name, str)]
+    if any(
+        "_packed_params" in name or (isinstance(value, Tensor) and value.is_quantized)
+        for name, value in named
+    ):
+        raise _refused(path, "holds quantised weights; give those that they were made from")
     weights = {
-        _WRAPPERS.sub("", name): value
-        for name, value in loaded.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
+        _WRAPPERS.sub("", name): value if value.layout == torch.strided else value.to_dense()
+        for name, value in named
+        if isinstance(value, Tensor)
     }
     if any(value.is_meta for value in weights.values()):
         raise _refused(path, "holds names and shapes only: it was saved from a model on the meta device")

@@ -85,7 +85,15 @@ def fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str, taken:
             f"{source} does not fit {type(model).__name__}{seen}: {'; '.join(odd[:5])}{more}."
         )
     fits = {k: v for k, v in named.items() if k in expected and v.shape == expected[k].shape}
-    broken = [key for key, value in fits.items() if value.is_floating_point() and not value.isfinite().all()]
+    other = {key: value for key, value in fits.items() if not _same_kind(value, expected[key])}
+    if other:
+        first = next(iter(other.values()))
+        raise CheckpointError(
+            f"{source} holds {str(first.dtype).removeprefix('torch.')} where the model has floating-point weights, in"
+            f" {_listed(other)}; give them as floating-point numbers."
+        )
+    # Formats of 8 bits have no isfinite.
+    broken = [k for k, v in fits.items() if v.is_floating_point() and not v.float().isfinite().all()]
     if broken:
         raise CheckpointError(f"{source} holds NaN or infinite weights, in {_listed(broken)}.")
     # A head that fits in part (the weight, not the bias) would be neither old nor new.
@@ -128,6 +136,11 @@ def _classifier_keys(model: nn.Module) -> set[str]:
 def _is_counter(key: str) -> bool:
     """Batches that a norm has seen: not in files of PyTorch before 1.0, and without effect."""
     return key.endswith("num_batches_tracked")
+
+
+def _same_kind(value: Tensor, wanted: Tensor) -> bool:
+    """Whether a copy keeps the numbers: integers in place of weights would be levels without their scale."""
+    return value.is_floating_point() or not wanted.is_floating_point()
 
 
 def _listed(names: Collection[str], limit: int = 3) -> str:

@@ -14,6 +14,7 @@ from se_nas.data.image_data import Payload
 from se_nas.data.listing import BESIDE, LeftOut, Listing, is_hidden, is_image, listed, suffix_of
 from se_nas.data.pixels import decode, upright_size, verify
 from se_nas.data.splits import split_word
+from se_nas.data.unsorted import how_to_sort
 from se_nas.errors import DataError
 from se_nas.wording import counted
 
@@ -77,6 +78,9 @@ def refuse_one_class(name: str, listing: Listing) -> None:
     """
     (only,) = listing.tree.keys() - {""}
     text = f"data {name!r} has one class, {only!r}; a classifier needs at least two"
+    sort = how_to_sort(listing)
+    if sort:
+        raise DataError(f"{text}{sort}.")
     folders = [file.name.removeprefix(listing.prefix).split("/")[:-1] for file in listing.images]
     inside = [folder for folder in folders if folder[:1] == [only]]
     around = posixpath.commonpath(["/".join(folder) for folder in inside]).split("/")
@@ -102,9 +106,10 @@ def _class_folders(listing: Listing) -> list[str]:
 def _refuse_no_class(listing: Listing) -> None:
     images = listing.tree.get("", Counter()).total()
     if images:
+        sort = how_to_sort(listing)
         raise DataError(
             f"{listing.root!r} has {counted(images, 'image')} and no class folders; expected one folder of images per"
-            f" class{_above(listing)}"
+            f" class{f'{sort}.' if sort else _above(listing)}"
         )
     suffixes = Counter(suffix_of(name) or "no suffix" for name, _ in listing.left_out)
     found = ", ".join(f"{count} with {suffix}" for suffix, count in suffixes.most_common(5))

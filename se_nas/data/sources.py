@@ -13,6 +13,7 @@ from se_nas.data.image_data import Samples
 from se_nas.data.listing import LeftOut, Listing, listed
 from se_nas.data.named import Digits, open_named
 from se_nas.data.splits import find_splits
+from se_nas.data.unsorted import how_to_sort, only_folder
 from se_nas.errors import DataError, nearest
 from se_nas.plugins import Plugins
 
@@ -135,6 +136,12 @@ def _open_like(name: str, train: Samples, root: str | None) -> Samples:
 
 def _files_like(listing: Listing, train: Samples) -> FileSamples:
     """Held-out files, labelled by the training images' classes; some of these may have none."""
+    only = only_folder(listing, train.class_names)
+    if only is not None:
+        raise DataError(
+            f"{listing.root!r} has all its images in one folder, {only!r}, which is not a class of the training"
+            f" data{how_to_sort(listing) or f'; training classes: {listed(train.class_names)}'}."
+        )
     _refuse_unknown(listing.root, [folder for folder in listing.tree if folder], train)
     return FileSamples(listing, class_names=train.class_names)
 
