@@ -30,8 +30,9 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from se_nas.architecture import Architecture
+from se_nas.checkpoints import load_weights
 from se_nas.data import ImageData, Images, load_data
-from se_nas.model import build_model
+from se_nas.model import add_gates, build_plain
 from se_nas.training import Context, Recipe, Runtime, evaluate, initial_weights, optim, train
 from se_nas.wording import counted
 
@@ -49,6 +50,7 @@ class Variant:
         first_layer: share of the backbone's rate that its first layer has, with equal ratios from layer to layer up
             to the last (layer-wise decay).
         norms: "train", or "eval": with the statistics of the pretrained weights throughout.
+        start, weights: see ``network``.
     """
 
     preset: str = "tiny"
@@ -57,6 +59,8 @@ class Variant:
     freeze: float = 0.0
     first_layer: float = 1.0
     norms: str = "train"
+    start: str = "zero"
+    weights: bool = True
 
     def recipe(self, epochs: int) -> Recipe:
         return Recipe.preset(
@@ -190,19 +194,28 @@ def part(split: Images, count: int, num_classes: int) -> Images:
     return Images(labels=split.labels[index], pixels=split.pixels[index])
 
 
-def network(num_classes: int, seed: int) -> nn.Module:
-    """SE at γ=8 in the last two stages, which starts as the identity; the classifier is new."""
+def network(num_classes: int, seed: int, *, start: str = "zero", weights: bool = True) -> nn.Module:
+    """As a search builds it: SE at γ=8 in the last two stages, which starts as the identity; a new classifier.
+
+    Args:
+        start: "zero" as ``build_model(checkpoint=...)`` starts a classifier; "random": as timm does.
+        weights: whether the backbone gets its ImageNet weights.
+    """
     arch = Architecture.uniform(LITE0, reduction={3: 8, 4: 8})
     with initial_weights(seed):
-        model = build_model(arch, num_classes=num_classes, init="identity")
-    model.load_state_dict({**model.state_dict(), **lite0_weights(num_classes)})
-    return model
+        model = build_plain(arch, num_classes=num_classes)
+        random = {name: value.clone() for name, value in model.get_classifier().named_parameters()}
+        if weights:
+            load_weights(model, lite0_weights(), LITE0)
+        if start == "random":
+            model.get_classifier().load_state_dict(random)
+        return add_gates(model, arch, init="identity")
 
 
 def measure(data: ImageData, variant: Variant, epochs: int, seed: int) -> dict[str, float]:
     """Accuracy on the held-out images, and how far the gates are from 1, after a training."""
     recipe = variant.recipe(epochs)
-    model = network(data.num_classes, seed)
+    model = network(data.num_classes, seed, start=variant.start, weights=variant.weights)
     if variant.norms == "eval":
         keep_statistics(model)
     context = Context(data=data, recipe=recipe, runtime=Runtime.decide(model, recipe), seed=seed)

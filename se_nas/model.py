@@ -11,7 +11,7 @@ from se_nas.architecture import Architecture
 from se_nas.arguments import checked
 from se_nas.backbones import insert
 from se_nas.backbones.creation import create
-from se_nas.checkpoints import load_checkpoint
+from se_nas.checkpoints import load_checkpoint, start_new_classifier
 from se_nas.errors import ConfigError, not_allowed
 from se_nas.layers.squeeze_excite import INITS, SqueezeExcite
 from se_nas.sites import Site
@@ -31,12 +31,13 @@ def build_model(
 
     Args:
         arch: what to build.
-        pretrained: load timm's weights into the backbone (timm may download them).
+        pretrained: load timm's weights into the backbone (timm may download them). A classifier of another size
+            starts at zero.
         init: how inserted blocks start: "default" as in timm and the paper, or "identity", with which the network
             first computes what the backbone computes.
         num_classes: width of the classifier.
         checkpoint: file with the weights of the plain backbone, as a trainer wrote it (docs/checkpoints.md).
-            Every key must fit, but for a classifier of another size, which keeps its fresh weights.
+            Every key must fit, but for a classifier of another size, which starts at zero.
         timm_kwargs: further keywords of ``timm.create_model`` (drop_path_rate, in_chans, ...).
 
     Returns:
@@ -80,6 +81,8 @@ def build_plain(
                 f"{name} is {timm_kwargs[name]!r}, but the architecture was made with {own[name]!r}; leave it out."
             )
     model = create(arch.backbone, pretrained=pretrained, **{"num_classes": num_classes, **own, **timm_kwargs})
+    if pretrained:
+        start_new_classifier(model)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
     return model

@@ -204,13 +204,42 @@ def test_a_loss_beside_names_without_a_prefix(tmp_path, state):
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
-def test_a_head_of_another_size_starts_anew_and_is_said(tmp_path, state, prefix):
+def test_a_head_of_another_size_starts_at_zero_and_is_said(tmp_path, state, prefix):
     model, found = loaded(tmp_path / "a.pth", with_prefix(state, prefix), num_classes=7)
     assert same(model, state, but=("fc.weight", "fc.bias"))
-    assert same(model, fresh(7).state_dict(), but=set(state) - {"fc.weight", "fc.bias"})
+    assert not model.fc.weight.any()
+    assert not model.fc.bias.any()
     assert found.notes() == [
-        f"{found.path}: the classifier (fc.weight, fc.bias) does not fit and starts anew."
+        f"{found.path}: the classifier (fc.weight, fc.bias) does not fit and starts at zero."
     ]
+
+
+@pytest.mark.parametrize("num_classes", [5, 7])
+def test_a_new_head_on_timms_weights_starts_at_zero(tmp_path, state, num_classes):
+    save_file(state, tmp_path / "w.safetensors")
+    model = build_model(
+        Architecture.plain(NAME),
+        pretrained=True,
+        pretrained_cfg={
+            "file": str(tmp_path / "w.safetensors"),
+            "num_classes": 5,
+            "first_conv": "conv1.0",
+            "classifier": "fc",
+        },
+        num_classes=num_classes,
+    )
+    assert same(model, state, but=("fc.weight", "fc.bias"))
+    assert bool(model.fc.weight.any()) == (num_classes == 5)
+    assert model.fc.bias.numel() == num_classes
+
+
+def test_a_new_head_on_features_alone_starts_at_zero(tmp_path, state):
+    bare = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    assert not loaded(tmp_path / "a.pth", bare)[0].fc.weight.any()
+
+
+def test_from_scratch_the_head_is_random():
+    assert build_model(Architecture.plain(NAME), num_classes=7).fc.weight.any()
 
 
 def test_a_head_of_another_name(tmp_path, state):

@@ -43,6 +43,10 @@ SITUATIONS = {
         ("an empty path", "an_empty_path_is_never_the_current_folder"),
         ("a shell variable that is not set", "a_variable_of_the_shell_that_is_not_set"),
     ],
+    "data/test_unsorted.py": [
+        ("Tiny-ImageNet's unsorted validation images", "tiny_imagenets_validation_images"),
+        ("ImageNet's unsorted validation images", "imagenets_validation_images"),
+    ],
     "data/test_pixels.py": [
         ("16-bit greys that turn white", "classes_of_16_bit_greys_stay_apart"),
         ("16 bits in every format", "16_bits_from_a_file"),
@@ -83,7 +87,10 @@ SITUATIONS = {
         ("an empty dictionary", "no_state_dict"),
         ("a folder", "a_folder_and_a_missing_file"),
         ("another network", "another_network"),
-        ("a head of another size", "a_head_of_another_size_starts_anew_and_is_said"),
+        ("a head of another size", "a_head_of_another_size_starts_at_zero_and_is_said"),
+        ("quantised weights", "a_network_quantised_by_torch"),
+        ("integers in place of weights", "numbers_that_are_not_weights"),
+        ("sparse weights", "sparse_weights_are_those_that_they_stand_for"),
         ("weights without content", "weights_without_content"),
         ("weights that are not finite", "weights_that_are_not_finite"),
         ("weights from two places", "one_source_of_weights"),

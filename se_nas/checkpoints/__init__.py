@@ -1,7 +1,7 @@
 """Weights of a plain backbone in the files that trainers write."""
 
 from se_nas.checkpoints.files import checkpoint_file, fingerprint
-from se_nas.checkpoints.loading import load_checkpoint, load_weights, read_checkpoint
+from se_nas.checkpoints.loading import load_checkpoint, load_weights, read_checkpoint, start_new_classifier
 from se_nas.checkpoints.matching import Checkpoint
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "load_checkpoint",
     "load_weights",
     "read_checkpoint",
+    "start_new_classifier",
 ]

@@ -45,12 +45,14 @@ class Checkpoint:
         if self.left:
             notes.append(f"{self.path}: not used are {_listed(self.left)}.")
         if self.fresh:
-            notes.append(f"{self.path}: the classifier ({_listed(self.fresh)}) does not fit and starts anew.")
+            notes.append(
+                f"{self.path}: the classifier ({_listed(self.fresh)}) does not fit and starts at zero."
+            )
         return notes
 
 
 def fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str, taken: str = "") -> Checkpoint:
-    """The weights of a model, strictly but for a classifier of another size, which keeps its fresh ones.
+    """The weights of a model, strictly but for a classifier of another size, which starts at zero.
 
     A prefix that all of the model's names share is cut off. Names beside the model (a loss, another head) are
     left; those of a module that the model has must be the model's.
@@ -60,7 +62,7 @@ def fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str, taken:
             the file.
     """
     expected = model.state_dict()
-    head = _classifier_keys(model)
+    head = classifier_keys(model)
     body = expected.keys() - head
     prefix = _prefix(weights, body)
     named = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
@@ -126,7 +128,7 @@ def _cuts(name: str) -> Iterator[tuple[str, str]]:
         yield name[: match.end()], name[match.end() :]
 
 
-def _classifier_keys(model: nn.Module) -> set[str]:
+def classifier_keys(model: nn.Module) -> set[str]:
     config = getattr(model, "pretrained_cfg", None) or {}
     names = config.get("classifier") or ()
     names = (names,) if isinstance(names, str) else tuple(names)

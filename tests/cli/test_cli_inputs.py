@@ -183,7 +183,7 @@ def test_the_moving_average_that_is_taken_is_said(se, tmp_path):
     code, err = se("--data", "pets", "--checkpoint", "last.pth.tar", "--dry-run")
     assert code == 0
     assert "last.pth.tar: the moving average of the weights ('state_dict_ema') is used." in err
-    assert "does not fit and starts anew" in err
+    assert "does not fit and starts at zero" in err
 
 
 def test_map_sizes_are_those_of_the_images():
