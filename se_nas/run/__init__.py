@@ -1,6 +1,6 @@
 """The run folder: what a search leaves on disk."""
 
-from se_nas.run.disk import disk_error, refused, writing
+from se_nas.run.disk import disk_error, refused, refuses_mapped_writes, writing
 from se_nas.run.files import read_json, whole_file, write_bytes, write_json, write_text
 from se_nas.run.folder import (
     CHECKPOINTS,
@@ -63,6 +63,7 @@ __all__ = [
     "packed_correct",
     "read_json",
     "refused",
+    "refuses_mapped_writes",
     "rows_from_json",
     "whole_file",
     "write_bytes",

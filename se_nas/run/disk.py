@@ -25,6 +25,9 @@ _OF_SQLITE = {
     sqlite3.SQLITE_READONLY: errno.EROFS,
     sqlite3.SQLITE_IOERR: errno.EIO,
 }
+_COPY_ON_WRITE = {"btrfs", "bcachefs"}
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""A space or another letter in the system's list of what is mounted."""
 _IN_RUST = re.compile(r"\(os error (\d+)\)")
 
 
@@ -59,6 +62,30 @@ def writing(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise disk_error(path, error) from error
+
+
+def refuses_mapped_writes(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
+    """Whether the kernel may end a process (SIGBUS) that changes a file through its memory where the disk is full.
+
+    A file system that copies on write needs room for a change to what is there already. On the others a file of
+    which every page was written once can be changed at any time.
+
+    Args:
+        path: of a file.
+        mounts: the system's list of what is mounted; where there is none, no such file system is known.
+    """
+    try:
+        lines = mounts.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    mounted = {Path(_OCTAL.sub(_letter, place)): kind for _, place, kind, *_ in map(str.split, lines)}
+    return next(
+        (mounted[place] in _COPY_ON_WRITE for place in path.resolve().parents if place in mounted), False
+    )
+
+
+def _letter(escape: re.Match[str]) -> str:
+    return chr(int(escape.group(1), 8))
 
 
 class _Answer(NamedTuple):

@@ -56,12 +56,13 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         else:
             yield connection
             return
-    # On a disk that is read-only or full SQLite cannot make the file through which it finds what is still in its log.
+    # On a disk that is read-only or full SQLite cannot make the file through which it finds what is still in its log,
+    # nor undo what a killed process had begun.
     with TemporaryDirectory() as folder:
-        for name in (path.name, f"{path.name}-wal"):
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-journal"):
             if (path.parent / name).exists():
                 shutil.copyfile(path.parent / name, Path(folder, name))
-        with closing(_connect(Path(folder, path.name))) as connection:
+        with closing(_connect(Path(folder, path.name), "rw")) as connection:
             yield connection
 
 
@@ -92,5 +93,5 @@ def _row(place: int, number: int, text: str | None, seals: str | None) -> dict[s
     return row
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+def _connect(path: Path, mode: str = "ro") -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)

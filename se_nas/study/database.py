@@ -39,7 +39,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import ColumnElement, Connection, Table
 
 from se_nas.errors import RunError
-from se_nas.run import refused
+from se_nas.run import refused, refuses_mapped_writes
 from se_nas.run.files import sha256
 from se_nas.run.study_file import ROW, SEALS, check_seal, check_structure
 
@@ -402,8 +402,10 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS, check_same_thread=False
     )
     if not read_only:
-        # Readers never wait for the writer, nor it for them. A file system that cannot do this keeps the default.
-        connection.execute("PRAGMA journal_mode = WAL")
+        # With a write-ahead log readers never wait for the writer, nor it for them, but what is in the log is found
+        # through memory. A file system that cannot do this keeps the default.
+        mode = "TRUNCATE" if refuses_mapped_writes(path) else "WAL"
+        connection.execute(f"PRAGMA journal_mode = {mode}")
         # Every commit reaches the disk: a trial has two or three, so what it costs is nothing beside a training,
         # and a power cut loses none of them. (With NORMAL it loses those of the last half minute.)
         connection.execute("PRAGMA synchronous = FULL")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +44,17 @@ def copy_journal(folder: RunFolder, target: Path) -> bool:
         if study is None:
             return False
         made = Path(scratch) / target.name
-        database = Database.open(made, study.directions)
-        # Objectives are named in every study that was begun; the first two writes of a journal say so.
-        names = study.metric_names or []
-        storage, study_id = study._storage, study._study_id
-        database.save(
-            [_copied(trial, names) for trial in study.get_trials(deepcopy=False)],
-            [
+        with _explained(source):
+            # Objectives are named in every study that was begun; the first two writes of a journal say so.
+            names = study.metric_names or []
+            storage, study_id = study._storage, study._study_id
+            trials = [_copied(trial, names) for trial in study.get_trials(deepcopy=False)]
+            attributes = [
                 *((USER_ATTRIBUTES, *item) for item in storage.get_study_user_attrs(study_id).items()),
                 *((SYSTEM_ATTRIBUTES, *item) for item in storage.get_study_system_attrs(study_id).items()),
-            ],
-        )
+            ]
+        database = Database.open(made, study.directions)
+        database.save(trials, attributes)
         database.close()
         os.replace(made, target)
     return True
@@ -66,15 +67,20 @@ def _read(source: Path, copy: Path) -> optuna.Study | None:
     """
     whole, _, _ = source.read_bytes().rpartition(b"\n")
     copy.write_bytes(whole + b"\n" if whole else b"")
-    try:
+    with _explained(source):
         storage = JournalStorage(JournalFileBackend(str(copy)))
         if not storage.get_all_studies():
             return None
         return optuna.load_study(study_name=STUDY_NAME, storage=storage)
+
+
+@contextmanager
+def _explained(source: Path) -> Iterator[None]:
+    """Optuna replays whatever stands in a journal, of any type: a damaged line can end in any error, at any time."""
+    try:
+        yield
     except Exception as error:
-        # Optuna replays whatever stands there: a damaged line can end in any error.
-        reason = str(error) or type(error).__name__
-        raise RunError(f"{source} is damaged: {reason}.") from error
+        raise RunError(f"{source} is damaged: {str(error) or type(error).__name__}.") from error
 
 
 def _copied(trial: FrozenTrial, objectives: Sequence[str]) -> FrozenTrial:

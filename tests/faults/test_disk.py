@@ -233,12 +233,23 @@ def test_every_write_of_an_export_is_refused_once(undisturbed, disk, tmp_path):
     assert (tmp_path / "best" / "model.safetensors").exists()
 
 
+GROWING = {
+    errno.ENOSPC: (mounts.mounted, lambda path, size: mounts.remount(path, f"size={size}"), 8192),
+    errno.EDQUOT: (mounts.with_quota, mounts.limit, 65536),
+}
+"""What is used up, and how there is more of it."""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_run_on_a_disk_that_grows_ends_as_on_a_large_one(config, undisturbed, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", GROWING)
+def test_a_run_on_a_disk_or_quota_that_grows_ends_as_on_a_large_one(
+    config, undisturbed, tmp_path, monkeypatch, number
+):
     monkeypatch.setattr(Run, "write_report", lambda run: run.path)
-    size, said = 8192, []
-    with mounts.mounted(tmp_path / "disk", size) as disk:
+    made, grow, size = GROWING[number]
+    said = []
+    with made(tmp_path / "disk", size) as disk:
         path = disk / "run"
 
         while True:
@@ -249,10 +260,11 @@ def test_a_run_on_a_disk_that_grows_ends_as_on_a_large_one(config, undisturbed, 
                 said.append(str(error))
             assert not any(TEMPORARY.search(file.name) for file in path.rglob("*"))
             size += random.choice([4096, 16384, 65536, 262144])
-            assert mounts.remount(disk, f"size={size}")
+            assert grow(disk, size)
         assert results(path) == results(undisturbed.path)
     for message in said:
-        assert re.search(SAID[errno.ENOSPC], message), message
+        assert re.search(SAID[number], message), message
+    assert len(said) > 10
     print(
         f"{len(said)} times full, up to {size} bytes:",
         Counter(re.sub(r" cannot.*", "", text.replace(str(path), ""), flags=re.S) for text in said),
