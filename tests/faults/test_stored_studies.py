@@ -83,7 +83,7 @@ def texts(file):
 
 @pytest.mark.timeout(0)
 def test_a_database(folder, tmp_path):
-    whole = tmp_path / "whole.db"
+    folder, whole = RunFolder(shutil.copytree(folder.path, tmp_path / "run")), tmp_path / "whole.db"
     shutil.copy(folder.path / STUDY, whole)
     with closing(sqlite3.connect(whole)) as connection, connection:
         for table in ("study_system_attributes", "trial_system_attributes"):
@@ -216,7 +216,7 @@ def test_a_study_where_files_are_copied_on_write_has_no_shared_memory_and_undoes
 ):
     """As a process leaves it that was killed, or met the end of its quota, in the middle of a write."""
     monkeypatch.setattr(database, "refuses_mapped_writes", lambda path: True)
-    path = tmp_path / "killed"
+    folder, path = RunFolder(shutil.copytree(folder.path, tmp_path / "run")), tmp_path / "killed"
     with closing(StudyStore.open(folder)) as store:
         expected = store.rows()
         assert not (folder.path / f"{STUDY}-shm").exists()
