@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 
 def counted(count: int, noun: str) -> str:
@@ -36,9 +38,29 @@ def printable(text: str) -> str:
 
     So a name that somebody else chose cannot steer a terminal, or turn the direction in which it is read.
     """
+    return _with_escapes(text, "\n\t", lambda letter: letter.encode("unicode_escape").decode("ascii"))
+
+
+def printable_data(value: Any) -> Any:
+    """The same for all texts in lists and mappings, however deep."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable_data(name): printable_data(item) for name, item in value.items()}
+    return type(value)(map(printable_data, value)) if isinstance(value, list | tuple) else value
+
+
+def printable_json(text: str) -> str:
+    """JSON of the same value without control characters outside of its escapes; ``ensure_ascii`` hides letters too."""
+    return _with_escapes(text, "\n", lambda letter: json.dumps(letter)[1:-1])
+
+
+def _with_escapes(text: str, kept: str, escaped: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
     return "".join(
         letter
-        if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs")
-        else letter.encode("unicode_escape").decode("ascii")
+        if letter in kept or unicodedata.category(letter) not in ("Cc", "Cf", "Cs")
+        else escaped(letter)
         for letter in text
     )

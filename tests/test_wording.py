@@ -1,12 +1,13 @@
 """Words in sentences, and names that must not steer a terminal."""
 
+import json
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from se_nas.wording import counted, printable
+from se_nas.wording import counted, printable, printable_data, printable_json
 
 
 def test_numbers_and_their_nouns():
@@ -31,3 +32,21 @@ def test_nothing_that_steers_a_terminal_is_left(text):
     shown = printable(text)
     assert not [c for c in shown if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs")]
     assert printable(shown) == shown
+
+
+def test_texts_in_data_are_shown_as_escapes():
+    assert printable_data({"a\x1b": ["\x07", ("\u202e", 1, None)]}) == {
+        "a\\x1b": ["\\x07", ("\\u202e", 1, None)]
+    }
+
+
+@given(st.recursive(st.text(), st.lists))
+def test_json_that_is_printed_has_the_same_value_and_steers_no_terminal(value):
+    for indent in (None, 1):
+        shown = printable_json(json.dumps(value, ensure_ascii=False, indent=indent))
+        assert json.loads(shown) == value
+        assert not [c for c in shown if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs")]
+
+
+def test_json_that_is_printed_keeps_letters():
+    assert printable_json('"γ=16 \u202e\U000e0001"') == '"γ=16 \\u202e\\udb40\\udc01"'

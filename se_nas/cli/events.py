@@ -14,6 +14,7 @@ import typer
 from se_nas.objectives import COSTS
 from se_nas.study.best import best_so_far
 from se_nas.study.progress import Progress
+from se_nas.wording import printable_json
 
 if TYPE_CHECKING:
     from se_nas.report import Run
@@ -102,7 +103,7 @@ def emit_finished(run: Run, exit_code: int) -> None:
 def emit(event: str, **fields: Any) -> None:
     """One line on standard output: the event, the time in UTC, and its fields."""
     line = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
-    typer.echo(json.dumps(line, ensure_ascii=False, default=_plain))
+    typer.echo(printable_json(json.dumps(line, ensure_ascii=False, default=_plain)))
 
 
 def _fields(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

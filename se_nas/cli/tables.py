@@ -13,7 +13,7 @@ from rich.text import Text
 from se_nas import console
 from se_nas.cli.layout import by_prefix, fitted, least_width
 from se_nas.console import PIPE_WIDTH, make_console
-from se_nas.wording import printable
+from se_nas.wording import printable, printable_json
 
 if TYPE_CHECKING:
     from se_nas.cli.inspection import SiteTable
@@ -28,7 +28,7 @@ OPTIONAL_OF_SITES = ("map", "SE", "channels")
 
 def print_json(value: Any) -> None:
     """JSON on standard output and nothing else."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    typer.echo(printable_json(json.dumps(value, indent=1, ensure_ascii=False)))
 
 
 def print_text(text: str) -> None:

@@ -14,6 +14,7 @@ from se_nas.inference import Folded
 from se_nas.objectives import COSTS, Objective
 from se_nas.run import Device, Manifest, TrialRow
 from se_nas.sites import ABSENT
+from se_nas.wording import printable
 
 _UNKNOWN = "not recorded"
 TASK = "image-classification"
@@ -63,7 +64,7 @@ def _metadata(
     """What the hub reads: the task, and accuracy as a share of 1, as its metric "accuracy" is."""
     readings = [] if row is None else [("validation", row.accuracy), ("test", row.test_accuracy)]
     # Some viewers show the header as it is.
-    data = _UNKNOWN if manifest is None else re.sub("[<>]", "", manifest.data.name)
+    data = _UNKNOWN if manifest is None else re.sub("[<>]", "", printable(manifest.data.name))
     found = [
         EvalResult(
             task_type=TASK,
@@ -206,4 +207,5 @@ def _number(value: Any, form: str) -> str:
 
 def _text(value: Any) -> str:
     """Text that people wrote, without what Markdown would take for markup."""
-    return str(value).replace("|", "\\|").replace("<", "&lt;").replace("`", "'").replace("\n", " ")
+    text = printable(str(value).replace("\n", " "))
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -21,7 +21,7 @@ from se_nas.report.page_tables import candidate_rows, effect_rows, finalist_rows
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.tables import candidates_csv, plus_minus
 from se_nas.run import SEARCH, Manifest, write_text
-from se_nas.wording import counted
+from se_nas.wording import counted, printable_data
 
 _LONG = ("class_names", "definition", "sites")
 _HEADS = {
@@ -50,8 +50,8 @@ _CONTENTS = (
 def write_html(report: ParetoReport, path: str | Path) -> Path:
     """Write the report as a self-contained page: pictures, tables, configuration and methods paragraph.
 
-    All text that comes from users is escaped, and the page's content security policy allows no script except
-    the page's own, by its hash.
+    All text that comes from users is escaped, its control characters are shown as escapes, and the page's content
+    security policy allows no script except the page's own, by its hash.
 
     Raises:
         RunError: the file cannot be written; an older one stays as it was.
@@ -130,11 +130,15 @@ def render_template(name: str, *, scripts: Sequence[str], data: Mapping[str, Any
     css = (folder / "page.css").read_text(encoding="utf-8")
     script = "\n".join((folder / part).read_text(encoding="utf-8") for part in scripts)
     policy = f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; img-src data:"
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(printable_data(data), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     environment = Environment(
-        loader=PackageLoader("se_nas.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("se_nas.report"),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else printable_data(value),
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     return environment.get_template(name).render(
         css=Markup(css),

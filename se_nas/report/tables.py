@@ -13,6 +13,7 @@ from se_nas.report.differences import accuracy_gain
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import names_of
 from se_nas.run import cost_columns
+from se_nas.wording import printable
 
 
 def front_table(report: ParetoReport) -> list[dict[str, str]]:
@@ -153,5 +154,6 @@ def _cost_cells(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_cell(text: str) -> str:
-    """Text that no spreadsheet mistakes for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    """Text that no spreadsheet mistakes for a formula, nor a terminal for commands."""
+    text = printable(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text

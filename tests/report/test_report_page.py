@@ -11,11 +11,13 @@ from synthetic_run import manifest, report_of, rows_of, write_run
 from test_report_decision import final_rows
 
 from se_nas.errors import RunError
-from se_nas.report import ParetoReport, compare, write_figures, write_html
+from se_nas.notebook import paragraph, picture, table
+from se_nas.report import ParetoReport, compare, figures, write_figures, write_html
 from se_nas.report.chart_data import nominal, usage, view, wilson
 from se_nas.report.effects import block_effects
 from se_nas.report.methods import methods_paragraph
 from se_nas.report.page import render
+from se_nas.wording import printable
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 
@@ -70,22 +72,23 @@ def test_content_security_policy_names_the_hash_of_the_only_script(page):
     assert "unsafe" not in policy
 
 
-def evil_run(path):
+def evil_run(path, evil=EVIL):
     rows = rows_of(trials=14, seeds=2)
     for row in rows:
-        row["description"] = EVIL
-        row["error"] = EVIL
-        row["position"] = EVIL
+        row["description"] = evil
+        row["error"] = evil
+        row["position"] = evil
+        row["baseline"] = evil if row["baseline"] else None
     return write_run(
         path,
         rows=rows,
-        **dict.fromkeys(("name", "backbone", "command", "stop_reason"), EVIL),
-        data=manifest()["data"] | {"name": EVIL, EVIL: EVIL},
-        recipe={EVIL: EVIL},
-        device={"type": "cpu", "name": EVIL},
-        versions={EVIL: EVIL},
-        warnings=[EVIL],
-        sites={EVIL: manifest()["sites"]["standard"]},
+        **dict.fromkeys(("name", "backbone", "command", "stop_reason"), evil),
+        data=manifest()["data"] | {"name": evil, evil: evil},
+        recipe={evil: evil},
+        device={"type": "cpu", "name": evil},
+        versions={evil: evil},
+        warnings=[evil],
+        sites={evil: manifest()["sites"]["standard"]},
         provisional=False,
     )
 
@@ -98,6 +101,24 @@ def test_text_of_users_stays_text(tmp_path):
     assert not any(tag == "img" for tag, _ in parsed.tags)
     data = json.loads(parsed.scripts[0])
     assert data["name"] == EVIL
+
+
+def test_control_characters_of_names_are_shown_as_escapes(tmp_path, monkeypatch):
+    evil = "=\x1b]0;owned\x07 \x9b31m \u202egnp.exe"
+    report = ParetoReport.load(evil_run(tmp_path / "evil", evil))
+    monkeypatch.setattr(figures, "_FIGURES", {"front": figures._FIGURES["front"]})
+    write_figures(report, tmp_path)
+    card = (
+        paragraph(report.name) + table([{report.name: report.name}], report.name) + picture("", report.name)
+    )
+    for text in (
+        render(report),
+        *((tmp_path / name).read_text() for name in ("front.svg", "candidates.csv")),
+        card,
+    ):
+        assert not [letter for letter in text if letter not in "\n\t" and printable(letter) != letter]
+        assert "\\x1b]0;owned" in text
+    ElementTree.parse(tmp_path / "front.svg")
 
 
 def test_data_in_the_page_are_the_numbers_of_the_report(make_run):
