@@ -59,7 +59,18 @@ def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]
     """Capture without a warm-up."""
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.current_stream(device)
-    # Other threads write checkpoints and pin memory meanwhile, which only the strictest mode would forbid.
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        work()
+    met: Exception | None = None
+    try:
+        # Other threads write checkpoints and pin memory meanwhile, which only the strictest mode would forbid.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            try:
+                work()
+            except Exception as error:
+                met = error
+                raise
+    except RuntimeError:
+        # Ending a capture that has failed fails too, and hides that memory ran out.
+        if met is not None:
+            raise met from None
+        raise
     return graph.replay

@@ -64,6 +64,11 @@ class Evaluation:
             labels.append(wanted.cpu())
         self._found = _Found(torch.cat(logits), torch.cat(labels))
 
+    @property
+    def ready(self) -> bool:
+        """Whether ``end`` has nothing to wait for."""
+        return self._found is None or self._found.ready is None or self._found.ready.query()
+
     @torch.inference_mode()
     def end(self) -> Metrics:
         """The metrics of what ``begin`` has launched, once the device is done with it."""

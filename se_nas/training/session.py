@@ -186,8 +186,10 @@ class Training:
             yield from self._train_epoch(progress)
             with compilation_errors(), memory_limit():
                 self._steps.validate.begin()
-            # Others take their turns while the device validates.
+            # Others take their turns while the device validates; whoever waited for it would leave them without.
             yield
+            while not (self._alone() or self._steps.validate.ready):
+                yield
             self._look()
             with compilation_errors(), memory_limit():
                 metrics = self._steps.validate.end()

@@ -47,26 +47,36 @@ def by_type(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
 def copies_on_cpu(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Copies of the tensors, those of one type in one block; on CUDA complete once the current stream's work is.
 
-    A GPU puts them side by side itself, and each block is one transfer, for which nobody waits.
+    A GPU puts them side by side itself, and each block is one transfer, for which nobody waits. If it has no memory
+    for a block, the tensors come one by one.
     """
     copies: list[torch.Tensor] = list(tensors)
     for indices in by_type(tensors):
         some = [tensors[index].detach() for index in indices]
-        cuda = some[0].is_cuda
-        block = room_for(some)
-        parts = parts_of(block, some)
-        # One of another format would keep all from being copied at once.
-        alike = [number for number, part in enumerate(parts) if part.stride() == some[number].stride()]
-        if alike:
-            torch._foreach_copy_([parts[number] for number in alike], [some[number] for number in alike])
-        for number in set(range(len(some))).difference(alike):
-            parts[number].copy_(some[number])
-        target = room_for(some, pinned=cuda, device="cpu") if some[0].device.type != "cpu" else block
-        if target is not block:
-            target.copy_(block, non_blocking=cuda)
-        for index, part in zip(indices, parts_of(target, some), strict=True):
-            copies[index] = part
+        try:
+            copied = _together(some)
+        except torch.OutOfMemoryError:
+            copied = [tensor.to("cpu", copy=True) for tensor in some]
+        for index, copy in zip(indices, copied, strict=True):
+            copies[index] = copy
     return copies
+
+
+def _together(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Copies on the CPU of tensors of one type."""
+    block = room_for(tensors)
+    parts = parts_of(block, tensors)
+    # One of another format would keep all from being copied at once.
+    alike = [index for index, part in enumerate(parts) if part.stride() == tensors[index].stride()]
+    if alike:
+        torch._foreach_copy_([parts[index] for index in alike], [tensors[index] for index in alike])
+    for index in set(range(len(tensors))).difference(alike):
+        parts[index].copy_(tensors[index])
+    if block.device.type == "cpu":
+        return parts
+    target = room_for(tensors, pinned=block.is_cuda, device="cpu")
+    target.copy_(block, non_blocking=block.is_cuda)
+    return parts_of(target, tensors)
 
 
 class Staging:

@@ -63,7 +63,8 @@ class Step:
         self._loss_fn = make_loss(recipe, batches.augment.mixes)
         self._inputs: Buffers | None = None
         self._graphs: dict[bool, _Graph] = {}
-        self._frozen = False
+        self._parts = parameter_parts(model)
+        self._frozen: bool | None = None
         with self.active(after_others=True):
             self._state = TrainState(model, recipe, runtime, lr_factor)
         self._schedule = Schedule(self._state.optimizer, recipe, batches.steps, lr_factor)
@@ -107,11 +108,11 @@ class Step:
 
     def set_mode(self, *, frozen: bool) -> None:
         """Training mode. With ``frozen`` the backbone keeps its weights and its norms' statistics."""
-        self._frozen = frozen
         self.model.train()
-        parts = parameter_parts(self.model)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(not frozen or parts[name] != "backbone")
+        if frozen != self._frozen:
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(not frozen or self._parts[name] != "backbone")
+        self._frozen = frozen
         if frozen:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -169,14 +170,15 @@ class Step:
         """The graph of this mode, captured if there is none yet; None if the step runs as it is."""
         if not self.runtime.graphs or self._pieces() > 1:
             return None
-        if self._frozen not in self._graphs:
+        frozen = bool(self._frozen)
+        if frozen not in self._graphs:
             try:
-                self._graphs[self._frozen] = self._capture()
+                self._graphs[frozen] = self._capture()
             except CaptureError as error:
                 self.generators.renew()
                 self.runtime.graphs, self.runtime.graphs_error = False, str(error)
                 return None
-        return self._graphs[self._frozen]
+        return self._graphs[frozen]
 
     def _capture(self) -> _Graph:
         """A graph of the whole step, or of its passes alone if the optimiser cannot be captured."""

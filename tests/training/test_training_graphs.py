@@ -2,6 +2,7 @@
 capture does: it runs the work without leaving a trace, and a replay writes to the gradients of that run."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from se_nas.training import Runtime, Training, capture, choose_compile, evaluate, train
 from se_nas.training.evaluation import Evaluation
+from se_nas.training.faults import OutOfMemoryError
 from se_nas.training.loop import make_batches
 from se_nas.training.step import Step
 
@@ -154,6 +156,74 @@ def test_what_cannot_be_captured_is_trained_without(small_net, make_context, rec
     assert outcome(result) == outcome(expected)
     assert runtime.graphs is False
     assert runtime.graphs_error == "operation not permitted when stream is capturing"
+
+
+@pytest.fixture
+def failing_end(monkeypatch):
+    """Stand-ins for torch's capture, whose end fails once something in it has, as CUDA's does."""
+
+    class Graph:
+        def __init__(self, graph, **keywords):
+            self.mode = keywords["capture_error_mode"]
+
+        def __enter__(self):
+            assert self.mode == "thread_local"
+
+        def __exit__(self, kind, error, trace):
+            if kind is not None:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay="replay"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+
+
+def test_what_ends_a_capture_is_told_and_not_that_it_has_ended(failing_end):
+    """Out of memory is the place's fault and lowers their number; another error gives up graphs for good."""
+    runs = []
+
+    def full():
+        runs.append(1)
+        if len(runs) > capture.WARM_UP:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(OutOfMemoryError, match=r"Tried to allocate 2\.00 GiB"):
+        capture.capture(full, (), torch.device("cpu"))
+
+    def waits():
+        runs.append(1)
+        if len(runs) > 2 * capture.WARM_UP + 1:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(capture.CaptureError, match="not permitted when stream is capturing"):
+        capture.capture(waits, (), torch.device("cpu"))
+    assert capture.capture(lambda: None, (), torch.device("cpu")) == "replay"
+
+
+def test_beside_others_a_training_waits_for_its_validation_in_turns(small_net, make_context, monkeypatch):
+    asked = []
+
+    def ready(self):
+        asked.append(len(asked))
+        return len(asked) % 4 == 0
+
+    alone = Training(small_net(), make_context(**EXACT))
+    expected = 0
+    while alone.advance():
+        expected += 1
+    monkeypatch.setattr(Evaluation, "ready", property(ready))
+    training = Training(small_net(), make_context(**EXACT), alone=lambda: False)
+    turns = 0
+    while training.advance():
+        turns += 1
+    epochs = training.result().epochs
+    assert turns == expected + 3 * epochs
+    assert outcome(training.result()) == outcome(alone.result())
+    asked.clear()
+    training = Training(small_net(), make_context(**EXACT))
+    while training.advance():
+        pass
+    assert not asked
 
 
 @pytest.mark.parametrize("size", [7, 24, 512])

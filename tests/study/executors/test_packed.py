@@ -15,13 +15,16 @@ import se_nas
 from se_nas.architecture import Architecture
 from se_nas.errors import DiskError
 from se_nas.run import RunFolder
+from se_nas.samplers.pareto_sampler import ParetoSampler
 from se_nas.study import schedule
+from se_nas.study.database import Database
 from se_nas.study.executors import Task
 from se_nas.study.executors import packed as packed_module
 from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.task import CORRECT, CandidateTrainer
 from se_nas.study.packing import Packing
 from se_nas.study.plan import resolve
+from se_nas.study.sampler_process import SamplerProcess
 from se_nas.training import checkpoint, faults
 from se_nas.training.masked import Capacity
 from se_nas.training.step import Step
@@ -360,3 +363,58 @@ def test_a_search_in_a_pack_reads_what_one_at_a_time_reads(tmp_path, monkeypatch
     assert {key: others[key] for key in finals.keys() & others.keys()} == {
         key: finals[key] for key in finals.keys() & others.keys()
     }
+
+
+def test_the_thread_that_steps_a_pack_neither_suggests_nor_waits_for_a_disk(tmp_path, monkeypatch):
+    """What is done while candidates train is counted by the thread that does it; a count, because a time would tell of
+    the machine."""
+    stepping, done = threading.current_thread(), {}
+
+    def watched(owner, name):
+        original = getattr(owner, name)
+
+        def counted(*args, **keywords):
+            here = threading.current_thread() is stepping and bool(training)
+            done.setdefault(name, []).append(here)
+            return original(*args, **keywords)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    training = []
+    wait = Packed.wait
+
+    def waiting(self, listener):
+        training.append(1)
+        try:
+            return wait(self, listener)
+        finally:
+            training.pop()
+
+    monkeypatch.setattr(Packed, "wait", waiting)
+    monkeypatch.setattr(
+        schedule,
+        "decide_packing",
+        lambda *args: Packing(places=2, devices=("cpu",), packed=True, masked=True, reason="by the test"),
+    )
+    watched(ParetoSampler, "sample_relative")
+    watched(SamplerProcess, "_asked")
+    watched(Database, "save")
+    watched(checkpoint, "save_weights")
+    watched(checkpoint, "save_state")
+    given = {
+        "objectives": "accuracy,params",
+        "runs": str(tmp_path),
+        "trials": 8,
+        "final_seeds": 0,
+        "epochs": 2,
+    }
+    run = se_nas.search(se_nas.SearchConfig(**{**SEARCH, **given}))
+    rows = RunFolder.open(run.path).rows()
+    assert [row.state for row in rows] == ["complete"] * 8
+    here = {name: sum(seen) for name, seen in done.items()}
+    assert here == dict.fromkeys(("_asked", "save", "save_weights", "save_state"), 0)
+    # One state and the weights of each, and of the suggestions all but the baselines, by the process.
+    assert len(done["save_weights"]) == len(done["save_state"]) == 8
+    assert len(done["_asked"]) >= 3
+    # Less than one transaction for each event: a description, two epochs and an end of each trial.
+    assert len(done["save"]) <= 8 * 4
