@@ -5,7 +5,8 @@ The covariance of two points is a sum of
 * main effects, one variance per parameter (additive Gaussian processes: Duvenaud et al., NeurIPS 2011);
 * pairwise effects, the second elementary symmetric polynomial of the main effects (ibid., equation 5);
 * everything else: an exponential of the weighted Hamming distance;
-* a linear trend in the given features (known costs, a cheap estimate), which a few points suffice to learn.
+* a linear trend in the given features (known costs), which a few points suffice to learn, and one in each estimate of
+  the function, with a variance of its own.
 
 If the choices of a parameter have an order, near ones correlate more. How far that holds is learned (`_kernel`),
 so an order that means nothing costs little. Hyperparameters are the maximum of the posterior under weak priors.
@@ -71,7 +72,8 @@ class Surrogate:
         self._condition()
 
     def _fit(self) -> Array:
-        centre, spread = prior(len(self._choices.sizes), len(self._choices.continuous), by_cost=self._by_cost)
+        sizes = len(self._choices.sizes), len(self._choices.continuous), self.points.estimates
+        centre, spread = prior(*sizes, by_cost=self._by_cost)
         if len(self.points) < 3 or not self._y.any():
             return centre
         likelihood = Likelihood(self._choices, self.points, self._counts, self._extra)
@@ -127,6 +129,12 @@ class Surrogate:
         var = self.covariance.variance(at) - np.einsum("ij,ij->j", half, half)
         return self._mean + self.scale * mean, self.scale * np.sqrt(np.maximum(var, 1e-10))
 
+    def trusts(self, at: Points) -> Array:
+        """(n_estimates,) which share of the variation of the mean over ``at`` each estimate explains, from 0 to 1."""
+        return explained(
+            self.predict(at)[0], self.scale * self.covariance.by_estimates(at, self.points, self._alpha)
+        )
+
     def contrast(self, plus: Points, minus: Points) -> tuple[float, float]:
         """Mean and deviation of the average of the true function over ``plus`` less that over ``minus``."""
         both = plus.followed_by(minus)
@@ -158,6 +166,14 @@ class Surrogate:
     def step(self, deviations: Array, at: Points) -> Array:
         """Deviation (n,) by which one more reading at each point moves its mean, from `predict`'s deviations."""
         return np.asarray(deviations**2 / np.sqrt(np.maximum(deviations**2 + self.noise**2, 1e-300)))
+
+
+def explained(mean: Array, parts: Array) -> Array:
+    """(n_parts,) shares of the variance of ``mean`` (n,) over points that ``parts`` (n_parts, n) of it explain."""
+    centred = mean - mean.mean()
+    variance = float(centred @ centred)
+    shares = parts @ centred / variance if variance > 0 else np.zeros(len(parts))
+    return np.asarray(np.clip(shares, 0.0, 1.0))
 
 
 def drawn(mean: Array, joint: Array, left: Array, scale: float, draws: Array) -> tuple[Array, Array, Array]:

@@ -30,7 +30,7 @@ class Grid:
         known: number of an objective → function of a params dict. If it has a method ``batch``, which takes a
             list of params dicts and returns as many numbers, that is called instead.
         feasible: tells from a params dict whether the point may be proposed; ``batch`` as above.
-        prior: cheap estimate of the first modelled objective; ``batch`` as above.
+        priors: cheap estimates of the first modelled objective; ``batch`` as above.
         key: what identifies a point, from its params dict; ``batch`` as above. None: the params do.
     """
 
@@ -40,7 +40,7 @@ class Grid:
         *,
         known: Mapping[int, Callable[..., Any]],
         feasible: Callable[..., Any] | None = None,
-        prior: Callable[..., Any] | None = None,
+        priors: Sequence[Callable[..., Any]] = (),
         key: Callable[[Params], Hashable] | None = None,
     ) -> None:
         self.names = list(choices)
@@ -52,9 +52,8 @@ class Grid:
         self.total = math.prod(len(values) for values in self.choices)
         self.known_columns = sorted(known)
         self._functions: list[Callable[..., Any]] = [known[column] for column in self.known_columns]
-        self.has_prior = prior is not None
-        if prior is not None:
-            self._functions.append(prior)
+        self.num_priors = len(priors)
+        self._functions += priors
         self._feasible, self._key = feasible, key
         # 1 and True, or 1 and 1.0, are equal as dictionary keys but may be different choices.
         self._numbers = [
@@ -170,7 +169,7 @@ class Grid:
         return self.distinct(np.clip(out, 0, self.sizes - 1).reshape(-1, rows.shape[1]))
 
     def functions(self, rows: Index) -> Array:
-        """(n, n_known [+ 1 with a prior]) values of the known objectives, in the directions of the study.
+        """(n, n_known + n_priors) values of the known objectives, in the directions of the study, and of estimates.
 
         Raises:
             ConfigError: a function returns NaN, infinity or something that is not a number.
@@ -181,14 +180,13 @@ class Grid:
         missing = {key: i for i, key in enumerate(keys) if key not in self._costs}
         if missing:
             points = self.params(rows[list(missing.values())])
-            columns = [self._call(f, points) for f in self._functions]
+            kinds = ["known"] * len(self.known_columns) + ["prior"] * self.num_priors
+            columns = [self._call(f, points, kind) for f, kind in zip(self._functions, kinds, strict=True)]
             for key, values in zip(missing, zip(*columns, strict=True), strict=True):
                 self._costs[key] = values
         return np.array([self._costs[key] for key in keys], dtype=float).reshape(len(rows), -1)
 
-    def _call(self, function: Callable[..., Any], points: list[Params]) -> list[float]:
-        prior = self.has_prior and function is self._functions[-1]
-        kind = "prior" if prior else "known"
+    def _call(self, function: Callable[..., Any], points: list[Params], kind: str) -> list[float]:
         name = f"{kind} function {_name(function)}"
         raw = _called(function, points, kind)
         for value, point in zip(raw, points, strict=True):

@@ -29,6 +29,8 @@ _ORDER = slice(_SHARE, _POWER + 1)
 _CENTRES = (-1.9, -1.9, 0.7, 2.5, 0.0, -0.7, -0.7, -2.5)
 _SPREADS = (1.0, 1.0, 0.7, 2.0, 0.5, 0.5, 1.0, 1.0)
 _SHARE_BY_VALUE, _SCALE_BY_VALUE = (2.0, 1.5), (-0.4, 0.5)
+_TRUST = (-0.7, 2.0)
+"""Prior of the logarithm of the variance of an estimate's slope: wide, so that a wrong estimate ends up with none."""
 _REACH = (-0.5, 0.7)
 """Prior of the logarithm of the distance at which a continuous parameter's values are alike, in ranges."""
 
@@ -40,34 +42,50 @@ class Points:
     Attributes:
         index: (n, n_params) index of each parameter's choice.
         features: (n, n_features) standardised features of the linear trend.
+        estimates: how many estimates of the function are among the features: two columns for each, the last ones.
+            How far each is trusted is learned by itself.
     """
 
     index: Index
     features: Array
+    estimates: int = 0
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Points:
-        return Points(index=self.index[rows], features=self.features[rows])
+        return Points(index=self.index[rows], features=self.features[rows], estimates=self.estimates)
 
     def followed_by(self, other: Points) -> Points:
         """These points and then the ``other`` ones."""
         return Points(
             index=np.concatenate([self.index, other.index]),
             features=np.concatenate([self.features, other.features]),
+            estimates=self.estimates,
         )
 
+    @property
+    def trend(self) -> Array:
+        """(n, n_others) the features that are no estimates."""
+        return self.features[:, : self.features.shape[1] - 2 * self.estimates]
 
-def prior(count: int, continuous: int = 0, *, by_cost: bool) -> tuple[Array, Array]:
+    def estimate(self, number: int) -> Array:
+        """(n, 2) the features of one estimate."""
+        start = self.features.shape[1] - 2 * (self.estimates - number)
+        return self.features[:, start : start + 2]
+
+
+def prior(count: int, continuous: int = 0, estimates: int = 0, *, by_cost: bool) -> tuple[Array, Array]:
     """Centres and spreads of the normal priors of all hyperparameters.
 
     Args:
         count: number of parameters, of which ``continuous`` are.
+        estimates: see `Points`.
         by_cost: see `Surrogate`.
     """
-    centre = np.concatenate([np.full(count, -np.log(count)), np.full(continuous, _REACH[0]), _CENTRES])
-    spread = np.concatenate([np.ones(count), np.full(continuous, _REACH[1]), _SPREADS])
+    reach, trust = (np.full((continuous, 2), _REACH).T, np.full((estimates, 2), _TRUST).T)
+    centre = np.concatenate([np.full(count, -np.log(count)), reach[0], trust[0], _CENTRES])
+    spread = np.concatenate([np.ones(count), reach[1], trust[1], _SPREADS])
     if not by_cost:
         centre[_SHARE], spread[_SHARE] = _SHARE_BY_VALUE
         centre[_SCALE], spread[_SCALE] = _SCALE_BY_VALUE
@@ -105,6 +123,7 @@ class Covariance:
         count = len(choices.sizes)
         self._weights = np.exp(theta[:count])
         self._reaches = np.exp(-2 * theta[count : count + len(choices.continuous)])
+        self._trusts = np.exp(theta[count + len(choices.continuous) : _PAIR])
         self._tables = choices.tables(*theta[_ORDER])
         self._offsets = np.cumsum([0, *map(len, self._tables)])
 
@@ -138,7 +157,10 @@ class Covariance:
         for line in lines:
             out -= line * line
         out *= float(0.5 * np.exp(theta[_PAIR]))
-        out += float(np.exp(theta[_TREND])) * (a.features.astype(dtype) @ b.features.T.astype(dtype))
+        out += float(np.exp(theta[_TREND])) * (a.trend.astype(dtype) @ b.trend.T.astype(dtype))
+        for number, trust in enumerate(self._trusts):
+            mine, theirs = a.estimate(number).astype(dtype), b.estimate(number).astype(dtype)
+            out += float(trust) * (mine @ theirs.T)
         out += BIAS
         out += main
         main -= float(weights.sum())
@@ -153,7 +175,19 @@ class Covariance:
         theta, weights = self._theta, self._weights
         pairs = 0.5 * (weights.sum() ** 2 - (weights**2).sum())
         flat = BIAS + weights.sum() + np.exp(theta[_PAIR]) * pairs + np.exp(theta[_REST])
-        return flat + np.exp(theta[_TREND]) * (a.features**2).sum(axis=1)
+        flat = flat + np.exp(theta[_TREND]) * (a.trend**2).sum(axis=1)
+        for number, trust in enumerate(self._trusts):
+            flat = flat + trust * (a.estimate(number) ** 2).sum(axis=1)
+        return np.asarray(flat)
+
+    def by_estimates(self, at: Points, points: Points, alpha: Array) -> Array:
+        """(n_estimates, len(at)) what each estimate adds to the mean that ``alpha`` gives from ``points``."""
+        slopes = [points.estimate(number).T @ alpha for number in range(at.estimates)]
+        parts = [
+            trust * (at.estimate(number) @ slope)
+            for number, (trust, slope) in enumerate(zip(self._trusts, slopes, strict=True))
+        ]
+        return np.array(parts).reshape(at.estimates, len(at))
 
 
 class Likelihood:
@@ -178,7 +212,11 @@ class Likelihood:
         self._r = (index.T[:, i] == index.T[:, j]).astype(float)
         self._squares = self._r * self._r
         self._gaps = [choices.gaps(k, index[i, k], index[j, k]) for k in choices.continuous]
-        self._linear = (points.features @ points.features.T)[i, j]
+        self._linear = (points.trend @ points.trend.T)[i, j]
+        each = [points.estimate(number) for number in range(points.estimates)]
+        self._estimates = np.array([(one @ one.T)[i, j] for one in each]).reshape(len(each), len(i))
+        first = len(sizes) + len(choices.continuous)
+        self._trusts = slice(first, first + len(each))
         self._choices, self._counts, self._extra = choices, counts, extra
 
     def products(self, alpha: Array) -> Array:
@@ -211,6 +249,8 @@ class Likelihood:
         far = np.exp(theta[_REST]) * np.exp(np.exp(theta[_RANGE]) * (main - w.sum()))
         both = 0.5 * (main * main - (w * w) @ squares)
         total = BIAS + np.exp(theta[_TREND]) * self._linear + main + np.exp(theta[_PAIR]) * both + far
+        if len(self._estimates):
+            total += np.exp(theta[self._trusts]) @ self._estimates
         return Parts(theta=theta, tables=tables, main=main, far=far, both=both, total=total)
 
     def factored(self, total: Array, noise: float) -> Factored | None:
@@ -245,6 +285,7 @@ class Likelihood:
         grad[_REST] = by_far
         grad[_RANGE] = reach * ((q * far) @ (main - w.sum()))
         grad[_TREND] = trend * (q @ self._linear)
+        grad[self._trusts] = np.exp(theta[self._trusts]) * (self._estimates @ q)
         for k in self._choices.ordered:
             # Derivative by the correlation of two choices: the sum over all pairs of points that have them.
             table = at.tables[k].ravel()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 
-from se_nas.samplers._gp import drawn
+from se_nas.samplers._gp import drawn, explained
 from se_nas.samplers._kernel import ChoiceCorrelations, Positions
 from se_nas.samplers._likelihood import (
     NOISE,
@@ -114,7 +114,8 @@ class PairedSurrogate:
         self._condition()
 
     def _fit(self) -> Array:
-        centre, spread = prior(len(self._choices.sizes), len(self._choices.continuous), by_cost=self._by_cost)
+        sizes = len(self._choices.sizes), len(self._choices.continuous), self.points.estimates
+        centre, spread = prior(*sizes, by_cost=self._by_cost)
         centre = np.concatenate([centre, [0.0, _NOISE_CENTRE, 0.0, 0.0]])
         spread = np.concatenate([spread, [_SCALE_SPREAD, spread[NOISE], _ANGLE_BOUND / 4, _ANGLE_BOUND / 4]])
         centre[NOISE - _OWN] = _NOISE_CENTRE
@@ -258,6 +259,13 @@ class PairedSurrogate:
         mean, half, loose = self._seen(self._crosses(at))
         var = self._variance(at) - (half**2).sum(axis=0) + (loose**2).sum(axis=0)
         return self._means[0] + self.scales[0] * mean, self.scales[0] * np.sqrt(np.maximum(var, 1e-10))
+
+    def trusts(self, at: Points) -> Array:
+        """As `Surrogate.trusts`."""
+        parts = np.zeros((at.estimates, len(at)))
+        for load, ratio, alpha in zip(self._mixing[0], (1.0, self._ratio), self._alphas, strict=True):
+            parts += load * ratio * self._covariance.by_estimates(at, self.points, alpha)
+        return explained(self.predict(at)[0], self.scales[0] * parts)
 
     def contrast(self, plus: Points, minus: Points) -> tuple[float, float]:
         """As `Surrogate.contrast`."""

@@ -27,6 +27,8 @@ DRAWS = 32
 EVALUATED = 64
 COMPLETIONS = PROBES = 512
 """Random points that are weighed if some parameters are given, or if one was never asked for."""
+TRUSTED = 2_048
+"""Points over which it is judged how far estimates are trusted."""
 CAP = 256
 """Readings that the process is conditioned on; more are thinned out."""
 FIT_CAP = 128
@@ -240,6 +242,15 @@ class Proposer:
             else found.noise_correlation() * float(self._signs[column]),
             equivalent_readings=equivalent_readings(model, front),
         )
+
+    def trust(self, history: History) -> list[float]:
+        """How far each estimate of the first modelled objective is trusted, see `ParetoSampler.trust`."""
+        self._reach(history.conditions)
+        if not self._modelled:
+            return [0.0] * self.grid.num_priors
+        model = self._surrogate(history, self._usable(history), self._modelled[0])
+        rows = self._space.some(np.random.default_rng([self._entropy, 4]), TRUSTED)
+        return [float(share) for share in model.trusts(self._space.points(rows))]
 
     def contrast(self, history: History, plus: Index, minus: Index, column: int) -> tuple[float, float]:
         """Mean and deviation of a modelled objective's average over ``plus`` less that over ``minus``."""

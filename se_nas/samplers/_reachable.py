@@ -30,7 +30,7 @@ class Reachable:
         pool: (n, n_params) every point; None if the grid has more than `ENUMERATE`.
         extremes: (2 * n_known, n_params) points with the least and the greatest value of each known objective.
         positions: see `Grid.positions`.
-        spread: (n, n_known [+ 1 with a prior]) each known function's values over the space, sorted.
+        spread: (n, n_known + n_priors) each known function's and estimate's values over the space, sorted.
 
     Raises:
         InfeasibleError: no point is allowed.
@@ -96,7 +96,7 @@ class Reachable:
         return rng.permutation(allowed) if len(allowed) else self.canonical(rows)
 
     def points(self, rows: Index) -> Points:
-        """Points with known functions as features of the trend, twice: by value, and by rank as accuracy saturates."""
+        """Points with known functions and estimates as features, twice: by value, and by rank as accuracy saturates."""
         values = self.grid.functions(rows)
         columns = []
         for i, ordered in enumerate(self.spread.T):
@@ -105,9 +105,15 @@ class Reachable:
                 columns.append((values[:, i] - ordered.mean()) / spread)
                 ranks = np.interp(values[:, i], ordered, np.linspace(-1.7, 1.7, len(ordered)))
                 columns.append(ranks)
+            elif i >= len(self.grid.known_columns):
+                columns += [np.zeros(len(rows)), np.zeros(len(rows))]
         features = np.stack(columns, axis=1) / np.sqrt(2) if columns else np.zeros((len(rows), 0))
         levels = self._conditions.levels(rows)
-        return Points(index=np.where(levels < 0, self.grid.sizes, levels), features=features)
+        return Points(
+            index=np.where(levels < 0, self.grid.sizes, levels),
+            features=features,
+            estimates=self.grid.num_priors,
+        )
 
     def rows(self, points: Points) -> Index:
         """The rows that `points` was given, in canonical form."""

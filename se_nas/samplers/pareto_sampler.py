@@ -52,8 +52,9 @@ class ParetoSampler(BaseSampler):
         space: parameter name → its choices or Optuna's distribution, if known beforehand. Without it the first
             trial is drawn at random, and the space consists of the parameters that earlier trials have asked for.
         feasible: tells from a params dict (``batch`` as above) whether it may be proposed.
-        prior: cheap estimate of the first modelled objective from a params dict; how far to trust it is
-            learned.
+        prior: cheap estimate of the first modelled objective from a params dict (``batch`` as above), such as what an
+            earlier study found, or a list of them. Only its shape over the space counts. How far to trust each of
+            them is learned; see `trust`.
         evidence: number of a modelled objective → name of a user attribute of the trials that tells more about
             it, such as the validation loss about accuracy. How far to believe it is learned, its sign included;
             readings without it count as they do alone.
@@ -78,7 +79,7 @@ class ParetoSampler(BaseSampler):
         initial: int | Sequence[Mapping[str, Any]] | None = None,
         space: Mapping[str, Sequence[Any]] | None = None,
         feasible: Callable[..., Any] | None = None,
-        prior: Callable[..., Any] | None = None,
+        prior: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
         evidence: Mapping[int, str] | None = None,
     ) -> None:
         known = dict(known or {})
@@ -110,7 +111,8 @@ class ParetoSampler(BaseSampler):
         self._known, self._seed, self._repeats, self._key = known, seed, repeats, key
         self._listed = [] if initial is None or isinstance(initial, int) else list(initial)
         self._initial = INITIAL if initial is None else initial if isinstance(initial, int) else 0
-        self._feasible, self._prior, self._evidence = feasible, prior, evidence
+        priors = [] if prior is None else list(prior) if isinstance(prior, Sequence) else [prior]
+        self._feasible, self._priors, self._evidence = feasible, priors, evidence
         self._entropy = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._given = None if space is None else {name: as_distribution(name, v) for name, v in space.items()}
         self._told = Told()
@@ -278,6 +280,19 @@ class ParetoSampler(BaseSampler):
             proposer, history = self._current(study)
             return {column: proposer.learned(history, column) for column in sorted(self._evidence)}
 
+    def trust(self, study: Study) -> list[float]:
+        """How far the model trusts each function given as ``prior``, from 0 to 1.
+
+        It is the share of the variance of the first modelled objective's predictions over the space that the estimate
+        explains.
+
+        Raises:
+            ConfigError: no trial has finished.
+        """
+        with self._lock:
+            proposer, history = self._current(study)
+            return proposer.trust(history)
+
     def _read(
         self,
         trials: Sequence[FrozenTrial],
@@ -321,7 +336,7 @@ class ParetoSampler(BaseSampler):
                 {name: choices_of(name, distribution) for name, distribution in search_space.items()},
                 known=self._known,
                 feasible=self._feasible,
-                prior=self._prior,
+                priors=self._priors,
                 key=self._key,
             )
             proposer = Proposer(
