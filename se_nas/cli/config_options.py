@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ONLY_IN_FILES = ("timm_kwargs", "split_seed", "init")
 """Fields that are too rare or too structured for the command line; ``--config`` reads them."""
-REPEATABLE = ("log",)
+REPEATABLE = ("log", "warm_start")
 """Fields whose option is given once for each item."""
 
 

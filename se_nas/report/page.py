@@ -20,7 +20,7 @@ from se_nas.report.methods import methods_paragraph
 from se_nas.report.page_tables import candidate_rows, effect_rows, finalist_rows, front_rows, importance_rows
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.tables import candidates_csv, plus_minus
-from se_nas.run import SEARCH, Manifest, write_text
+from se_nas.run import SEARCH, Earlier, Manifest, write_text
 from se_nas.wording import counted, printable_data
 
 _LONG = ("class_names", "definition", "sites")
@@ -102,6 +102,7 @@ def render(report: ParetoReport) -> str:
         importance_best=(manifest.importance or {}).get("best", 0.1),
         modelled=bool(modelled(report)),
         evidence=_evidence(manifest.evidence or {}),
+        earlier=[_earlier(one) for one in manifest.earlier if one.differs],
         all_effects=effect_rows(manifest.effects),
         num_searched=sum(bool(candidate.searched) for candidate in report.candidates),
         history_caption=_history_caption(report),
@@ -275,6 +276,20 @@ def _evidence(evidence: Mapping[str, Any]) -> str:
         f"The model read the validation loss of {counted(evidence['readings'], 'training')} as well. The loss moved"
         f" with accuracy at {_signed(moved)} (their noises at {_signed(own)}); the front rests on the equivalent of"
         f" {evidence['equivalent_readings']:.1f} readings of accuracy each."
+    )
+
+
+def _earlier(run: Earlier) -> str:
+    """What the sampler knew from another run, and how far that held."""
+    text = (
+        f"The sampler began with what {counted(run.trainings, 'training')} of {Path(run.run).name} say of SE by depth"
+        f" and width (that run differs in: {'; '.join(run.differs)})."
+    )
+    if run.trust is None:
+        return text
+    return (
+        f"{text} In the end this explained {100 * run.trust:.0f} % of how its predictions of accuracy differ over the"
+        " search space; the rest is from this run's own readings."
     )
 
 

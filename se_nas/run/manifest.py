@@ -92,6 +92,29 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A run that this one began with.
+
+    Attributes:
+        run: its folder.
+        differs: what makes its readings another measurement; empty if they were taken over as readings. Otherwise it is
+            prior knowledge of where SE pays.
+        trainings: how many of its trainings count.
+        effects: of a block by relative depth and γ, in points of accuracy (`se_nas.study.site_effects`); as prior
+            knowledge.
+        explained: the share of its accuracies' variance that these effects explain.
+        trust: the share of the variance of the sampler's predictions that they explain here; None if unknown.
+    """
+
+    run: str
+    differs: tuple[str, ...] = ()
+    trainings: Count = 0
+    effects: tuple[tuple[Real, ...], ...] = ()
+    explained: Share | None = None
+    trust: Share | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chosen:
     """A finalist: why it was chosen, and its probability of being on the front after the search, 0 to 1."""
 
@@ -141,6 +164,7 @@ class Manifest:
         early_stopping: what the rule did (`se_nas.early_stopping`); None without a rule.
         importance, effects: what mattered (`se_nas.samplers.importance`).
         evidence: what the validation loss told of accuracy (`se_nas.samplers.pareto_sampler.Learned`); None if unknown.
+        earlier: the runs that this one began with.
     """
 
     name: str
@@ -177,6 +201,7 @@ class Manifest:
     importance: Mapping[str, Any] | None = None
     effects: tuple[Mapping[str, Any], ...] = ()
     evidence: Mapping[str, Any] | None = None
+    earlier: tuple[Earlier, ...] = ()
 
     @classmethod
     def from_json(cls, data: Any, where: str = "the manifest") -> Manifest:

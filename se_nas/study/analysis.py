@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import optuna
@@ -16,26 +16,32 @@ from se_nas.study.attributes import ROW
 from se_nas.study.plan import Plan
 from se_nas.study.storage import StudyStore, quiet_optuna
 from se_nas.study.suggestions import pareto_sampler
+from se_nas.study.warm_start import prior_runs
 
 _STAGE = re.compile(r"stage(\d+)\.")
 
 
 def what_mattered(plan: Plan, store: StudyStore) -> dict[str, Any]:
-    """The manifest's ``importance`` (`importance.importance`), ``effects`` (`importance.effects`) and ``evidence``.
+    """The manifest's ``importance`` and ``effects`` (`se_nas.samplers.importance`), ``evidence`` and ``earlier``.
 
     Over the search's own readings, whichever sampler proposed them; finalists' readings, of which a network
     has several, are left out. Effects are of accuracy, by stage first (all its blocks against none) and then by
     choice, against the first cost among the objectives. Empty ``effects`` with fewer than `LEAST_TRIALS`
     readings. Parameters whose choices all build one network, wherever the search has been, are left out. ``evidence``
-    is what the validation loss told the sampler's model of accuracy.
+    is what the validation loss told the sampler's model of accuracy; ``earlier``, only with prior knowledge, says how
+    far each earlier run was trusted.
     """
     study = _searched(plan, store)
     points = [trial.params for trial in study.get_trials(deepcopy=False)]
     used = _that_change(points, plan.space.choices, Identity(plan.space))
     found: dict[str, Any] = {"importance": importance(study, names=used), "effects": []}
-    if len(study.get_trials(deepcopy=False)) < LEAST_TRIALS:
-        return found
     sampler = pareto_sampler(plan)
+    before = prior_runs(plan.earlier)
+    if before and points:
+        trusts = dict(zip(before, sampler.trust(study), strict=True))
+        found["earlier"] = [asdict(replace(one, trust=trusts.get(one))) for one in plan.earlier]
+    if len(points) < LEAST_TRIALS:
+        return found
     found["evidence"] = asdict(sampler.learned(study)[0])
     stages = by_stage(plan.space.choices)
     if stages:

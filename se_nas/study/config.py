@@ -201,7 +201,11 @@ class SearchConfig(_LimitedTask):
     strict: bool = Field(
         False, description="Stop at an unreadable image instead of skipping and counting it."
     )
-    warm_start: str | None = Field(None, description="A finished run whose trials the sampler learns from.")
+    warm_start: tuple[str, ...] | None = Field(
+        None,
+        description="An earlier run that the sampler learns from; give it once for each. Its readings are taken over if"
+        " they were made alike; those of another backbone, data or schedule say where SE may pay.",
+    )
     storage: str | None = Field(
         None,
         description=f"Database in which several workers share the study: {EXAMPLE}; by default a file in the run"
@@ -230,9 +234,26 @@ class SearchConfig(_LimitedTask):
             )
         return value
 
-    @field_validator(
-        "data", "val_data", "test_data", "space", "checkpoint", "warm_start", "runs", mode="before"
-    )
+    @field_validator("warm_start", mode="before")
+    @classmethod
+    def _one_run_or_more(cls, value: Any) -> Any:
+        if isinstance(value, str | Path):
+            return (str(value),)
+        if isinstance(value, list | tuple):
+            return tuple(str(each) if isinstance(each, Path) else each for each in value) or None
+        return value
+
+    @field_validator("warm_start")
+    @classmethod
+    def _every_run_is_named_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        runs = value or ()
+        for number, each in enumerate(runs):
+            cls._says_something(each)
+            if each in runs[:number]:
+                raise ValueError(f"{each!r} is named twice")
+        return value
+
+    @field_validator("data", "val_data", "test_data", "space", "checkpoint", "runs", mode="before")
     @classmethod
     def _path_as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value

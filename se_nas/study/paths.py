@@ -9,7 +9,7 @@ from typing import Any
 from se_nas.data import known_data
 from se_nas.space import shipped_spaces
 
-FIELDS = ("data", "val_data", "test_data", "checkpoint", "space", "warm_start")
+FIELDS = ("data", "val_data", "test_data", "checkpoint", "space")
 
 
 def absolute_paths(config: Mapping[str, Any]) -> dict[str, str]:

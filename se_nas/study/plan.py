@@ -21,7 +21,7 @@ from se_nas.cost.axes import CostAxis, Measuring, prepare_axes
 from se_nas.data import ImageData
 from se_nas.device import device_name, resolve_devices
 from se_nas.objectives import COSTS
-from se_nas.run import Manifest, RunFolder
+from se_nas.run import Earlier, Manifest, RunFolder
 from se_nas.space import SearchSpace
 from se_nas.study.baselines import baselines
 from se_nas.study.budget import LATENCY_SHARE, USUAL, Division
@@ -48,7 +48,7 @@ from se_nas.study.schedule import (
 )
 from se_nas.study.stopping import idle_note
 from se_nas.study.tracking import check_log
-from se_nas.study.warm_start import check_source
+from se_nas.study.warm_start import earlier_runs, prior_notes
 from se_nas.training import DEFAULT_TRAINER, CompileChoice, Recipe, Runtime, load_trainer
 from se_nas.training.masked import Capacity
 from se_nas.wording import counted
@@ -80,6 +80,7 @@ class Plan:
         division: how time is divided between the search and the final seeds.
         compilation: whether blocks are compiled, with what was measured.
         packing: how many candidates train at a time, and where.
+        earlier: runs from which it takes readings or prior knowledge.
         notes: decisions and warnings that the user should see.
         seconds: how long it took to make the plan, which counts as time spent.
     """
@@ -99,6 +100,7 @@ class Plan:
     division: Division
     compilation: CompileChoice
     packing: Packing
+    earlier: tuple[Earlier, ...]
     notes: tuple[str, ...]
     seconds: float
 
@@ -323,8 +325,12 @@ def resolve(
             else {},
         ),
     )
-    if frozen is None and measure and config.warm_start is not None:
-        check_source(config, space, data, recipe, axes)
+    earlier = (
+        frozen.earlier
+        if frozen is not None
+        else earlier_runs(config, space, data, recipe, axes, measured=measure)
+    )
+    notes += prior_notes(earlier, measured=measure)
     notes += idle_per_gpu(config, packed=scheduled.packing.packed)
     constraints = Constraints(space, axes, [limit for limit in limits if limit.objective.name in axes], found)
     divided = division(config, scheduled.packing, space, found)
@@ -352,6 +358,7 @@ def resolve(
         division=divided,
         compilation=scheduled.compilation,
         packing=scheduled.packing,
+        earlier=earlier,
         notes=(*notes, *constraints.check()),
         seconds=time.monotonic() - began,
     )

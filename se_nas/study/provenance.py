@@ -68,6 +68,7 @@ def make_manifest(plan: Plan) -> Manifest:
         "provisional": True,
         "stop_reason": None,
         "warnings": list(plan.notes),
+        "earlier": [asdict(one) for one in plan.earlier],
         "paths": absolute_paths(config.model_dump()),
     }
     return Manifest.from_json(facts)

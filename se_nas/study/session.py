@@ -273,9 +273,9 @@ def _prepare(plan: Plan, store: StudyStore, progress: Progress) -> None:
     """Readings of an earlier run and the queue of baselines: all in one write, or what a killed process lacks."""
     with store.together():
         if store.num_trials == 0:
-            imported = import_readings(plan.config, plan.space, plan.axes, store)
-            if imported:
-                progress.message(f"{imported} readings taken over from {plan.config.warm_start}")
+            imported = import_readings(plan.config, plan.space, plan.axes, store, plan.earlier)
+            for run, count in imported.items():
+                progress.message(f"{count} readings taken over from {run}")
         queued = {trial.user_attrs.get(BASELINE) for trial in store.trials()}
         for name, architecture in plan.baselines.items():
             if name not in queued and plan.constraints.allow(architecture):

@@ -21,6 +21,7 @@ from se_nas.study.plan import Plan
 from se_nas.study.sampler_choice import named_sampler
 from se_nas.study.sampler_process import SamplerProcess
 from se_nas.study.storage import StudyStore
+from se_nas.study.warm_start import priors
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +132,13 @@ class Suggestions:
 
 
 def pareto_sampler(plan: Plan) -> ParetoSampler:
-    """The sampler of a run: known costs, equal networks as one point, the limits, repeats, and the loss as evidence."""
+    """The sampler of a run: with its known costs, limits and repeats, the loss as evidence, and what earlier runs say.
+
+    Equal networks are one point.
+
+    Raises:
+        RunError: what the manifest holds of an earlier run is damaged.
+    """
     known = {}
     for number, name in enumerate(plan.config.objectives[1:], start=1):
         costs = plan.axes[name].by_widths()
@@ -147,4 +154,5 @@ def pareto_sampler(plan: Plan) -> ParetoSampler:
             feasible=plan.constraints.feasible(),
             repeats=True,
             evidence={0: LOSS},
+            prior=priors(plan.space, plan.earlier) or None,
         )

@@ -303,6 +303,20 @@ def test_what_the_manifest_says_of_early_stopping_and_importance_is_shown(make_r
     assert ">−0.100</td>" in text
 
 
+def test_what_an_earlier_run_was_worth_is_said(make_run):
+    earlier = {"run": "/runs/before", "differs": ["backbone", "data"], "trainings": 16, "explained": 0.6}
+    text = render(ParetoReport.load(make_run("known", earlier=[earlier | {"trust": 0.42}])))
+    assert (
+        "The sampler began with what 16 trainings of before say of SE by depth and width (that run differs in:"
+        " backbone; data). In the end this explained 42 % of how its predictions of accuracy differ"
+    ) in text
+    unknown = render(ParetoReport.load(make_run("unknown", earlier=[earlier])))
+    assert "16 trainings of before" in unknown
+    assert "In the end this explained" not in unknown
+    readings = render(ParetoReport.load(make_run("readings", earlier=[{"run": "/runs/x", "trainings": 4}])))
+    assert "The sampler began with" not in readings
+
+
 def test_a_loss_that_told_nothing_is_not_spoken_of(make_run):
     told = {"readings": 24, "correlation": -0.7, "noise_correlation": 0.05, "equivalent_readings": 2.13}
     expected = (

@@ -314,7 +314,8 @@ def test_weights_are_kept_by_policy(small, finished):
 def test_warm_start_takes_readings_over_and_trains_nothing_twice(small, finished, monkeypatch):
     monkeypatch.chdir(finished.path.parent)
     run = search(small(trials=1, final_seeds=0, warm_start=finished.path.name))
-    assert RunFolder.open(run.path).manifest.paths["warm_start"] == str(finished.path)
+    (earlier,) = RunFolder.open(run.path).manifest.earlier
+    assert (earlier.run, earlier.differs, earlier.trainings) == (str(finished.path), (), 5)
     rows = table(run.path)
     before = [row for row in table(finished.path) if row["phase"] == "search"]
     assert [row["key"] for row in rows[:5]] == [row["key"] for row in before]
@@ -327,18 +328,31 @@ def test_warm_start_takes_readings_over_and_trains_nothing_twice(small, finished
     assert all(row["loss"] > 0 for row in rows)
 
 
-def test_warm_start_from_other_conditions_is_refused(small, finished, tmp_path, monkeypatch):
+def test_what_makes_readings_of_an_earlier_run_other_ones(small, finished, tmp_path, monkeypatch):
+    # It has trained five networks, too few to say where SE pays.
     weights = next((finished.path / "checkpoints").glob("*.safetensors"))
-    with pytest.raises(RunError, match="differs in: recipe"):
+    with pytest.raises(RunError, match=r"5 different networks to the end, and 8 are needed .* in: recipe"):
         search(small(trials=1, epochs=2, warm_start=str(finished.path)))
     with pytest.raises(RunError, match="no run folder"):
-        search(small(trials=1, warm_start="nowhere"))
+        search(small(trials=1, warm_start=[str(finished.path), "nowhere"]))
     (tmp_path / "theirs.py").write_text("def train(model, context): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     for change in ({"trainer": "theirs:train"}, {"init": "default"}, {"checkpoint": str(weights)}):
         with pytest.raises(RunError, match=f"differs in: {next(iter(change))}\\."):
             resolve(small(trials=1, warm_start=str(finished.path), **change))
+    with pytest.raises(
+        RunError, match=r"differs in: recipe.* --sampler pareto takes it, and the sampler is tpe"
+    ):
+        resolve(small(trials=1, epochs=2, warm_start=str(finished.path), sampler="tpe"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_reading_that_two_earlier_runs_have_is_taken_over_once(small, finished):
+    first = search(small(trials=1, final_seeds=0, warm_start=str(finished.path)))
+    # Its own reading has the accuracy of no other, so the second has one more than the first.
+    second = search(small(trials=1, final_seeds=0, warm_start=[str(finished.path), str(first.path)]))
+    assert len(table(first.path)) == 6
+    assert len({row["key"] for row in table(second.path)}) == len(table(second.path)) == 7
 
 
 def test_a_users_trainer(small, tmp_path, monkeypatch):
