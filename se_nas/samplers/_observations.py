@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from se_nas.errors import ConfigError
+from se_nas.errors import ConfigError, nearest
 from se_nas.samplers._conditions import Conditions
 from se_nas.samplers._grid import Array, Grid, Index
 
@@ -27,6 +27,8 @@ MODEL = "se_nas:model"
 """System attribute of a trial: its proposal, where that came from and what the model expected of it."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 """A trial that ended so has asked for all of its parameters."""
+HEARD = 5
+"""After so many complete trials without the attribute that is evidence, it is taken for missing."""
 _PROPOSING = timedelta(minutes=10)
 """After this time a running trial without params is taken for lost: no proposal takes so long."""
 
@@ -179,6 +181,33 @@ def evidence_of(trial: FrozenTrial, extra: Array, attributes: Mapping[int, str])
             number = _as_float(value)
             out[column] = number if math.isfinite(number) else math.nan
     return out
+
+
+def unheard(trials: Sequence[FrozenTrial], attributes: Mapping[int, str]) -> str | None:
+    """What a user should know of evidence that no trial has, while trials have other numbers: it may be misspelt.
+
+    None with fewer than `HEARD` complete trials, or if there is nothing to say.
+    """
+    done = [
+        trial for trial in trials if trial.state == TrialState.COMPLETE and DUPLICATE not in trial.user_attrs
+    ]
+    if len(done) < HEARD:
+        return None
+    known = {name for trial in done for name in trial.user_attrs}
+    numbers = {
+        name
+        for trial in done
+        for name, value in trial.user_attrs.items()
+        if isinstance(value, Real) and not isinstance(value, bool)
+    }
+    missing = [(column, name) for column, name in attributes.items() if name not in known]
+    if not missing or not numbers:
+        return None
+    column, name = missing[0]
+    return (
+        f"evidence[{column}] is {name!r}, a user attribute that none of {len(done)} complete trials has: it says"
+        f" nothing. They have {', '.join(map(repr, sorted(numbers)))}.{nearest(name, numbers)}"
+    )
 
 
 def _as_float(value: Real) -> float:

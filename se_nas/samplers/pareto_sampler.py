@@ -7,6 +7,7 @@ in the known objectives (`se_nas.pareto`), over every point of the space or by l
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from copy import copy
 from datetime import datetime
@@ -23,7 +24,16 @@ from se_nas.errors import ConfigError, nearest
 from se_nas.samplers._grid import Array, Grid, Index, Params
 from se_nas.samplers._interval import Interval
 from se_nas.samplers._models import Learned
-from se_nas.samplers._observations import DUPLICATE, ENDED, MODEL, PARTIAL, History, proposed_params, read
+from se_nas.samplers._observations import (
+    DUPLICATE,
+    ENDED,
+    MODEL,
+    PARTIAL,
+    History,
+    proposed_params,
+    read,
+    unheard,
+)
 from se_nas.samplers._parameters import as_distribution, asked_space, check_kind, choices_of, telling_choices
 from se_nas.samplers._proposer import Proposal, Proposer
 from se_nas.samplers._told import Told
@@ -115,7 +125,7 @@ class ParetoSampler(BaseSampler):
         self._feasible, self._priors, self._evidence = feasible, priors, evidence
         self._entropy = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._given = None if space is None else {name: as_distribution(name, v) for name, v in space.items()}
-        self._told = Told()
+        self._told, self._warned = Told(), not evidence
         self._proposers: dict[str, Any] = {}
         self._lock = threading.RLock()
 
@@ -159,6 +169,7 @@ class ParetoSampler(BaseSampler):
             trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
             history = self._read(trials, proposer, signs, trial.number)
             self._refuse_unasked(proposer, history, trials)
+            self._warn_of_missing(trials)
             others = [
                 (number, self._read(trials, proposer, signs, number, as_of=began))
                 for number, began in history.unseen[-MOST_UNSEEN:]
@@ -231,6 +242,13 @@ class ParetoSampler(BaseSampler):
             f"space names {name!r}, and none of {len(history.asked)} trials with other values of the other parameters"
             f" has asked for it: take it out, or correct its name.{nearest(name, others)}"
         )
+
+    def _warn_of_missing(self, trials: Sequence[FrozenTrial]) -> None:
+        """Say once that no trial has the evidence."""
+        text = None if self._warned else unheard(trials, self._evidence)
+        if text is not None:
+            self._warned = True
+            warnings.warn(text, stacklevel=2)
 
     def predict(self, study: Study, params: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
         """What the model believes after the trials so far.

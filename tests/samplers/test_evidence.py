@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -237,3 +238,28 @@ def test_a_resumed_study_proposes_what_it_would_have_proposed() -> None:
     half.sampler = made(evidence={0: "loss"})
     trial = half.ask({name: CategoricalDistribution(values) for name, values in SPACE.items()})
     assert trial.params == whole.trials[12].params
+
+
+def test_a_misspelt_attribute_is_named_once() -> None:
+    def study_with(evidence: str, *attributes: str) -> list[str]:
+        sampler = ParetoSampler(seed=0, space={"x": tuple(range(20))}, evidence={0: evidence})
+        study = optuna.create_study(directions=["maximize"], sampler=sampler)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(8):
+                trial = study.ask()
+                value = trial.suggest_categorical("x", tuple(range(20)))
+                trial.set_user_attr("note", "text")
+                for name in attributes:
+                    trial.set_user_attr(name, 1.0 - 0.01 * value)
+                study.tell(trial, float(value % 7))
+        return [str(one.message) for one in caught if "evidence" in str(one.message)]
+
+    (said,) = study_with("los", "loss", "seconds")
+    assert said == (
+        "evidence[0] is 'los', a user attribute that none of 5 complete trials has: it says nothing. They have 'loss',"
+        " 'seconds'. Did you mean 'loss'?"
+    )
+    assert study_with("loss", "loss") == []
+    # A trainer that has no loss is not told so.
+    assert study_with("loss") == []
