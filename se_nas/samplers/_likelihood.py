@@ -29,8 +29,9 @@ _ORDER = slice(_SHARE, _POWER + 1)
 _CENTRES = (-1.9, -1.9, 0.7, 2.5, 0.0, -0.7, -0.7, -2.5)
 _SPREADS = (1.0, 1.0, 0.7, 2.0, 0.5, 0.5, 1.0, 1.0)
 _SHARE_BY_VALUE, _SCALE_BY_VALUE = (2.0, 1.5), (-0.4, 0.5)
-_TRUST = (-0.7, 2.0)
-"""Prior of the logarithm of the variance of an estimate's slope: wide, so that a wrong estimate ends up with none."""
+_TRUST = (-2.5, 2.0)
+"""Prior of the logarithm of the variance of an estimate's slope: low, because with the first readings a wrong estimate
+cannot be told from a right one, and wide, so that it ends up with none."""
 _REACH = (-0.5, 0.7)
 """Prior of the logarithm of the distance at which a continuous parameter's values are alike, in ranges."""
 

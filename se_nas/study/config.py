@@ -203,8 +203,8 @@ class SearchConfig(_LimitedTask):
     )
     warm_start: tuple[str, ...] | None = Field(
         None,
-        description="An earlier run that the sampler learns from; give it once for each. Its readings are taken over if"
-        " they were made alike; those of another backbone, data or schedule say where SE may pay.",
+        description="An earlier run, once for each, of which readings are taken over if they were made alike; those of"
+        " another backbone, data or schedule tell the sampler where SE may pay.",
     )
     storage: str | None = Field(
         None,
