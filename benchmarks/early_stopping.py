@@ -83,6 +83,7 @@ def collect(out: Path, kind: str, candidates: int, epochs: int) -> None:
                 "num_params": cost.num_params,
                 "share": architecture.num_gated / len(architecture.sites),
                 "curve": [entry["accuracy"] for entry in result.curve],
+                "losses": [entry["loss"] for entry in result.curve],
             }
             with open(out, "a") as file:
                 file.write(json.dumps(row) + "\n")
