@@ -1,5 +1,6 @@
 """Runs of other backbones, data or schedules as prior knowledge of where SE pays."""
 
+import pickle
 import sys
 import textwrap
 from dataclasses import replace
@@ -209,3 +210,5 @@ def test_an_estimate_for_every_run_that_serves_as_prior_knowledge():
     # The last two of eight sites, at depths of 6/7 and 1.
     assert expected == pytest.approx(6 / 7 + 1)
     assert estimate(space.params(architecture)) == pytest.approx(expected)
+    # A pack's sampler works in another process.
+    assert pickle.loads(pickle.dumps(estimate))(space.params(architecture)) == pytest.approx(expected)
