@@ -18,6 +18,14 @@ from se_nas.wording import counted
 Row = dict[str, Any]
 VERSIONS = ("device", "host", "cpus", "python", "torch", "cuda", "timm", "se_nas")
 RIVALS = ("bare", "bare compiled", "timm")
+GOALS = (
+    (("resnet18", 64, 128), 80_000, 10, "timm"),
+    (("resnet18", 64, 32), 40_000, 15, "timm"),
+    (("resnet10t", 32, 32), 90_000, None, "timm"),
+    (("resnet50", 224, 128), None, 1, "bare compiled"),
+)
+"""For one H100: a case, the least images per second and the least multiple of a rival, as far as there is such a goal,
+and the rival."""
 
 
 def show(rows: Sequence[Row]) -> None:
@@ -37,9 +45,36 @@ def show(rows: Sequence[Row]) -> None:
                     print(f"- {' '.join(what) or part}: {row['error']}")
                 elif row.get("note"):
                     print(f"- {' '.join(what) or part}: {row['note']}")
+    _goals(rows)
 
 
 WHAT = ("test", "contender", "mode", "backbone", "side", "batch", "shape", "training")
+
+
+def goals(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """What is aimed at on one H100, as text: the measure, the goal, and what this run found ("–": nothing)."""
+    measured = [row for row in rows if "error" not in row]
+    cases = _cases(measured)
+    lines = []
+    for key, least, times, rival in GOALS:
+        case = cases.get(key, {})
+        best = max((rate for name, rate in case.items() if name not in RIVALS), default=None)
+        name = f"{key[0]}, {key[1]} px, batch {key[2]}: images per second"
+        if least is not None:
+            lines.append((name, f"≥ {least:,}", "–" if best is None else f"{best:,.0f}"))
+        if times is not None:
+            ratio = f"{best / case[rival]:.2f}" if best is not None and rival in case else "–"
+            lines.append((f"{name}, times {rival}", f"≥ {times}", ratio))
+    found = [row for row in measured if "trainings_per_hour" in row]
+    for name, goal, field, form in (
+        ("a search: trainings an hour", "≥ 1,500", "trainings_per_hour", ",.0f"),
+        ("a search: time outside training and evaluation", "< 5 %", "outside_training", ".1%"),
+    ):
+        lines.append((name, goal, format(found[-1][field], form) if found else "–"))
+    paired = [row["interval"] for row in measured if "interval" in row and "pairs" in row]
+    between = f"{paired[-1][0]:+.2f} to {paired[-1][1]:+.2f}" if paired else "–"
+    lines.append(("accuracy packed minus alone, 95 %, points", "within ±0.5, around 0", between))
+    return lines
 
 
 def _tests(rows: Sequence[Row]) -> None:
@@ -50,7 +85,8 @@ def _tests(rows: Sequence[Row]) -> None:
             )
 
 
-def _throughput(rows: Sequence[Row]) -> None:
+def _cases(rows: Sequence[Row]) -> dict[tuple[str, int, int], dict[str, float]]:
+    """Images per second by contender, for each network, side and batch size."""
     cases: dict[tuple[str, int, int], dict[str, float]] = defaultdict(dict)
     for row in rows:
         if "contender" in row:
@@ -60,6 +96,11 @@ def _throughput(rows: Sequence[Row]) -> None:
                 case |= {f"K={size}{ending}": rate for size, rate in row["rates"].items()}
             else:
                 case[row["contender"]] = row["images_per_second"]
+    return cases
+
+
+def _throughput(rows: Sequence[Row]) -> None:
+    cases = _cases(rows)
     columns = list(dict.fromkeys(name for case in cases.values() for name in case))
     _header(
         "network", "pixels", "batch", *columns, "se-nas / timm", "se-nas / bare", "se-nas / bare compiled"
@@ -127,6 +168,13 @@ def _se_block(rows: Sequence[Row]) -> None:
                 cells = [f"{m:.2f} ({low:.2f} to {high:.2f})" for m, low, high in row["ratios"].values()]
                 _line(row["shape"], row["format"], *cells, f"{row['largest_difference']:.0e}")
             print()
+
+
+def _goals(rows: Sequence[Row]) -> None:
+    print("\n### goals, for one H100\n")
+    _header("measure", "goal", "found")
+    for line in goals(rows):
+        _line(*line)
 
 
 def _header(*names: str) -> None:

@@ -69,8 +69,10 @@ def _compare(device: str, **variables: str) -> None:
 _BLOCKS = sorted({triton_gate.block_size(length) for length in range(1, 5000)})
 
 
-def _compile(kernel: Any, dtype: str, **constants: object) -> None:
-    """Compile for an H100. Parameters with a value are constants, the others what the launcher passes.
+def _compile(kernel: Any, dtype: str, capability: int = 90, **constants: object) -> None:
+    """Compile for a GPU of that compute capability (90: an H100).
+
+    Parameters with a value are constants, the others what the launcher passes.
 
     Triton makes a constant of an integer that is 1 and of an absent bias, too.
     """
@@ -82,7 +84,7 @@ def _compile(kernel: Any, dtype: str, **constants: object) -> None:
     }
     signature = {name: "constexpr" if name in constants else parameters[name] for name in kernel.arg_names}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
     assert compiled.asm["cubin"]
 
 
@@ -106,6 +108,15 @@ def test_kernels_compile_for_a_gpu(dtype: str) -> None:
         for bias in ({"has_bias": True}, {"has_bias": False, "bias": None}):
             _compile(triton_gate._reduce, dtype, block=block, **bias)
             _compile(triton_gate._scale, dtype, block=block, hidden_block=hidden_block, **bias)
+
+
+@pytest.mark.usefixtures("_nothing_cached")
+@pytest.mark.parametrize("capability", [80, 100])
+def test_kernels_compile_for_other_generations(capability: int) -> None:
+    """An A100 and a B200; blocks as for maps of 14 pixels and a hidden width of 16."""
+    _compile(triton_gate._pool, "bf16", capability, block=256)
+    _compile(triton_gate._reduce, "bf16", capability, block=256, has_bias=True)
+    _compile(triton_gate._scale, "bf16", capability, block=256, hidden_block=16, has_bias=True)
 
 
 @pytest.mark.usefixtures("_nothing_cached")
