@@ -128,13 +128,13 @@ def test_kill_in_mid_training_and_go_on(run, retrained, tmp_path):
 
 
 def test_killed_before_the_export_trains_nothing_again(run, retrained, tmp_path, monkeypatch):
-    from se_nas import retraining
+    from se_nas.retraining import session
 
     def full_disk(*arguments, **keywords):
         raise RunError("no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr(retraining, "export_model", full_disk)
+        patched.setattr(session, "export_model", full_disk)
         with pytest.raises(RunError, match="no space left"):
             se_nas.retrain(run, out=tmp_path / "net", epochs=3, seed=4, device="cpu")
     told = Told()

@@ -71,6 +71,13 @@ def retrain(
     format: Formats = None,
     standalone: Standalone = False,
     force: ReplaceExport = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Log the training as a run of wandb, mlflow or tensorboard, or give package.module:Class, which is"
+            " called after every epoch; repeat it for several."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a network of the front on a full recipe and export it. Repeat the command to continue after a stop.
@@ -101,6 +108,7 @@ def retrain(
             format=["timm", *(format or ())],
             standalone=standalone,
             force=force,
+            log=log or None,
             progress=progress,
         )
     finally:

@@ -148,6 +148,7 @@ def worker(
             " its host name.",
         ),
     ] = False,
+    json: Events = False,
 ) -> None:
     """Take part in a search that shares its study in a database, until it is done.
 
@@ -155,39 +156,40 @@ def worker(
 
     Example:  se-nas worker --storage postgresql+psycopg://me@db.example/nas --study resnet50-pets
     """
-    from se_nas.cli.progress import command_progress
+    from se_nas.cli.progress import command_progress, failures_as_events
     from se_nas.errors import ConfigError
     from se_nas.study.config import parse_duration
     from se_nas.study.session import work
 
     paths = {"data": data, "val_data": val_data, "test_data": test_data, "checkpoint": checkpoint}
-    try:
-        seconds = 0.0 if wait is None else parse_duration(wait)
-    except ValueError as error:
-        raise ConfigError(f"wait is {wait!r}: {error}.") from None
-    if latency_only:
-        _measure_latency(storage, study, device, seconds)
-        return
-    _finish(
-        work(
+    with failures_as_events(json):
+        try:
+            seconds = 0.0 if wait is None else parse_duration(wait)
+        except ValueError as error:
+            raise ConfigError(f"wait is {wait!r}: {error}.") from None
+        if latency_only:
+            _measure_latency(storage, study, device, seconds, json)
+            return
+        found = work(
             storage,
             study,
             wait=seconds,
-            progress=command_progress(),
+            progress=command_progress(json=json),
             device=device,
             runs=runs,
             **{name: path for name, path in paths.items() if path is not None},
         )
-    )
+        _finish(found, json)
 
 
-def _measure_latency(storage: str, study: str, device: str, wait: float) -> None:
+def _measure_latency(storage: str, study: str, device: str, wait: float, json: bool) -> None:
+    from se_nas.cli.events import emit
     from se_nas.cli.progress import command_progress
     from se_nas.study.address import check_address
     from se_nas.study.interrupts import Interrupts
     from se_nas.study.latency_worker import measure_for
 
-    progress = command_progress()
+    progress = command_progress(json=json)
     with Interrupts(progress.message) as interrupts:
         count = measure_for(
             check_address(storage),
@@ -199,9 +201,13 @@ def _measure_latency(storage: str, study: str, device: str, wait: float) -> None
             should_stop=lambda: interrupts.requested,
         )
     progress.close()
-    typer.echo(f"{counted(count, 'network')} measured for study {study!r}")
-    if interrupts.number is not None:
-        raise typer.Exit(SIGNALLED + interrupts.number)
+    code = OK if interrupts.number is None else SIGNALLED + interrupts.number
+    if json:
+        emit("measured", networks=count, exit_code=code)
+    else:
+        typer.echo(f"{counted(count, 'network')} measured for study {study!r}")
+    if code != OK:
+        raise typer.Exit(code)
 
 
 def _finish(run: Any, json: bool = False) -> None:

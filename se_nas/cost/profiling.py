@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ from se_nas.sites import ABSENT, Site, native_width
 from se_nas.space import SearchSpace
 
 REDUCTIONS = (4, 16)
+LATENCY = "latency_ms"
 _BY_COLUMN = {objective.column: objective for objective in COSTS.values()}
 _RANGED = tuple(column for column, objective in _BY_COLUMN.items() if objective.exact)
 
@@ -51,7 +54,8 @@ class Profile:
         input_size: (channels, height, width) in pixels.
         plain: exact costs of the unmodified backbone.
         baseline_ms: its latency; the same for every position.
-        ranges: cost → its range over the space; latency_ms only from tables that passed their check.
+        ranges: cost → its range over the space; latency_ms only if every table passed its check, and if there was
+            time to find it.
         tables_by_position: position → latency table.
         site_costs: position → what SE adds at each site.
         mode_note: why latency mode "auto" did not take the best mode for the device, or None.
@@ -72,7 +76,11 @@ class Profile:
 
     @property
     def passed(self) -> bool:
-        """Whether every position has a latency table that passed its check."""
+        """Whether every position has a latency table that passed its check, and the range of latency is known."""
+        return self._tables_passed and LATENCY in self.ranges
+
+    @property
+    def _tables_passed(self) -> bool:
         return not self.not_measured and all(table.passed for table in self.tables_by_position.values())
 
     def tables(self) -> list[tuple[str, list[dict[str, str]]]]:
@@ -91,7 +99,7 @@ class Profile:
             )
             for position, table in self.tables_by_position.items()
         ]
-        plain = asdict(self.plain) | {"latency_ms": self.baseline_ms}
+        plain = asdict(self.plain) | {LATENCY: self.baseline_ms}
         rows = [_range_row(cost, plain[cost], reach) for cost, reach in self.ranges.items()]
         return [*found, (f"costs over the space {self.space} ({self.size:,} architectures)", rows)]
 
@@ -107,6 +115,8 @@ class Profile:
         ]
         if self.not_measured:
             lines.append(f"Not measured, because the time was up: position {', '.join(self.not_measured)}.")
+        if self._tables_passed and LATENCY not in self.ranges:
+            lines.append("The range of latency is missing, because the time was up.")
         if not all(table.passed for table in self.tables_by_position.values()):
             lines.append(
                 "A table that fails is not used: measure on an idle device, or give it more seconds."
@@ -158,6 +168,7 @@ def profile(
     max_seconds: float = 300.0,
     refresh: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
+    clock: Callable[[], float] = time.monotonic,
     **timm_kwargs: Any,
 ) -> Profile:
     """Measure a latency table for every position of a space, or take the saved one, and find the range of each cost.
@@ -166,16 +177,18 @@ def profile(
         backbone: a timm model name.
         space: a shipped name, a file, or a space of this backbone.
         settings: conditions of the latency.
-        max_seconds: time limit of everything, building the networks included. Measurements end with it.
+        max_seconds: time limit of everything, building the networks included. What cannot be interrupted, such as
+            building a network, is not begun if it would probably take longer.
         refresh: measure even if a table is saved for this device.
         progress: is called with the number of networks of a table measured so far and of all.
+        clock: seconds that pass.
         timm_kwargs: keywords of ``timm.create_model`` that change the network.
 
     Raises:
         TimeUpError: the time was up before the first table was measured.
         SeNasError: as ``SearchSpace.load``, ``LatencyMeter`` and ``LatencyTable.measure``.
     """
-    limit, settings = TimeLimit(max_seconds), settings or LatencySettings()
+    limit, settings = TimeLimit(max_seconds, clock), settings or LatencySettings()
     if isinstance(space, str):
         space = SearchSpace.load(space, backbone=backbone, **timm_kwargs)
     plains = {
@@ -189,11 +202,11 @@ def profile(
     costs: dict[str, dict[str, WidthCost]] = {
         name: {position: _column(model, name) for position, model in models.items()} for name in _RANGED
     }
-    before = limit.left
-    ranges = ranges_over(space, costs)
-    for_latency = before - limit.left
     try:
         with limit.enforced():
+            before = limit.left
+            ranges = ranges_over(space, costs)
+            for_latency = before - limit.left
             meter = LatencyMeter(next(iter(plains.values())), settings)
     except TimeUpError:
         raise TimeUpError(
@@ -205,7 +218,7 @@ def profile(
         seconds = (limit.left - for_latency) / (len(plains) - len(tables))
         try:
             tables[position] = latency_table(
-                meter, space, position, max_seconds=seconds, refresh=refresh, progress=progress
+                meter, space, position, max_seconds=seconds, refresh=refresh, progress=progress, clock=clock
             )
         except TimeUpError:
             if not tables:
@@ -213,7 +226,10 @@ def profile(
             break
     not_measured = tuple(position for position in plains if position not in tables)
     if not not_measured and all(table.passed for table in tables.values()):
-        ranges |= ranges_over(space, {"latency_ms": {name: table.predict for name, table in tables.items()}})
+        predicted = {name: table.predict for name, table in tables.items()}
+        # Without the range of latency, the profile says so.
+        with suppress(TimeUpError), limit.enforced():
+            ranges |= ranges_over(space, {LATENCY: predicted})
     return Profile(
         backbone=backbone,
         space=space.name,
@@ -239,6 +255,7 @@ def latency_table(
     max_seconds: float = 300.0,
     refresh: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> LatencyTable:
     """The saved table for a position of a space under the meter's conditions; measured and saved if there is none.
 
@@ -248,7 +265,7 @@ def latency_table(
     kept = None if refresh else LatencyTable.load(meter, sample(np.random.default_rng(0)))
     if kept is not None and kept.passed:
         return kept
-    table = LatencyTable.measure(meter, sample, max_seconds=max_seconds, progress=progress)
+    table = LatencyTable.measure(meter, sample, max_seconds=max_seconds, progress=progress, clock=clock)
     table.save()
     return table
 

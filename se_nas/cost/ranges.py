@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from se_nas.cost.latency.time_limit import step
 from se_nas.space import SearchSpace
 from se_nas.space.costs import WidthCost, costs_of
 
@@ -47,13 +48,17 @@ def ranges_over(
         space: the space.
         costs: name of the cost → position → the cost as a function of widths.
         seed: of the sampling, for spaces of more than 200,000 architectures.
+
+    Raises:
+        TimeUpError: a time limit that is enforced has passed.
     """
     exact = space.size <= _MOST_ENUMERATED
     generator = np.random.default_rng(seed)
     points = space.table(_MOST_ENUMERATED) if exact else space.sample_indices(generator, _SAMPLES)
     ranges = {}
     for name, by_position in costs.items():
-        values = costs_of(space, by_position, points)
+        with step("costs"):
+            values = costs_of(space, by_position, points)
         ends = [float(values.min()), float(values.max())]
         if not exact:
             order = np.argsort(values)
@@ -86,7 +91,8 @@ def _descended(
             neighbours = np.repeat(best[None], len(steps), axis=0)
             for row, (column, choice) in enumerate(steps):
                 neighbours[row, column] = choice
-            values = sign * costs_of(space, by_position, neighbours)
+            with step("descent"):
+                values = sign * costs_of(space, by_position, neighbours)
             if values.min() >= value:
                 break
             best, value = neighbours[values.argmin()], float(values.min())

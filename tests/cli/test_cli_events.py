@@ -67,7 +67,7 @@ def test_every_event_is_as_documented(searched):
             assert {"number", "epoch", "accuracy"} <= fields
         else:
             assert fields <= known[event["event"]], event
-    assert {event["event"] for event in events} == set(known) - {"configuration", "failed"}
+    assert {event["event"] for event in events} == set(known) - {"configuration", "failed", "measured"}
 
 
 def test_events_tell_the_course_of_a_search(searched):
@@ -143,6 +143,22 @@ def test_a_dry_run_is_two_events(capsys, monkeypatch, tmp_path):
     assert events[-1]["config"]["backbone"] == "test_resnet"
     for event in events:
         assert set(event) - {"event", "time"} <= documented()[event["event"]]
+
+
+def test_a_worker_that_only_measures_ends_with_how_much_it_did(capsys, monkeypatch):
+    def measure(storage, study, *, say, **_):
+        say("at work")
+        return 3
+
+    monkeypatch.setattr("se_nas.study.latency_worker.measure_for", measure)
+    command = ("worker", "--latency-only", "--storage", "postgresql+psycopg://host/nas", "--study", "one")
+    code, out, _ = run((*command, "--json", "-q"), capsys)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [event["event"] for event in events] == ["message", "measured"]
+    assert (events[-1]["networks"], events[-1]["exit_code"]) == (3, 0)
+    assert set(events[-1]) - {"event", "time"} == documented()["measured"]
+    assert run((*command, "-q"), capsys)[:2] == (0, "3 networks measured for study 'one'\n")
 
 
 def test_quiet_and_verbose_exclude_each_other(capsys):

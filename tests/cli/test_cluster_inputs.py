@@ -1,5 +1,6 @@
 """What is wrong with a server, a study or a cluster ends in one sentence and exit code 2, and nothing is written."""
 
+import json
 import sys
 
 import pytest
@@ -66,6 +67,18 @@ def named(url):
 )
 def test_a_server_that_is_not_there(se, command):
     assert "Connection refused" in se(*command, *named(NOBODY))
+
+
+@pytest.mark.parametrize("only", [(), ("--latency-only",)])
+def test_what_a_worker_fails_of_is_its_last_event(capsys, monkeypatch, only):
+    monkeypatch.setattr(sys, "argv", ["se-nas", "worker", *only, *named(NOBODY), "--json"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    said = capsys.readouterr()
+    last = json.loads(said.out.splitlines()[-1])
+    assert (stopped.value.code, last["event"], last["exit_code"]) == (2, "failed", 2)
+    assert "Connection refused" in last["error"]
+    assert said.err.endswith(f"error: {last['error']}\n")
 
 
 @pytest.mark.parametrize("command", [BEGIN, ("worker",)], ids=["search", "worker"])

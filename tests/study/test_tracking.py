@@ -5,16 +5,19 @@ import shutil
 import signal
 import sys
 import threading
+import time
 
 import pytest
 from small_cases import SEARCH, table
 
+import se_nas
 from se_nas.errors import ConfigError
 from se_nas.study import SearchConfig, resume, search
 from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
 from se_nas.study.tracking import RUN_LOGGERS, base
 from se_nas.study.tracking.feed import Feed, without_secrets
+from se_nas.study.tracking.single import LoggedTraining
 
 # What these packages warn of concerns their makers.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -106,7 +109,7 @@ def test_a_logger_that_fails_is_named_once_without_secrets_and_tried_again(tmp_p
         logger.called.wait()
     said = fed.trouble()
     assert said.startswith(
-        "log some does not work and the search goes on without: ConnectionError: no answer"
+        "log some does not work, and training continues without it: ConnectionError: no answer"
     )
     assert "http://host/api" in said
     assert SECRET not in said
@@ -217,18 +220,18 @@ def mlflow_runs(tmp_path):
     }
 
 
-def wandb_runs(run):
+def wandb_runs(logs):
     from wandb_file import read_run
 
-    found = [read_run(path) for path in (run / "logs" / "wandb").glob("offline-run-*/*.wandb")]
+    found = [read_run(path) for path in (logs / "wandb").glob("offline-run-*/*.wandb")]
     assert len({one["id"] for one in found}) == len(found)
     return {one["name"]: one for one in found}
 
 
-def tensorboard_run(run, name):
+def tensorboard_run(logs, name):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    return EventAccumulator(str(run / "logs" / "tensorboard" / name)).Reload()
+    return EventAccumulator(str(logs / "tensorboard" / name)).Reload()
 
 
 class Interrupting(Progress):
@@ -258,7 +261,7 @@ def test_runs_hold_what_the_trials_were_once_even_after_an_interruption(services
     rows = table(run.path)
     assert [one["phase"] for one in rows] == ["search", "search", "final", "final"]
     names = [f"trial-{one['number']:03}" for one in rows]
-    tracked, by_wandb = mlflow_runs(services), wandb_runs(run.path)
+    tracked, by_wandb = mlflow_runs(services), wandb_runs(run.path / "logs")
     assert set(tracked) == {"logged", *names}
     assert set(by_wandb) == set(names)
     parent = tracked["logged"][0].info.run_id
@@ -281,7 +284,7 @@ def test_runs_hold_what_the_trials_were_once_even_after_an_interruption(services
         assert noted["config"]["widths"] == one["widths"]
         assert (noted["summary"]["macs"], noted["summary"]["state"]) == (one["macs"], "complete")
 
-        events = tensorboard_run(run.path, name)
+        events = tensorboard_run(run.path / "logs", name)
         scalars = [(event.step, event.value) for event in events.Scalars("accuracy")]
         assert scalars == [(step, pytest.approx(value)) for step, value in curve]
         assert [event.value for event in events.Scalars("result/macs")] == [pytest.approx(one["macs"])]
@@ -304,7 +307,7 @@ def test_a_server_that_is_away_costs_one_warning_and_resume_logs_what_is_missing
     run = search(config(services, log="mlflow"), told)
     assert [one["state"] for one in table(run.path)] == ["complete", "complete"]
     (said,) = [text for text in told.messages if "mlflow" in text]
-    assert said.startswith("log mlflow does not work and the search goes on without: MlflowException: ")
+    assert said.startswith("log mlflow does not work, and training continues without it: MlflowException: ")
     assert not any(SECRET in text for text in told.messages)
     assert files_with(run.path, SECRET) == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{services / 'mlflow.db'}")
@@ -328,10 +331,70 @@ def test_a_new_logger_gets_the_trials_that_there_are_and_no_key_is_stored(servic
     run = search(config(services, trials=1))
     assert not (run.path / "logs").exists()
     assert len(table(resume(run.path, trials=1, log=["wandb"]).path)) == 1
-    assert set(wandb_runs(run.path)) == {"trial-000"}
+    assert set(wandb_runs(run.path / "logs")) == {"trial-000"}
     assert files_with(run.path, "0123456789abcdef") == []
     resume(run.path, trials=1)
-    assert set(wandb_runs(run.path)) == {"trial-000"}
+    assert set(wandb_runs(run.path / "logs")) == {"trial-000"}
+
+
+class PressCtrlC(Progress):
+    """Stops a retraining, as Ctrl-C does, after its first epoch."""
+
+    def message(self, text):
+        if text.startswith("epoch 1 of"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_retraining_is_one_run_in_a_group_of_its_own_even_after_an_interruption(services):
+    run = search(config(services, trials=1, log="tensorboard"))
+    given = {"out": services / "longer", "epochs": 3, "device": "cpu", "log": sorted(RUN_LOGGERS)}
+    with pytest.raises(KeyboardInterrupt):
+        se_nas.retrain(run, progress=PressCtrlC(), **given)
+    exported = se_nas.retrain(run, progress=False, **given)
+    logs = run.path / "logs" / "retrained" / "longer"
+    assert not any("logs" in path.name for path in exported.path.iterdir())
+    tracked, by_wandb = mlflow_runs(services), wandb_runs(logs)
+    assert set(tracked) == {"longer", "trial-000"}
+    assert set(by_wandb) == {"trial-000"}
+    logged, steps = tracked["trial-000"]
+    assert [step for step, _ in steps] == [1, 2, 3]
+    assert logged.data.tags["mlflow.parentRunId"] == tracked["longer"][0].info.run_id
+    assert logged.data.tags["se_nas.phase"] == "retrained"
+    row = table(run.path)[0]
+    assert logged.data.metrics["result.macs"] == row["macs"]
+    assert logged.data.metrics["result.accuracy"] == steps[-1][1]
+    assert logged.info.status == "FINISHED"
+    noted = by_wandb["trial-000"]
+    assert [(entry["epoch"], entry["accuracy"]) for entry in noted["history"]] == steps
+    assert (noted["group"], noted["tags"], noted["summary"]["state"]) == ("longer", {"retrained"}, "complete")
+    assert noted["config"]["key"] == row["key"]
+    scalars = tensorboard_run(logs, "trial-000").Scalars("accuracy")
+    assert [(event.step, event.value) for event in scalars] == [(s, pytest.approx(v)) for s, v in steps]
+
+
+def test_a_retraining_logs_nothing_unless_asked_and_a_bad_name_is_refused(services):
+    run = search(config(services, trials=1, log="tensorboard"))
+    with pytest.raises(ConfigError, match="log is 'tensorbord'"):
+        se_nas.retrain(run, out=services / "net", log="tensorbord", device="cpu")
+    assert not (services / "net.partial").exists()
+    se_nas.retrain(run, out=services / "net", epochs=1, device="cpu", progress=False)
+    assert not (run.path / "logs" / "retrained").exists()
+
+
+def test_a_training_that_diverges_is_logged_from_its_new_beginning(tmp_path):
+    logger = Recorder()
+    logged = LoggedTraining([feed(logger, tmp_path)], {"number": 7, "phase": "retrained"}, Progress())
+    entries = [{"epoch": epoch, "accuracy": 1.0} for epoch in (1, 2)]
+    logged.epoch(entries[:1])
+    logged.epoch(entries)
+    while ("epoch", 2) not in logger.calls:
+        time.sleep(0.01)
+    logged.epoch(entries[:1])
+    logged.end({"accuracy": 1.0})
+    logged.close()
+    epochs = [number for name, number in (call for call in logger.calls if len(call) == 2) if name == "epoch"]
+    assert epochs[-1] == 1
+    assert logger.calls[-2:] == [("end", "complete"), ("close",)]
 
 
 def test_names_and_values_fit_every_service():

@@ -11,7 +11,7 @@ from se_nas.architecture import Architecture
 from se_nas.arguments import checked
 from se_nas.cost.backends import Prepared
 from se_nas.cost.latency.paired import Pairs, measure_pairs, warm_up
-from se_nas.cost.latency.time_limit import check_time, time_left
+from se_nas.cost.latency.time_limit import step, time_left
 from se_nas.cost.preparation import cpu_threads, infeasible_if_out_of_memory, prepare_inference
 from se_nas.cost.settings import AUTO, LatencySettings, conditions, device_lock
 from se_nas.errors import ConfigError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+BUILD, INFERENCE, TIMING = "build", "inference", "timing"
+"""Steps of a measurement that cannot be interrupted: a network is built, runs once, is timed once."""
 _SAMPLE_MS = 2.0
 _MOST_ITERATIONS = 50
 _WARM_UP_SHARE = 0.25
@@ -121,10 +123,9 @@ class LatencyMeter:
         if arch.is_plain:
             measured = self._pairs(self._baseline, width, max_seconds, min_pairs, least_seconds)
             return replace(measured, ratio=1.0, interval=(1.0, 1.0), median_ms=measured.baseline_ms)
-        check_time()
-        return self._pairs(
-            prepare_inference(arch, self.settings), width, max_seconds, min_pairs, least_seconds
-        )
+        with step(BUILD):
+            candidate = prepare_inference(arch, self.settings)
+        return self._pairs(candidate, width, max_seconds, min_pairs, least_seconds)
 
     def measure_against_itself(
         self, *, width: float = 0.01, max_seconds: float = 60.0, min_pairs: int = 30
@@ -165,12 +166,12 @@ class LatencyMeter:
             gates.extend(gate_at(model, site) if width != ABSENT else None for site, width in chosen)
 
         with cpu_threads(self.settings.threads), infeasible_if_out_of_memory():
-            check_time()
-            candidate = prepare_inference(arch, self.settings, find_gates)
+            with step(BUILD):
+                candidate = prepare_inference(arch, self.settings, find_gates)
 
             def run() -> None:
-                check_time()
-                candidate.run()
+                with step(INFERENCE):
+                    candidate.run()
 
             with device_lock(self._device, time_left()):
                 return gate_shares(run, gates, max_seconds=max_seconds)
@@ -308,8 +309,8 @@ def _timer(run: Callable[[], object], iterations: int) -> Callable[[], float]:
     timed = timeit(num_iters=iterations)(run)
 
     def milliseconds() -> float:
-        check_time()
-        return float(timed()["median"]) * 1000
+        with step(TIMING):
+            return float(timed()["median"]) * 1000
 
     return milliseconds
 

@@ -23,7 +23,7 @@ import numpy as np
 from se_nas.architecture import Architecture
 from se_nas.cost.closed_form import CostModel, checked_widths
 from se_nas.cost.latency.additive import AddedLatency, fit, unknowns
-from se_nas.cost.latency.meter import LatencyMeter
+from se_nas.cost.latency.meter import TIMING, LatencyMeter
 from se_nas.cost.latency.time_limit import TimeLimit, TimeUpError
 from se_nas.cost.settings import cache_folder, conditions_key
 from se_nas.documents.typed import Positive, Real, check_schema, parse
@@ -49,6 +49,8 @@ _BUILD_SHARE = 0.5
 """Most of the time that building may take before fewer networks are measured than are wanted."""
 _MOMENT = 0.01
 """Seconds of a measurement that is as short as can be."""
+_RESERVED_TIMINGS = 8
+"""Timings' worth of the time left at the end: a round of them that has begun, and the statistics."""
 _IN_PLACE_SHARE = 0.2
 """Share of the others' time for timing their gates separately."""
 
@@ -217,7 +219,8 @@ class LatencyTable:
         rows, shares = [], []
         try:
             for index, arch in enumerate(designs):
-                seconds = max(_MOMENT, limit.share(least[index:], weights[index:]))
+                reserve = _RESERVED_TIMINGS * limit.longest(TIMING)
+                seconds = max(_MOMENT, limit.share(least[index:], weights[index:], reserve))
                 if meter.sees_gates and not held[index]:
                     shares.append(meter.gate_shares(arch, max_seconds=seconds * _IN_PLACE_SHARE))
                     seconds *= 1 - _IN_PLACE_SHARE

@@ -1,13 +1,15 @@
 """A time limit shared by the networks of a latency table, building them included.
 
 A measurement takes a least number of timings, whatever they take; on a machine that gets busy, that can be far longer
-than was foreseen. Inside ``TimeLimit.enforced``, every timing asks ``check_time``, and ends with the limit.
+than was foreseen. Inside ``TimeLimit.enforced``, whatever cannot be interrupted is a ``step``: it is not begun if it is
+likely to outlast the limit, judged by the latest steps of its kind.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +17,9 @@ from contextvars import ContextVar
 import numpy as np
 
 from se_nas.errors import ConfigError
+
+_REMEMBERED = 20
+"""Steps of a kind by which the next is judged; more would give a single delay too much weight."""
 
 
 class TimeUpError(ConfigError):
@@ -32,6 +37,7 @@ class TimeLimit:
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._end = clock() + seconds
+        self._steps: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
     @property
     def left(self) -> float:
@@ -40,7 +46,7 @@ class TimeLimit:
 
     @contextmanager
     def enforced(self) -> Iterator[None]:
-        """While entered, ``check_time`` raises once the limit has passed."""
+        """While entered, ``step`` raises once the limit has passed or would pass during the step."""
         token = _enforced.set((*_enforced.get(), self))
         try:
             yield
@@ -53,14 +59,24 @@ class TimeLimit:
         work()
         return self._clock() - began
 
-    def share(self, least: np.ndarray, weights: np.ndarray) -> float:
+    def longest(self, kind: str) -> float:
+        """The longest of the latest steps of a kind, in seconds; 0 if there was none."""
+        return max(self._steps[kind], default=0.0)
+
+    def note(self, kind: str, seconds: float) -> None:
+        """Remember how long a step took."""
+        self._steps[kind].append(seconds)
+
+    def share(self, least: np.ndarray, weights: np.ndarray, reserve: float = 0.0) -> float:
         """Seconds for the first of the pieces of work that are left, beyond the least that it takes; at least 0.
 
         Args:
             least: seconds that each piece takes in any case, shape (pieces,).
             weights: parts in which the rest is divided among them, shape (pieces,).
+            reserve: seconds to leave unused at the end.
         """
-        return max(0.0, (self.left - float(least.sum())) * float(weights[0]) / float(weights.sum()))
+        spare = self.left - reserve - float(least.sum())
+        return max(0.0, spare * float(weights[0]) / float(weights.sum()))
 
 
 _enforced: ContextVar[tuple[TimeLimit, ...]] = ContextVar("enforced", default=())
@@ -71,7 +87,17 @@ def time_left() -> float:
     return min((limit.left for limit in _enforced.get()), default=math.inf)
 
 
-def check_time() -> None:
-    """Raise TimeUpError if a limit that is enforced has passed."""
-    if time_left() <= 0:
+@contextmanager
+def step(kind: str) -> Iterator[None]:
+    """A piece of work that cannot be interrupted.
+
+    Raises:
+        TimeUpError: it would outlast a limit that is enforced if it took as long as recent steps of its kind.
+    """
+    limits = _enforced.get()
+    if any(limit.left <= limit.longest(kind) for limit in limits):
         raise TimeUpError("the time limit has passed.")
+    before = [limit.left for limit in limits]
+    yield
+    for limit, left in zip(limits, before, strict=True):
+        limit.note(kind, left - limit.left)

@@ -28,9 +28,9 @@ from se_nas.study.executors.task import (
     build,
     failure,
     make_context,
-    make_loggers,
     outcome,
 )
+from se_nas.study.tracking import make_loggers
 from se_nas.training import Context, Runtime, Training
 from se_nas.training.batches import REMEMBERED, Batches, MemoryBatches
 from se_nas.training.faults import OutOfMemoryError
@@ -101,7 +101,7 @@ class Packed:
         self._places = capacity
         self._setup, self._capacities, self._say = setup, tuple(capacities), say
         self._runtimes = tuple(runtimes) or (setup.runtime,)
-        self._loggers = make_loggers(setup)
+        self._loggers = make_loggers(setup.config.log, setup.logs)
         self._first = [FirstWeights(self._plain, init=setup.config.init) for _ in self._runtimes]
         self._idle: list[tuple[int, Place]] = []
         self._running: list[_Running] = []

@@ -19,7 +19,7 @@ from se_nas.run import FINAL, refused
 from se_nas.study.candidate import build_candidate
 from se_nas.study.config import SearchConfig
 from se_nas.study.executors._global_state import kept
-from se_nas.study.tracking import RUN_LOGGERS
+from se_nas.study.tracking import make_loggers
 from se_nas.training import (
     Context,
     Logger,
@@ -28,7 +28,6 @@ from se_nas.training import (
     TrainResult,
     evaluate,
     load_trainer,
-    make_logger,
 )
 from se_nas.training.checkpoint import STATE, checkpoint_path, load_state
 from se_nas.training.loader import damaged_names
@@ -93,7 +92,7 @@ class CandidateTrainer:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._train = load_trainer(setup.config.trainer)
-        self._loggers = make_loggers(setup)
+        self._loggers = make_loggers(setup.config.log, setup.logs)
 
     def train(
         self, task: Task, on_epoch: Callable[[Curve, dict[str, Any]], bool], stop: Callable[[], bool]
@@ -125,11 +124,6 @@ class CandidateTrainer:
         if changed:
             fields[CHANGED] = changed
         return {**fields, "seconds": round(context.seconds, 3)}
-
-
-def make_loggers(setup: Setup) -> tuple[Logger, ...]:
-    """What watches the trainings of a run, each in the process that trains."""
-    return tuple(make_logger(name, setup.logs) for name in setup.config.log or () if name not in RUN_LOGGERS)
 
 
 def make_context(

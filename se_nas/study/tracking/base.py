@@ -12,6 +12,8 @@ from se_nas.run import FINAL, Manifest, cost_columns
 
 Row = Mapping[str, Any]
 """A row of ``trials.json``: ``se_nas.run.ROW_FIELDS``."""
+RETRAINED = "retrained"
+"""Phase of the row of a retraining, which is no trial of a study."""
 UNFINISHED = ("running", "unfinished")
 """States of a trial that goes on later."""
 _ARCHITECTURE = ("key", "description", "position", "widths", "params", "gate", "act", "bias")
@@ -83,8 +85,8 @@ def run_name(row: Row) -> str:
 
 
 def labels(row: Row) -> list[str]:
-    """The phase, and "baseline" with its role if the trial is one."""
-    phase = FINAL if row["phase"] == FINAL else "search"
+    """The phase ("search", "final" or "retrained"), and "baseline" with its role if the trial is one."""
+    phase = row["phase"] if row["phase"] in (FINAL, RETRAINED) else "search"
     return [phase, *(["baseline", str(row["baseline"])] if row.get("baseline") else [])]
 
 

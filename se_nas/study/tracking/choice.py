@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 from se_nas.plugins import Plugins
-from se_nas.study.tracking.base import RunLogger
+from se_nas.study.tracking.base import RunLogger, StudyFacts
+from se_nas.study.tracking.feed import Feed
 from se_nas.study.tracking.mlflow import MlflowRuns
 from se_nas.study.tracking.tensorboard import TensorBoardRuns
 from se_nas.study.tracking.wandb import WandbRuns
-from se_nas.training import load_logger
+from se_nas.training import Logger, load_logger, make_logger
 
 RUN_LOGGERS: Mapping[str, type[RunLogger]] = {
     "mlflow": MlflowRuns,
@@ -34,3 +37,17 @@ def check_log(name: str) -> None:
         load_logger(name)
     else:
         raise NAMES.unknown(name)
+
+
+def make_loggers(names: Sequence[str] | None, folder: Path) -> tuple[Logger, ...]:
+    """Those loggers that watch each training, in the process that trains; ``folder`` is for their files."""
+    return tuple(make_logger(name, folder) for name in names or () if name not in RUN_LOGGERS)
+
+
+def make_feeds(names: Sequence[str] | None, study: StudyFacts) -> list[Feed]:
+    """Those loggers that keep a run per trial, each in a thread of its own."""
+    return [
+        Feed(name, partial(RUN_LOGGERS[name], study), study.folder / f"{name}-trials.json")
+        for name in dict.fromkeys(names or ())
+        if name in RUN_LOGGERS
+    ]

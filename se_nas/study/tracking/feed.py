@@ -70,8 +70,8 @@ class Feed:
             return None
         self._told = True
         return (
-            f"log {self.name} does not work and the search goes on without: {self._trouble}. What is missing is"
-            " logged once it works again, at the latest by se-nas resume"
+            f"log {self.name} does not work, and training continues without it: {self._trouble}. What is missing is"
+            " logged as soon as it works again, or when the run is resumed"
         )
 
     def close(self) -> None:

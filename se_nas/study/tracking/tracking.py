@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from se_nas.run import Manifest
 from se_nas.study.progress import Progress
 from se_nas.study.tracking.base import UNFINISHED, StudyFacts
-from se_nas.study.tracking.choice import RUN_LOGGERS
+from se_nas.study.tracking.choice import make_feeds
 from se_nas.study.tracking.feed import Feed
 
 if TYPE_CHECKING:
@@ -31,12 +30,7 @@ def tracked(
         store: the study.
         progress: gets every event, and the sentence about a logger that fails.
     """
-    study = StudyFacts.of(manifest, folder)
-    feeds = [
-        Feed(name, partial(RUN_LOGGERS[name], study), folder / f"{name}-trials.json")
-        for name in dict.fromkeys(names)
-        if name in RUN_LOGGERS
-    ]
+    feeds = make_feeds(names, StudyFacts.of(manifest, folder))
     if not feeds:
         yield progress
         return

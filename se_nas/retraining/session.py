@@ -1,46 +1,42 @@
-"""``retrain``: a pick of a run on a full recipe, and the network that comes out as an exported folder."""
+"""``retrain``: checks the request, trains the network, logs the training and exports the result."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from se_nas.architecture import Architecture
+import se_nas
 from se_nas.arguments import checked
-from se_nas.checkpoints import load_weights
 from se_nas.checkpoints.sealed import load_sealed
 from se_nas.cost import measure_cost
-from se_nas.data import ImageData
 from se_nas.data.checking import UNREADABLE
-from se_nas.device import resolve_device
 from se_nas.errors import ConfigError, DataError, RunError
 from se_nas.exporting.package import Exported, check_request, export_model
-from se_nas.exporting.selection import architecture_of, kept_weights
 from se_nas.objectives import COSTS
 from se_nas.report import Candidate, ParetoReport, Run
 from se_nas.report.picks import Pick
 from se_nas.report.picks import pick as pick_from
+from se_nas.retraining.job import Job, prepare
 from se_nas.run import CostReading, Manifest, TrialRow, disk_error, read_json, write_json
-from se_nas.study.candidate import build_candidate, origin, start
-from se_nas.study.config import SearchConfig
+from se_nas.study.candidate import start
 from se_nas.study.display import progress_of
-from se_nas.study.images import as_weights_want, data_facts, load_images
+from se_nas.study.executors.task import Task
+from se_nas.study.images import data_facts
 from se_nas.study.interrupts import Interrupts, Stopped
-from se_nas.study.paths import located
+from se_nas.study.plan import LOGS
 from se_nas.study.progress import Progress
-from se_nas.study.schedule import recipe_of
+from se_nas.study.tracking import RETRAINED, StudyFacts, make_loggers
+from se_nas.study.tracking.single import LoggedTraining, logged_training
 from se_nas.training import (
     Context,
     Metrics,
-    Recipe,
-    Runtime,
     checkpoint_path,
     evaluate,
     train,
@@ -50,7 +46,8 @@ from se_nas.wording import counted, first_of
 PARTIAL = ".partial"
 """Ending of the folder beside ``out`` that holds a retraining until it is done."""
 SETTINGS = "retrain.json"
-_OF_THE_DATA = ("val_data", "test_data")
+BEGUN = "begun"
+"""The key in that file of the time when the retraining began, by which loggers tell it from one with equal settings."""
 _FOUND = ("accuracy", "top5", "loss", "ece", "test_accuracy")
 
 
@@ -74,6 +71,7 @@ def retrain(
     format: str | Sequence[str] = "timm",
     standalone: bool = False,
     force: bool = False,
+    log: str | Sequence[str] | None = None,
     progress: Progress | bool | None = None,
 ) -> Exported:
     """Train a candidate of a run on a full recipe and export the result.
@@ -95,6 +93,8 @@ def retrain(
             classifier.
         seed: of first weights and data order.
         format, standalone, force: as in ``export``.
+        log: loggers, as in a search; none unless given. The training is one run, in a group named like ``out``.
+            Their files are in ``logs/retrained/NAME`` of the run folder.
         progress: is notified of every epoch. True shows them, False does not; by default they are shown on a
             terminal and in a notebook.
 
@@ -124,15 +124,18 @@ def retrain(
         "strict": strict or None,
         "seed": seed,
         "device": device,
+        "log": log,
     }
     given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None}
-    job = _prepare(report, chosen, given, from_weights)
+    job = prepare(report, chosen, given, from_weights)
     progress.message(f"picked trial {chosen.candidate.number}: {chosen.reason}")
     progress.message(job.describe())
     for text in (*(f"left out {line}" for line in job.data.left_out()), *job.data.remarks):
         progress.message(text)
     with _partial(Path(f"{out}{PARTIAL}"), job) as partial:
-        found, weights = _trained(job, partial, progress)
+        study, row = _logged_as(job, report, chosen, folder, partial, out.name)
+        with logged_training(job.config.log or (), study, row, progress) as logged:
+            found, weights = _trained(job, partial, progress, logged, study.folder)
         exported = export_model(
             job.architecture,
             load_sealed(weights),
@@ -145,107 +148,8 @@ def retrain(
     return exported
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """A retraining that can begin: what is trained on what, and how."""
-
-    run: str
-    architecture: Architecture
-    config: SearchConfig
-    data: ImageData
-    recipe: Recipe
-    runtime: Runtime
-    start: tuple[int, dict[str, Any]] | None
-    """Trial number and weights to start from."""
-
-    def model(self) -> nn.Module:
-        model = build_candidate(
-            self.architecture,
-            self.config,
-            self.recipe,
-            num_classes=self.data.num_classes,
-            seed=self.config.seed,
-            weights=self.start is None,
-        )
-        if self.start is not None:
-            load_weights(model, self.start[1], f"trial {self.start[0]} of {self.run}")
-        return model
-
-    def settings(self) -> dict[str, Any]:
-        """What must be equal for an unfinished retraining to be this one."""
-        return {
-            "run": self.run,
-            "key": self.architecture.key,
-            "data": self.data.fingerprint,
-            "split seed": self.data.split_seed,
-            "input size": list(self.data.input_size),
-            "recipe": self.recipe.to_dict(),
-            "seed": self.config.seed,
-            "start": self.origin,
-            "device": self.runtime.device,
-        }
-
-    @property
-    def origin(self) -> str:
-        if self.start is not None:
-            return f"the weights of trial {self.start[0]}"
-        return origin(self.config)
-
-    def describe(self) -> str:
-        size = "x".join(map(str, self.data.input_size))
-        return (
-            f"training {self.architecture} from {self.origin} on {self.data.name}"
-            f" ({len(self.data.train):,} training, {len(self.data.val):,} validation images, {size}) for"
-            f" {self.recipe.epochs} epochs on {self.runtime.device}, {self.runtime.precision}"
-        )
-
-
-def _prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_weights: bool) -> _Job:
-    manifest, candidate = report.manifest, chosen.candidate
-    base = {**located(report.config, manifest.paths), "epochs": None, "batch_size": None}
-    other_data = given.get("data", base.get("data")) != base.get("data")
-    if other_data:
-        base |= dict.fromkeys((*_OF_THE_DATA, "input_size"))
-    config = SearchConfig(**{**base, **given})
-    resolved = resolve_device(config.device)
-    recipe = _recipe(manifest, config, named="recipe" in given, from_weights=from_weights)
-    if config.batch_size is not None:
-        recipe = recipe.with_(batch_size=config.batch_size)
-    if config.epochs is not None:
-        recipe = recipe.with_(epochs=config.epochs)
-    start = kept_weights(report, candidate) if from_weights else None
-    data = load_images(config, split_test=not other_data)
-    job = _Job(
-        run=report.name,
-        architecture=architecture_of(candidate, manifest),
-        config=config,
-        data=data,
-        recipe=recipe,
-        runtime=Runtime(device=str(resolved)),
-        start=start,
-    )
-    model = job.model()
-    if start is not None:
-        data = data.with_statistics(manifest.data.mean, manifest.data.std)
-    else:
-        data = as_weights_want(data, config, model)
-    return replace(job, data=data, runtime=Runtime.decide(model, recipe, str(resolved)))
-
-
-def _recipe(manifest: Manifest, config: SearchConfig, *, named: bool, from_weights: bool) -> Recipe:
-    """The recipe that is named, or that of the run at its full length.
-
-    A run from scratch whose candidate is to be fine-tuned has none for that, unless its user chose one.
-    """
-    full = recipe_of(config, from_weights=from_weights)
-    if named or (from_weights and not config.fine_tunes and config.recipe is None):
-        return full
-    own = Recipe.from_dict(manifest.recipe)
-    return own.with_(epochs=max(own.epochs, full.epochs))
-
-
 @contextlib.contextmanager
-def _partial(folder: Path, job: _Job) -> Iterator[Path]:
+def _partial(folder: Path, job: Job) -> Iterator[Path]:
     """The folder of an unfinished retraining, new or gone on with, held by this process."""
     from filelock import FileLock, Timeout
 
@@ -270,13 +174,47 @@ def _partial(folder: Path, job: _Job) -> Iterator[Path]:
                     " same options to go on with it, another --out, or delete that folder."
                 )
         else:
-            write_json(folder / SETTINGS, settings)
+            begun = datetime.now(UTC).isoformat(timespec="milliseconds")
+            write_json(folder / SETTINGS, {**settings, BEGUN: begun})
         yield folder
     finally:
         lock.release()
 
 
-def _trained(job: _Job, partial: Path, progress: Progress) -> tuple[dict[str, Any], Path]:
+def _logged_as(
+    job: Job, report: ParetoReport, chosen: Pick, run: Path, partial: Path, name: str
+) -> tuple[StudyFacts, dict[str, Any]]:
+    """The group that loggers put the training in, and what they know of it before it begins."""
+    settings = read_json(partial / SETTINGS)
+    facts = {
+        "run": job.run,
+        "backbone": report.manifest.backbone,
+        "data": job.data.name,
+        "start": job.origin,
+        "seed": job.config.seed,
+        "se_nas_version": se_nas.__version__,
+    }
+    study = StudyFacts(
+        name=name,
+        identity=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12],
+        folder=run / LOGS / RETRAINED / name,
+        facts=facts,
+    )
+    architecture, seed = job.architecture, job.config.seed
+    task = Task(number=chosen.candidate.number, architecture=architecture, seed=seed, phase=RETRAINED)
+    row = {
+        **task.row,
+        "seed": seed,
+        "epochs_planned": job.recipe.epochs,
+        "position": architecture.position,
+        "widths": list(architecture.widths),
+    }
+    return study, row
+
+
+def _trained(
+    job: Job, partial: Path, progress: Progress, logged: LoggedTraining, logs: Path
+) -> tuple[dict[str, Any], Path]:
     """Trains, or goes on; returns what the card's row has of it, and the file of the weights."""
     model = job.model()
     began, done = time.monotonic(), 0
@@ -284,6 +222,7 @@ def _trained(job: _Job, partial: Path, progress: Progress) -> tuple[dict[str, An
     def on_epoch(epoch: int, metrics: Mapping[str, Any]) -> bool:
         nonlocal done
         done += 1
+        logged.epoch(context.curve)
         left = (time.monotonic() - began) / done * (job.recipe.epochs - epoch)
         progress.message(
             f"epoch {epoch} of {job.recipe.epochs}: {metrics['accuracy']:.2f} %, loss {metrics['loss']:.4f};"
@@ -301,6 +240,7 @@ def _trained(job: _Job, partial: Path, progress: Progress) -> tuple[dict[str, An
             name=job.architecture.key,
             on_epoch=on_epoch,
             stop=lambda: interrupts.requested,
+            loggers=make_loggers(job.config.log, logs),
         )
         weights = checkpoint_path(partial, job.architecture.key, job.config.seed)
         if weights.is_file():
@@ -328,14 +268,15 @@ def _trained(job: _Job, partial: Path, progress: Progress) -> tuple[dict[str, An
             found = {name: getattr(result, name) for name in ("accuracy", "top5", "loss", "ece")}
         if job.data.test is not None:
             found["test_accuracy"] = evaluate(model, context, "test").accuracy
+        logged.end(found | _exact_costs(job))
     return found, weights
 
 
-def _metadata(job: _Job, report: ParetoReport, chosen: Pick, found: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(job: Job, report: ParetoReport, chosen: Pick, found: Mapping[str, Any]) -> dict[str, Any]:
     manifest, candidate, data = report.manifest, chosen.candidate, job.data
-    cost = measure_cost(job.architecture, input_size=data.input_size, num_classes=data.num_classes)
+    exact = _exact_costs(job)
     costs = {
-        name: CostReading(value=getattr(cost, objective.column))
+        name: CostReading(value=exact[objective.column])
         for name, objective in COSTS.items()
         if objective.exact
     }
@@ -346,7 +287,7 @@ def _metadata(job: _Job, report: ParetoReport, chosen: Pick, found: Mapping[str,
         number=candidate.number,
         key=candidate.key,
         widths=candidate.widths,
-        phase="retrained",
+        phase=RETRAINED,
         state="complete",
         seed=job.config.seed,
         epochs=job.recipe.epochs,
@@ -368,6 +309,15 @@ def _metadata(job: _Job, report: ParetoReport, chosen: Pick, found: Mapping[str,
         "row": row,
         "retrained": f"Retrained from {job.origin}, one seed ({job.config.seed})."
         f" {_in_the_search(candidate, manifest)}",
+    }
+
+
+def _exact_costs(job: Job) -> dict[str, Any]:
+    """Column → cost, of those that are counted."""
+    data = job.data
+    cost = measure_cost(job.architecture, input_size=data.input_size, num_classes=data.num_classes)
+    return {
+        objective.column: getattr(cost, objective.column) for objective in COSTS.values() if objective.exact
     }
 
 
