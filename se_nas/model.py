@@ -71,9 +71,7 @@ def build_plain(
     Takes the same arguments and raises the same errors.
     """
     if pretrained and checkpoint is not None:
-        raise ConfigError(
-            "pretrained and checkpoint both say where the first weights come from; leave one of the two out."
-        )
+        raise ConfigError("pretrained and checkpoint both set the initial weights; leave one of them out.")
     own = dict(arch.timm_kwargs)
     for name in timm_kwargs.keys() & own.keys():
         if timm_kwargs[name] != own[name]:

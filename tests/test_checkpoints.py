@@ -65,13 +65,9 @@ def loaded(path, content, num_classes=5):
 def test_one_source_of_weights(tmp_path, state):
     torch.save(state, tmp_path / "w.pth")
     arch = Architecture.plain(NAME)
-    with pytest.raises(
-        ConfigError, match="pretrained and checkpoint both say where the first weights come from"
-    ):
+    with pytest.raises(ConfigError, match="pretrained and checkpoint both set the initial weights"):
         build_model(arch, pretrained=True, checkpoint=tmp_path / "w.pth", num_classes=5)
-    with pytest.raises(
-        ConfigError, match="pretrained and checkpoint both say where the first weights come from"
-    ):
+    with pytest.raises(ConfigError, match="pretrained and checkpoint both set the initial weights"):
         SearchConfig(backbone=NAME, pretrained=True, checkpoint=tmp_path / "w.pth")
 
 

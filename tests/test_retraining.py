@@ -91,7 +91,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_call_goes_on(run, retrained, tmp_path
     told, again = Told(stop_at=1), Told()
     with pytest.raises(KeyboardInterrupt):
         se_nas.retrain(run, out=tmp_path / "net", epochs=3, seed=4, device="cpu", progress=told)
-    assert "the same command goes on" in told.messages[-1]
+    assert "the same command continues" in told.messages[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["net.partial"]
     exported = se_nas.retrain(run, out=tmp_path / "net", epochs=3, seed=4, device="cpu", progress=again)
     assert not any(text.startswith("epoch 1 ") for text in again.messages)

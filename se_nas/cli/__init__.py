@@ -25,7 +25,7 @@ _ORDER = (
 app = typer.Typer(
     name="se-nas",
     cls=Commands,
-    help="Find where channel attention pays: search for Squeeze-and-Excitation (SE) blocks in a timm backbone.",
+    help="Find where channel attention pays off: search for Squeeze-and-Excitation (SE) blocks in a timm backbone.",
     epilog="\n\n".join(
         [
             "Begin with:  se-nas search --backbone resnet50",
@@ -61,7 +61,7 @@ def _refuse_empty(words: Sequence[str]) -> None:
         option, sign, value = word.partition("=")
         if not word.strip() or (option.startswith("--") and sign and not value.strip()):
             name = option if sign else before if before.startswith("-") else "an argument"
-            raise ConfigError(f"{name} is empty; is that a variable of the shell that is not set?")
+            raise ConfigError(f"{name} is empty; is it a shell variable that is not set?")
 
 
 def main() -> None:

@@ -31,12 +31,10 @@ def _of_every_command(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print nothing but results and errors.")
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also print what helps to find out what goes on.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print debug messages.")] = False,
     log_file: Annotated[
         Path | None,
-        typer.Option("--log-file", help="Append everything that is logged to this file.", show_default=False),
+        typer.Option("--log-file", help="Append all log messages to this file.", show_default=False),
     ] = None,
 ) -> None:
     logs.configure(quiet=quiet, verbose=verbose, log_file=log_file)

@@ -14,8 +14,8 @@ MEANINGS = {
     f"{USER_ERROR}": "an error that you can fix, explained in one sentence",
     f"{WORSE}": "compare --fail-if-worse: the last run's front is worse",
     f"{NOTHING_FINISHED}": "search, resume: no candidate has finished",
-    f"{TABLE_FAILED}": "profile: a latency table failed its check, or the time was too short",
-    f"{UNDECIDED}": "compare --fail-if-worse: the runs cannot decide it",
+    f"{TABLE_FAILED}": "profile: a latency table failed its check, or time ran out",
+    f"{UNDECIDED}": "compare --fail-if-worse: undecided",
     f"{INTERRUPTED}": "Ctrl-C; the run can be resumed",
     f"{SIGNALLED}+N": "ended by signal N",
 }

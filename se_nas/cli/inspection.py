@@ -47,7 +47,9 @@ class SiteTable:
     @property
     def note(self) -> str:
         size = "x".join(map(str, self.input_size))
-        return f"γ columns: hidden width, then parameters and MACs added (one multiply-add is one) at {size}."
+        return (
+            f"γ columns: hidden width, then added parameters and MACs (a multiply-add counts once) at {size}."
+        )
 
     def rows(self) -> list[dict[str, str]]:
         """Text by column name, one row per site."""

@@ -30,7 +30,7 @@ def configure(*, quiet: bool, verbose: bool, log_file: Path | None) -> None:
         ConfigError: both ``quiet`` and ``verbose``, or the file cannot be written.
     """
     if quiet and verbose:
-        raise ConfigError("--quiet and --verbose exclude each other; leave one of them out.")
+        raise ConfigError("--quiet and --verbose cannot be combined; leave one of them out.")
     logger = logging.getLogger("se_nas")
     for handler in [handler for handler in logger.handlers if getattr(handler, "of_command", False)]:
         logger.removeHandler(handler)

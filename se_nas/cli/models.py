@@ -22,7 +22,7 @@ def inspect(
     position: Position = None,
     input_size: Annotated[int | None, typer.Option()] = None,
     reduction: Annotated[
-        str, typer.Option(help="Reduction ratios γ to price, separated by commas.")
+        str, typer.Option(help="Reduction ratios γ whose costs are listed, separated by commas.")
     ] = "4,8,16,32",
     json: Json = False,
 ) -> None:
@@ -53,7 +53,7 @@ def spaces(json: Json = False) -> None:
 @app.command(cls=DescribedCommand)
 def profile(
     backbone: Annotated[str, typer.Argument(help="A timm model name.", show_default=False)],
-    space: Annotated[str, typer.Option(help="Search space over which costs range.")] = "per_block",
+    space: Annotated[str, typer.Option(help="Search space whose range of costs is computed.")] = "per_block",
     input_size: Annotated[int, typer.Option()] = 224,
     latency_batch: Annotated[
         list[int] | None,
@@ -64,7 +64,7 @@ def profile(
             help="Batch size at which latency is measured (default: 1); repeat it for several.",
         ),
     ] = None,
-    num_classes: Annotated[int, typer.Option(min=1, help="Classes of the head.")] = 1000,
+    num_classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 1000,
     device: Annotated[str, typer.Option()] = "auto",
     latency_backend: Annotated[str, typer.Option()] = "torch",
     latency_precision: Annotated[str, typer.Option()] = "fp32",
@@ -73,9 +73,9 @@ def profile(
     latency_threads: Annotated[int | None, typer.Option(min=1)] = None,
     latency_optimize: Annotated[bool, typer.Option("--latency-optimize")] = False,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Measure even if there is a table of earlier measurements.")
+        bool, typer.Option("--refresh", help="Measure even if a saved latency table exists.")
     ] = False,
-    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds of everything.")] = 300.0,
+    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for the whole command.")] = 300.0,
     json: Json = False,
 ) -> None:
     """Measure what SE costs on this device, site by site, and the range of each cost over a space.

@@ -10,8 +10,8 @@ import typer
 Position = Annotated[
     str | None,
     typer.Option(
-        help="Where SE goes in a block: standard, pre, post, identity or conv3x3; by default as the backbone's"
-        " family has it."
+        help="Where SE goes in a block: standard, pre, post, identity or conv3x3; by default the usual position"
+        " for the backbone's family."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
@@ -35,9 +35,7 @@ Weights = Annotated[
 ]
 Formats = Annotated[
     list[str] | None,
-    typer.Option(
-        "--format", help="A further format besides timm's folder, onnx or pt2; repeat it for several."
-    ),
+    typer.Option("--format", help="Another format besides timm's folder: onnx or pt2; repeatable."),
 ]
 Standalone = Annotated[
     bool, typer.Option("--standalone", help="Also write a model.py that needs only torch and timm.")
@@ -47,4 +45,6 @@ ReplaceExport = Annotated[
     typer.Option("--force", rich_help_panel="Output", help="Replace an earlier export in that folder."),
 ]
 OutFolder = Annotated[Path, typer.Option(help="Folder to write.", show_default=False)]
-Pick = Annotated[str, typer.Option(help="best, knee, one-se, under:BUDGET, or the number or key of a trial.")]
+Pick = Annotated[
+    str, typer.Option(help="Which candidate: best, knee, one-se, under:BUDGET, or a trial's number or key.")
+]

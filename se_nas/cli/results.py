@@ -28,7 +28,7 @@ from se_nas.cli.sources import load_report, with_weights
 
 @app.command(cls=DescribedCommand)
 def show(run: MaybeRunPath = None, storage: Storage = None, study: Study = None, json: Json = False) -> None:
-    """Show the front of a run as a table, with the baselines. A study in a database needs no folder.
+    """Show the front of a run, or of a study in a database, as a table with the baselines.
 
     Example:  se-nas show runs/resnet50-digits-1
     """
@@ -95,7 +95,7 @@ def export(
     push_to_hub: Annotated[
         str | None,
         typer.Option(
-            help="Repository of the Hugging Face hub to push to, OWNER/NAME, made if there is none; with HF_TOKEN.",
+            help="Hugging Face Hub repository OWNER/NAME to push to, created if it does not exist; needs HF_TOKEN.",
             show_default=False,
         ),
     ] = None,
@@ -135,19 +135,19 @@ def compare(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="HTML file to write.", show_default=False)] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Compare runs that measured different things.")
+        bool, typer.Option("--force", help="Compare the runs even if they measured different things.")
     ] = False,
     fail_if_worse: Annotated[
         bool,
         typer.Option(
             "--fail-if-worse",
-            help=f"Exit with code {WORSE} if the last run's front is worse, and with {UNDECIDED} if the runs cannot"
-            " decide it.",
+            help=f"Exit with code {WORSE} if the last run's front is worse, and with {UNDECIDED} if that is"
+            " undecided.",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Compare the fronts of runs in one frame of reference, with a verdict. Studies in a database need no folder.
+    """Compare the fronts of runs, or of studies in a database, in one frame of reference, with a verdict.
 
     Example:  se-nas compare runs/a runs/b --out comparison.html
     """
@@ -157,7 +157,7 @@ def compare(
     from se_nas.report import write_comparison
 
     if (storage is None) != (not study):
-        raise ConfigError("a study in a database is named by --storage and --study.")
+        raise ConfigError("--storage and --study must be given together.")
     loaded = [load_report(path, None, None) for path in reports or ()]
     loaded += [load_report(None, storage, name) for name in study or ()]
     comparison = compare_reports(loaded, force=force)
@@ -178,7 +178,7 @@ def dashboard(
     run: RunPath,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 for any free one.")] = 8080,
 ) -> None:
-    """Show the run's study in optuna-dashboard, read-only, also while its search is in progress.
+    """Show the run's study in optuna-dashboard, read-only, even while the search is running.
 
     Example:  se-nas dashboard runs/resnet50-digits-1
     """

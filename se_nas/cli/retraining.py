@@ -42,7 +42,7 @@ def retrain(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the training images; by default as the recipe has it, or the run if it had more.",
+            help="Epochs; by default those of the recipe, or of the run if it used more.",
             show_default=False,
         ),
     ] = None,
@@ -62,7 +62,7 @@ def retrain(
         bool,
         typer.Option(
             "--from-weights",
-            help="Start from the pick's weights instead of as the candidates of the search did.",
+            help="Start from the pick's trained weights, not from where the search's candidates started.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
@@ -74,13 +74,13 @@ def retrain(
     log: Annotated[
         list[str] | None,
         typer.Option(
-            help="Log the training as a run of wandb, mlflow or tensorboard, or give package.module:Class, which is"
-            " called after every epoch; repeat it for several."
+            help="Log the training to wandb, mlflow or tensorboard, or to package.module:Class, which is called"
+            " after every epoch; repeatable."
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a network of the front on a full recipe and export it. Repeat the command to continue after a stop.
+    """Train a network of the front on a full recipe and export it. If interrupted, repeat the command to continue.
 
     Example:  se-nas retrain runs/resnet50-digits-1 --pick knee --epochs 100 --out knee-100
     """

@@ -32,11 +32,11 @@ def search(
         bool, typer.Option("--measure", help="With --dry-run: measure, and print how many candidates fit.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Begin even if the budget is too short for two candidates.")
+        bool, typer.Option("--force", help="Start even if the budget is too short for two candidates.")
     ] = False,
     json: Events = False,
 ) -> None:
-    """Search for the SE blocks that pay.
+    """Search for the SE blocks that pay off.
 
     Example:  se-nas search --backbone resnet18 --data train.tar --budget 2h --max-latency 1.05x
     """
@@ -51,7 +51,7 @@ def search(
     with failures_as_events(json):
         settings = SearchConfig.load(config, **ctx.obj) if config else SearchConfig(**ctx.obj)
         if measure and not dry_run:
-            raise ConfigError("--measure is for --dry-run; a search always measures.")
+            raise ConfigError("--measure goes with --dry-run; a search always measures.")
         progress = command_progress(json=json)
         if not dry_run:
             _finish(begin(settings, progress, force=force), json)
@@ -67,20 +67,20 @@ def search(
 def resume(
     run: RunPath,
     budget: Annotated[
-        str | None, typer.Option(help="A new total time for everything; time already spent counts.")
+        str | None, typer.Option(help="New total time budget; time already spent counts towards it.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="A new total number of candidates.")] = None,
+    trials: Annotated[int | None, typer.Option(help="New total number of candidates.")] = None,
     stop_when_settled: Annotated[
         bool | None,
         typer.Option(
             "--stop-when-settled/--no-stop-when-settled",
-            help="End when the sampler expects next to nothing of what is left, or not; by default as before.",
+            help="Whether to stop once the sampler expects almost no further improvement; by default as before.",
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Where the images are now, if they have moved.")] = None,
     val_data: Annotated[str | None, typer.Option(help="Where the validation data is now.")] = None,
     test_data: Annotated[str | None, typer.Option(help="Where the test data is now.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Where the file with the weights is now.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Where the weights file is now.")] = None,
     executor: Annotated[
         str | None,
         typer.Option(
@@ -88,18 +88,18 @@ def resume(
         ),
     ] = None,
     ray_resources: Annotated[
-        str | None, typer.Option(help="What a Ray actor takes of its node from now on.")
+        str | None, typer.Option(help="Resources that each Ray actor reserves from now on.")
     ] = None,
     log: Annotated[
         list[str] | None,
         typer.Option(
-            help="Log trials as runs of wandb, mlflow or tensorboard from now on, those so far too, by default as"
-            " before; repeat it for several."
+            help="Log trials to wandb, mlflow or tensorboard from now on, earlier ones included; by default as"
+            " before; repeatable."
         ),
     ] = None,
     json: Events = False,
 ) -> None:
-    """Continue a run where it stopped, even after it was killed.
+    """Continue a run where it stopped, even if it was killed.
 
     Example:  se-nas resume runs/resnet50-digits-1 --budget 30m
     """
@@ -131,28 +131,33 @@ def worker(
     wait: Annotated[
         str | None,
         typer.Option(
-            help="Time to wait for the study to be begun and its server to answer, such as 10m; by default none."
+            help="How long to wait for the study to be started and its server to answer, such as 10m; by default"
+            " not at all."
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Where the images are here, if elsewhere.")] = None,
-    val_data: Annotated[str | None, typer.Option(help="Where the validation data is here.")] = None,
-    test_data: Annotated[str | None, typer.Option(help="Where the test data is here.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Where the file with the weights is here.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the images are on this machine, if elsewhere.")
+    ] = None,
+    val_data: Annotated[
+        str | None, typer.Option(help="Where the validation data is on this machine.")
+    ] = None,
+    test_data: Annotated[str | None, typer.Option(help="Where the test data is on this machine.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Where the weights file is on this machine.")] = None,
     device: Annotated[str, typer.Option()] = "auto",
     runs: Annotated[str, typer.Option()] = "runs",
     latency_only: Annotated[
         bool,
         typer.Option(
             "--latency-only",
-            help="Train nothing: measure latency on this machine for a search that was begun with --latency-on and"
-            " its host name.",
+            help="Train nothing: only measure latency for a search started with --latency-on and this machine's"
+            " host name.",
         ),
     ] = False,
     json: Events = False,
 ) -> None:
     """Take part in a search that shares its study in a database, until it is done.
 
-    Any number of workers may come and go at any time, on any machine. It begins with se-nas search --storage.
+    Workers may join and leave at any time, on any machine. Start the search itself with se-nas search --storage.
 
     Example:  se-nas worker --storage postgresql+psycopg://me@db.example/nas --study resnet50-pets
     """

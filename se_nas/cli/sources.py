@@ -42,5 +42,5 @@ def _checked(run: Path | None, storage: str | None, study: str | None) -> tuple[
     if run is not None and storage is None and study is None:
         return "", ""
     if run is not None or storage is None or study is None:
-        raise ConfigError("name either a run folder, or a study by --storage and --study.")
+        raise ConfigError("give either a run folder, or both --storage and --study.")
     return check_address(storage), study

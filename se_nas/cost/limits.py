@@ -97,8 +97,8 @@ def check_limits(
         reach, own = ranges[name], baseline.get(name)
         if not limit.allows(reach.minimum, own):
             raise InfeasibleError(
-                f"no architecture of the space has {title} within {limit};"
-                f" the smallest limit that one meets is {_exactly(limit, reach.minimum, own)}."
+                f"no architecture of the space has {title} within {limit}; the lowest limit that one meets is"
+                f" {_exactly(limit, reach.minimum, own)}."
             )
         if limit.allows(reach.maximum, own):
             known = "" if reach.exact else "as far as is known, "

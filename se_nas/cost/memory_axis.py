@@ -80,8 +80,8 @@ class MemoryAxis:
             differing = differences(frozen["conditions"], found)
             if differing:
                 raise RunError(
-                    "memory would be measured under other conditions than before, and the two cannot stand on one"
-                    f" axis: {'; '.join(differing)}."
+                    "memory would be measured under other conditions than before, so the values could not be"
+                    " compared: {'; '.join(differing)}."
                 )
             baseline = float(frozen["baseline"])
         return cls(

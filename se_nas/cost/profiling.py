@@ -94,7 +94,7 @@ class Profile:
         ]
         found += [
             (
-                f"networks held out, position {position!r}",
+                f"held-out networks, position {position!r}",
                 [_held_out_row(row) for row in table.check.held_out],
             )
             for position, table in self.tables_by_position.items()
@@ -109,18 +109,16 @@ class Profile:
         found = first.conditions
         lines = [table.check.describe() for table in self.tables_by_position.values()]
         lines += [
-            f"Besides what each gate adds at {position!r}, having any adds {table.gates.any_gate:.2%}."
+            f"Besides what each gate adds at {position!r}, having any gate at all adds {table.gates.any_gate:.2%}."
             for position, table in self.tables_by_position.items()
             if table.gates.any_gate > 0
         ]
         if self.not_measured:
-            lines.append(f"Not measured, because the time was up: position {', '.join(self.not_measured)}.")
+            lines.append(f"Not measured, because time ran out: position {', '.join(self.not_measured)}.")
         if self._tables_passed and LATENCY not in self.ranges:
-            lines.append("The range of latency is missing, because the time was up.")
+            lines.append("The range of latency is missing, because time ran out.")
         if not all(table.passed for table in self.tables_by_position.values()):
-            lines.append(
-                "A table that fails is not used: measure on an idle device, or give it more seconds."
-            )
+            lines.append("A table that fails is not used: measure on an idle device, or allow more time.")
         threads = f"{found['threads']} CPU thread{'s' if found['threads'] != 1 else ''}"
         lines.append(
             f"{self.backbone} takes {self.baseline_ms:.3f} ms on {found['device_name']} ({found['device']},"
@@ -130,7 +128,10 @@ class Profile:
         if self.mode_note is not None:
             lines.append(f"The {self.mode_note}")
         if any(not reach.exact for reach in self.ranges.values()):
-            lines.append("The space is sampled; its ends are the best found from there.")
+            lines.append(
+                "The space is too large to enumerate: quartiles are those of a sample, and the ends are"
+                " the best that local search found from it."
+            )
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -210,8 +211,8 @@ def profile(
             meter = LatencyMeter(next(iter(plains.values())), settings)
     except TimeUpError:
         raise TimeUpError(
-            f"the time limit of {max_seconds:.0f} s has passed before {backbone} was timed even once; give it more, or"
-            " measure on an idle machine."
+            f"the time limit of {max_seconds:.0f} s has passed before {backbone} was timed even once; allow more"
+            " time, or measure on an idle machine."
         ) from None
     tables: dict[str, LatencyTable] = {}
     for position in plains:

@@ -186,8 +186,8 @@ def device_lock(device: torch.device | str, seconds: float = math.inf) -> Iterat
         lock.acquire(timeout=patience)
     except Timeout:
         raise DeviceError(
-            f"device {str(device)!r} has been held by another measurement for {as_words(patience)}"
-            f" ({path}); end that process, or measure later."
+            f"device {str(device)!r} has been in use by another measurement for {as_words(patience)}"
+            f" ({path}); stop that process, or measure later."
         ) from None
     try:
         yield

@@ -106,7 +106,7 @@ class _Scan:
         windows = PureWindowsPath(name)
         if name.startswith("/") or windows.drive or windows.root or ".." in windows.parts:
             raise DataError(
-                f"{self._root!r} has the member {name!r}, which points out of the archive; pack the folder anew."
+                f"{self._root!r} has the member {name!r}, which points out of the archive; pack the folder again."
             )
         return encodable(str(PurePosixPath(name))) if name else ""
 
@@ -119,7 +119,7 @@ class _Scan:
         if target.startswith(("/", "../")) or target == "..":
             raise DataError(
                 f"{self._root!r} has the link {member.name!r} to {member.linkname!r}, which leads out of the"
-                " archive; pack the folder anew, with the files themselves (tar --dereference)."
+                " archive; pack the folder again, with the files themselves (tar --dereference)."
             )
         return prefix + target
 

@@ -163,8 +163,8 @@ def compare_splits(contents: Mapping[str, Mapping[bytes, str]]) -> tuple[str, ..
         if shared:
             count = f"all {len(mine)}" if len(shared) == len(mine) else f"{len(shared)} of the {len(mine)}"
             remarks.append(
-                f"{count} {_WORDS[split]} images are {_WORDS[other]} images too, by their content, so their accuracy"
-                f" is not one on new images; {mine[shared[0]]!r} is {others[shared[0]]!r}."
+                f"{count} {_WORDS[split]} images have the same content as {_WORDS[other]} images, so accuracy on"
+                f" them is not accuracy on new images; {mine[shared[0]]!r} is {others[shared[0]]!r}."
             )
     return tuple(remarks)
 

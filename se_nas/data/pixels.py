@@ -133,7 +133,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, for which no scale is known")
+        raise ValueError("its pixels are floating-point numbers of unknown scale")
     if image.mode in _WIDE:
         return _scaled(image).convert("RGB")
     if image.mode in ("La", "RGBa"):
@@ -165,7 +165,7 @@ def _scaled(image: Image.Image) -> Image.Image:
     levels = np.asarray(image)
     levels = (levels if signed or bits < 32 else levels.view(np.uint32)).astype(np.int64)
     if signed and levels.min(initial=0) < 0:
-        raise ValueError(f"it has the level {levels.min()}, and levels below zero have no place in RGB")
+        raise ValueError(f"it has the level {levels.min()}, and RGB has no levels below zero")
     top = bits - 1 if signed else bits
     grey = levels >> (top - 8)
     if bits == 32 and levels.any() and not grey.any():
@@ -202,6 +202,6 @@ def _orientation(image: Image.Image) -> int:
 
 def _unreadable(error: Exception) -> UnreadableImageError:
     if isinstance(error, Image.UnidentifiedImageError):
-        return UnreadableImageError("it is not an image that Pillow reads")
+        return UnreadableImageError("Pillow does not recognise it as an image")
     text = str(error).strip().rstrip(".") or type(error).__name__
     return UnreadableImageError(text)

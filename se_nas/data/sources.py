@@ -160,8 +160,8 @@ def _refuse_same(name: str, given: str, split: str) -> None:
     both = not _is_named(name) and not _is_named(given) and all(path.exists() for path in paths)
     if given == name or (both and os.path.samefile(*paths)):
         raise DataError(
-            f"{split}_data is {given!r}, which is the training data; held-out images must be others, or leave it"
-            " out and a share of the training images is held out."
+            f"{split}_data is {given!r}, which is the training data; give other images, or leave it out, and a"
+            " share of the training images is held out."
         )
 
 

@@ -97,7 +97,7 @@ class EarlyStopping:
         judged = self._judge.decide(record, epoch, others, reduction=self._reduction)
         if judged.stop and control:
             record = replace(record, would_stop=record.would_stop or epoch)
-            judged = replace(judged, stop=False, reason=f"control, goes on; {judged.reason}")
+            judged = replace(judged, stop=False, reason=f"control, continues; {judged.reason}")
         self.table.write(replace(record, stopped=epoch) if judged.stop else record)
         return replace(judged, control=control)
 

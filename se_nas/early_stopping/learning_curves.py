@@ -64,7 +64,7 @@ class LearningCurves:
         networks = list(by_network(done).values())
         cheaper = [r.final for r in networks if r.final is not None and is_no_more_expensive(r, record)]
         if not cheaper:
-            return Decision(stop=False, reason="nothing finished is as cheap", probability=1.0)
+            return Decision(stop=False, reason="no finished candidate is as cheap", probability=1.0)
         z, dz, chance = _fit(learned, epoch).predict(
             _row(record, epoch), stretched(record.rungs[epoch]), level=stretched(max(cheaper))
         )

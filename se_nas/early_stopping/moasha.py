@@ -29,5 +29,5 @@ class Moasha:
         rank = ranks(values, ["minimize"] * values.shape[1])
         better = int((rank < rank[0]).sum())
         kept = len(values) / reduction
-        reason = f"epoch {epoch}: rank {rank[0]}, {better} of {len(values)} rank better, {kept:.1f} go on"
+        reason = f"epoch {epoch}: rank {rank[0]}, {better} of {len(values)} rank better, {kept:.1f} continue"
         return Decision(stop=better >= kept, reason=reason)

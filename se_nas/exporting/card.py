@@ -50,8 +50,8 @@ def model_card(
         loading = f'{timm_line.removesuffix(")")}, checkpoint_path="model.safetensors")'
         parts.insert(3, f"## In timm\n\n{lines}\n\n```python\n{loading}\n```")
     parts += [
-        "## License\n\nTo be filled in: the license of the weights, which depends on the data and on the"
-        " weights that the training started from.",
+        "## License\n\nTo be filled in: the license of the weights, which depends on the data and on the initial"
+        " weights.",
         "## Citation\n\nIn `CITATION.cff`:\n\n" + _citation(architecture),
     ]
     header = _metadata(architecture, name, row, manifest).to_yaml()

@@ -36,7 +36,7 @@ class Repository:
         self._token = get_token()
         if not self._token:
             raise ConfigError(
-                "push-to-hub needs a token that may write: set HF_TOKEN, or run `hf auth login` once."
+                "push-to-hub needs a token with write access: set HF_TOKEN, or run `hf auth login` once."
             )
         self._api = HfApi(token=self._token)
         try:

@@ -13,7 +13,7 @@ from se_nas.report.differences import accuracy_gain
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import names_of
 from se_nas.run import cost_columns
-from se_nas.wording import printable
+from se_nas.wording import counted, printable
 
 
 def front_table(report: ParetoReport) -> list[dict[str, str]]:
@@ -85,7 +85,8 @@ def summary(report: ParetoReport) -> str:
     )
     lines = [
         f"{report.name}: {manifest.backbone} on {manifest.data.name},"
-        f" {len(report.candidates)} architectures in {len(report.rows)} trials ({counts or 'none yet'});"
+        f" {counted(len(report.candidates), 'architecture')} in {counted(len(report.rows), 'trial')}"
+        f" ({counts or 'none yet'});"
         f" {manifest.status}.",
         f"Front of {len(report.front)} ({report.label}).",
     ]

@@ -171,7 +171,7 @@ def _partial(folder: Path, job: Job) -> Iterator[Path]:
             if differing:
                 raise ConfigError(
                     f"{folder} holds an unfinished retraining that differs in: {', '.join(differing)}. Give the"
-                    " same options to go on with it, another --out, or delete that folder."
+                    " same options to continue it, choose another --out, or delete that folder."
                 )
         else:
             begun = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -257,11 +257,13 @@ def _trained(
                     " another recipe."
                 )
             if result.state != "complete":
-                progress.message("stopped; the same command goes on from the last epoch")
+                progress.message("stopped; the same command continues from the last epoch")
                 assert interrupts.number is not None
                 raise Stopped(interrupts.number)
             if result.skipped and job.config.strict:
-                raise DataError(f"image {result.skipped[0]!r} {UNREADABLE}, which only its decoding showed.")
+                raise DataError(
+                    f"image {result.skipped[0]!r} {UNREADABLE}, which showed only when it was decoded."
+                )
             if result.skipped:
                 count = counted(len(result.skipped), "image")
                 progress.message(f"left out {count} ({UNREADABLE}): {first_of(result.skipped)}")

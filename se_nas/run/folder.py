@@ -105,7 +105,7 @@ class RunFolder:
             )
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise RunError(
-                f"{self.path} exists already. Choose another --name, or go on with it: se-nas resume {self.path}"
+                f"{self.path} already exists. Choose another --name, or continue it: se-nas resume {self.path}"
             )
 
     def _refuse_links(self) -> None:
@@ -191,9 +191,10 @@ class RunFolder:
         lost = copied.difference(numbers)
         if lost:
             raise RunError(
-                f"{self.path / STUDY} lacks {counted(len(lost), 'trial')} that {TRIALS} has, from trial {min(lost)} on:"
-                f" it or its log {STUDY}-wal is missing or damaged. Put that back, or delete"
-                f" {self.path / TRIALS} to go on without what is lost."
+                f"{self.path / STUDY} lacks {counted(len(lost), 'trial')} that {TRIALS} has, from trial"
+                f" {min(lost)} on:"
+                f" it or its log {STUDY}-wal is missing or damaged. Restore it, or delete {self.path / TRIALS} to"
+                " continue without what is lost."
             )
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -239,7 +240,7 @@ class RunFolder:
             if digest is None or not path.parent.exists():
                 return None
             raise RunError(
-                f"{path} is missing: put it back, or delete {path.parent} to do without intervals over images."
+                f"{path} is missing: restore it, or delete {path.parent} to continue without intervals over images."
             )
         try:
             content = read_bytes(path, _MAX_CORRECT)

@@ -52,7 +52,7 @@ def importance(
         return nothing | {"reason": f"{len(complete)} complete trials; {LEAST_TRIALS} are needed"}
     chosen = None if names is None else list(names)
     if chosen == []:
-        return nothing | {"reason": "no parameter changes anything"}
+        return nothing | {"reason": "no parameter has any effect"}
     sign = -1.0 if study.directions[objective] == StudyDirection.MAXIMIZE else 1.0
     values = np.array([trial.values[objective] for trial in complete])
     if np.ptp(values) == 0:

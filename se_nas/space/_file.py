@@ -32,7 +32,7 @@ class SpaceFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, title="se-nas search space")
 
-    description: str = Field("", description="one line for people")
+    description: str = Field("", description="one line of description")
     granularity: Granularity = Field(
         description="stage (one γ or none for each stage), block (SE on or off in each block, one γ for each"
         " stage) or one_stage (SE in one stage, everywhere or nowhere, one γ for the network)"

@@ -19,7 +19,7 @@ class SpaceSpec:
     """The rules of a search space, independent of a backbone.
 
     Attributes:
-        description: one line for people.
+        description: one line of description.
         granularity: "stage": one γ or none for each stage; "block": SE on or off in each block and one γ for
             each stage; "one_stage": SE in one stage, everywhere or nowhere, and one γ for the network.
         reduction: the ratios γ to choose from, each above 0.

@@ -23,10 +23,12 @@ def check_address(url: str) -> str:
         host, query = parts.hostname, parse_qs(parts.query)
         _ = parts.port
     except ValueError:
-        raise ConfigError(f"storage is no address; give {EXAMPLE}.") from None
+        raise ConfigError(f"storage is not an address; give {EXAMPLE}.") from None
     if parts.password is not None or "password" in query:
         # Command lines are seen by everyone on a machine, and kept by the manifest of the run.
-        raise ConfigError("storage has a password; leave it out, and put it into ~/.pgpass or PGPASSWORD.")
+        raise ConfigError(
+            "storage contains a password; leave it out and put it into ~/.pgpass or PGPASSWORD."
+        )
     if parts.scheme.partition("+")[0] in ("", "file", "sqlite", "journal"):
         raise ConfigError(
             f"storage is a file, which several machines cannot write safely; give {EXAMPLE}, or leave storage out"

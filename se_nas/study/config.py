@@ -38,7 +38,7 @@ class _Task(BaseModel):
 
     backbone: str = Field(description="A timm model name.")
     timm_kwargs: dict[str, Any] = Field(
-        {}, description="Keywords of timm.create_model that change the network."
+        {}, description="Keyword arguments of timm.create_model that change the network."
     )
     data: str = Field(
         "digits",
@@ -51,10 +51,12 @@ class _Task(BaseModel):
     test_data: str | None = Field(
         None, description="Test data, used for finalists only; by default a part of the training data."
     )
-    split_seed: int = Field(0, ge=0, description="Seed of these splits; it does not depend on the seed.")
+    split_seed: int = Field(0, ge=0, description="Seed of these splits; it is independent of the other seed.")
     space: str = Field("per_block", description="A shipped search space (se-nas spaces) or a YAML file.")
     position: str | None = Field(
-        None, description="Where SE goes in a block; by default as the space or the backbone's family has it."
+        None,
+        description="Where SE goes in a block; by default the space's, or the usual one for the backbone's"
+        " family.",
     )
     objectives: tuple[str, ...] = Field(
         ("accuracy", "latency"),
@@ -91,7 +93,7 @@ class SearchConfig(_LimitedTask):
 
     sampler: str = Field(
         "pareto",
-        description="Suggests candidates: pareto, tpe, nsga2, nsga3, gp, random, qmc, grid or"
+        description="Sampler that suggests candidates: pareto, tpe, nsga2, nsga3, gp, random, qmc, grid or"
         " package.module:Class.",
     )
     early_stopping: str = Field(
@@ -99,31 +101,33 @@ class SearchConfig(_LimitedTask):
     )
     trials: int | None = Field(None, ge=1, description="Candidates to evaluate, baselines included.")
     stop_when_settled: bool = Field(
-        False, description="End the search when the sampler expects next to nothing of what is left."
+        False, description="Stop the search once the sampler expects almost no further improvement."
     )
     budget: str | float | None = Field(
         None,
-        description=f"Time for everything, such as 90s, 3m or 2h; {DEFAULT_BUDGET} unless trials are given.",
+        description=f"Time for everything, such as 90s, 3m or 2h; {DEFAULT_BUDGET} unless a number of trials is"
+        " given.",
     )
     candidate_timeout: str | float | None = Field(
         None,
-        description="Time after which a candidate, which then trains in a process that can be ended, counts as failed,"
-        " such as 20m.",
+        description="Time after which a candidate counts as failed, such as 20m; candidates then train in a"
+        " process that can be killed.",
     )
     recipe: str | dict[str, Any] | None = Field(
         None,
         description="Training preset: tiny, finetune or imagenet-a3; by default finetune with pretrained weights or a"
-        " checkpoint, else tiny; a file may give a mapping of settings.",
+        " checkpoint, else tiny; a configuration file may give a mapping of settings.",
     )
     trainer: str = Field(
         "default",
-        description="Trains candidates instead of the built-in loop: package.module:function, or an entry point of"
+        description="Training function to use instead of the built-in loop: package.module:function, or an entry"
+        " point of"
         " se_nas.trainers.",
     )
     log: tuple[str, ...] | None = Field(
         None,
-        description="Log every trial as a run of wandb, mlflow or tensorboard, or give package.module:Class, which is"
-        " called after every epoch; repeat it for several.",
+        description="Log every trial as a run to wandb, mlflow or tensorboard, or to package.module:Class, which"
+        " is called after every epoch; repeatable.",
     )
     epochs: int | None = Field(
         None, ge=1, description="Epochs per candidate; by default as many as fit the budget."
@@ -133,14 +137,14 @@ class SearchConfig(_LimitedTask):
     )
     compile: Literal["auto", "off", "on"] | None = Field(
         None,
-        description="Compile candidates: auto measures once whether that pays, off or on; by default as the recipe"
-        " has it.",
+        description="Whether to compile candidates: off, on, or auto, which measures once whether that pays off;"
+        " by default as the recipe says.",
     )
     input_size: int | None = Field(None, ge=1, description="Height and width of the images in pixels.")
     latency_batch: int = Field(1, ge=1, description="Batch size at which latency is measured.")
     latency_backend: str = Field(
         "torch",
-        description="Runs the network that is timed: torch, onnxruntime, or an entry point of se_nas.costs.",
+        description="Backend that runs the timed network: torch, onnxruntime, or an entry point of se_nas.costs.",
     )
     latency_precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Precision of weights and images in latency measurements: fp32, bf16 or fp16."
@@ -153,25 +157,29 @@ class SearchConfig(_LimitedTask):
         BeforeValidator(lambda mode: "graph" if mode == "cudagraph" else mode),
     ] = Field(
         "auto",
-        description="How the network that is timed runs: eager, compile, graph (one CUDA graph), or auto, which is"
+        description="How the timed network runs: eager, compile, graph (one CUDA graph), or auto, which is"
         " graph on CUDA if possible, else eager.",
     )
     latency_threads: int | None = Field(
-        None, ge=1, description="CPU threads of one timed inference; by default torch's number."
+        None, ge=1, description="CPU threads of a timed inference; by default as many as torch uses."
     )
     latency_optimize: bool = Field(False, description="Rewrite networks for inference before timing them.")
     latency_width: float = Field(
-        0.01, gt=0, le=1, description="Wanted width of the interval of a latency ratio; 0.01 is one percent."
+        0.01, gt=0, le=1, description="Target width of the interval of a latency ratio; 0.01 is one percent."
     )
     latency_on: str | None = Field(
         None,
-        description="Measure latency on another machine, where the network will run, and predict it elsewhere: with"
-        " --storage the host on which se-nas worker --latency-only is at work, with Ray a resource of its node.",
+        description="Measure latency on another machine, such as the one the network will run on: with --storage"
+        " the host where se-nas worker --latency-only runs, with Ray a resource of its node.",
     )
-    final_seeds: int = Field(3, ge=0, description="Seeds that finalists are trained with; 0 for none.")
+    final_seeds: int = Field(
+        3, ge=0, description="Number of seeds each finalist is trained with; 0 for none."
+    )
     pretrained: bool = Field(False, description="Start from timm's pretrained weights.")
     checkpoint: str | None = Field(None, description="Start from the weights in this file.")
-    init: Literal["identity", "default"] = Field("identity", description="How inserted blocks start.")
+    init: Literal["identity", "default"] = Field(
+        "identity", description="How inserted blocks are initialised."
+    )
     seed: int = Field(0, ge=0, description="Seed of initialisation, data order and sampler.")
     device: str = Field(
         "auto",
@@ -182,21 +190,21 @@ class SearchConfig(_LimitedTask):
         None,
         ge=1,
         le=64,
-        description="Candidates trained at a time on each device; by default as many as pay on a GPU, which is"
-        " measured, and one elsewhere.",
+        description="Candidates trained at a time on each device; by default one, or on a GPU as many as a"
+        " measurement shows to pay off.",
     )
     executor: str = Field(
         "local",
-        description="Where candidates train: local, ray (the Ray cluster of this machine or of RAY_ADDRESS, or one"
-        " that is started here), or ray://HOST:PORT.",
+        description="Where candidates train: local, ray (this machine's cluster or that of RAY_ADDRESS, else one"
+        " started here), or ray://HOST:PORT.",
     )
     ray_resources: str | None = Field(
         None,
-        description="What a Ray actor takes of its node, such as GPU=0.5,edge=1; a CPU, and a GPU to train on one,"
-        " unless said otherwise.",
+        description="Resources that each Ray actor reserves, such as GPU=0.5,edge=1; by default one CPU, and one"
+        " GPU if it trains on one.",
     )
     keep: Literal["front", "all", "none"] = Field(
-        "front", description="Candidates whose weights stay on disk: front, all or none."
+        "front", description="Candidates whose weights are kept on disk: front, all or none."
     )
     strict: bool = Field(
         False, description="Stop at an unreadable image instead of skipping and counting it."
@@ -217,7 +225,7 @@ class SearchConfig(_LimitedTask):
     name: str | None = Field(
         None, description="Name of the run folder; by default BACKBONE-DATA-N with the first free N."
     )
-    runs: str = Field("runs", description="Folder in which run folders are made.")
+    runs: str = Field("runs", description="Folder in which run folders are created.")
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -230,7 +238,7 @@ class SearchConfig(_LimitedTask):
     def _says_something(cls, value: Any) -> Any:
         if isinstance(value, str) and (not value.strip() or "\0" in value):
             raise ValueError(
-                "leave it out, or give a value: an empty one is a shell variable that is not set"
+                "leave it out or give a value; an empty one is often a shell variable that is not set"
             )
         return value
 
@@ -326,30 +334,28 @@ class SearchConfig(_LimitedTask):
     @model_validator(mode="after")
     def _weights_come_from_one_place(self) -> SearchConfig:
         if self.pretrained and self.checkpoint is not None:
-            raise ValueError(
-                "pretrained and checkpoint both say where the first weights come from; leave one of the two out"
-            )
+            raise ValueError("pretrained and checkpoint both set the initial weights; leave one of them out")
         return self
 
     @model_validator(mode="after")
     def _settling_needs_a_model(self) -> SearchConfig:
         if self.stop_when_settled and self.sampler != "pareto":
             raise ValueError(
-                "stop_when_settled needs the expectations of the sampler 'pareto'; the sampler is"
-                f" {self.sampler!r}. Leave one of the two out"
+                f"stop_when_settled works with the sampler 'pareto' only; the sampler is {self.sampler!r}. Leave"
+                " one of them out"
             )
         return self
 
     @model_validator(mode="after")
     def _a_study_is_in_a_database(self) -> SearchConfig:
         if self.study is not None and self.storage is None:
-            raise ValueError("study is the name of a study in a database; give its storage too")
+            raise ValueError("study names a study in a database; give its storage too")
         if self.latency_on is not None and self.storage is None and not self.on_ray:
             raise ValueError(
-                "latency_on names another machine; give a storage that it shares, or the executor ray"
+                "latency_on needs a way to reach the other machine: a storage that it shares, or the executor ray"
             )
         if self.storage is not None and self.on_ray:
-            raise ValueError("storage is for workers without Ray; leave out storage or executor")
+            raise ValueError("storage and Ray cannot be combined; leave out storage or executor")
         return self
 
     @property

@@ -110,9 +110,9 @@ def make_app(run: str | Path) -> Callable[..., Iterable[bytes]]:
         # A page elsewhere whose name was made to lead to this machine asks with that name.
         asked = environ.get("HTTP_HOST", HOST).rpartition(":")[0] or environ.get("HTTP_HOST", HOST)
         if asked not in (HOST, "localhost"):
-            reason = f"This dashboard answers requests to {HOST} alone."
+            reason = f"This dashboard only answers requests to {HOST}."
         elif environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            reason = "This dashboard only reads the run."
+            reason = "This dashboard is read-only."
         else:
             return app(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "application/json")])

@@ -105,7 +105,7 @@ class Database:
             RunError: there is no study, the file is damaged, or Optuna's schema is not the one known here.
         """
         if directions is None and not path.is_file():
-            raise RunError(f"{path.parent} has no {path.name}: the search never began.")
+            raise RunError(f"{path.parent} has no {path.name}: the search never started.")
         with explained(str(path)):
             storage = RDBStorage(
                 f"sqlite:///{path}",
@@ -301,7 +301,7 @@ def find_study(
         return storage.get_study_id_from_name(study)
     except KeyError:
         if directions is None:
-            raise NoStudyError(f"{name} has no study {study!r}: the search never began.") from None
+            raise NoStudyError(f"{name} has no study {study!r}: the search never started.") from None
         return storage.create_new_study(directions, study)
 
 

@@ -96,7 +96,7 @@ class LineProgress(Progress):
     def outlook(self, done: int, planned: int, seconds: float) -> None:
         changed = abs(planned - self._planned) > CORRECTED * self._planned
         if changed and self._planned and self._phase_name == SEARCH:
-            self._print(f"about {counted(planned, 'candidate')} will fit, not {self._planned}")
+            self._print(f"about {counted(planned, 'candidate')} will fit instead of {self._planned}")
         if changed:
             self._planned = planned
         self._done, self._end = done, time.monotonic() + seconds

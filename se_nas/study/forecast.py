@@ -61,7 +61,9 @@ class Forecast:
         shares = {"search": search, "final seeds": final, "latency": allowance.latency_seconds}
         parts = [f"{name} {as_words(seconds)}" for name, seconds in shares.items() if seconds > 0]
         finals = f" and {counted(self.final_trainings, 'final training')}" if self.final_trainings else ""
-        return f"about {counted(self.candidates, 'candidate')}{finals} fit ({', '.join(parts)})"
+        about = "about " if self.candidates else ""
+        fit = "fits" if self.candidates == 1 and not finals else "fit"
+        return f"{about}{counted(self.candidates, 'candidate')}{finals} {fit} ({', '.join(parts)})"
 
     def notes(self) -> list[str]:
         """What the user should know about the budget."""
@@ -70,11 +72,13 @@ class Forecast:
         if self.candidates < wanted:
             found.append(
                 f"the budget is short: {counted(self.candidates, 'candidate')}"
-                f" {'fits' if self.candidates == 1 else 'fit'}; {wanted} need about --budget {self.budget_for(wanted)}."
+                f" {'fits' if self.candidates == 1 else 'fit'}; {wanted} need about --budget"
+                f" {self.budget_for(wanted)}."
             )
         if self.candidates <= FEWEST and self.allowance.division.final_seeds:
             found.append(
-                f"final seeds get what time is left, so the front may be provisional: {FEWEST + 1} candidates with"
+                f"final seeds get only the time that is left, so the front may stay provisional: {FEWEST + 1}"
+                " candidates with"
                 f" final seeds need about --budget {self.budget_for(FEWEST + 1)}."
             )
         if self.epochs > self.usual:
@@ -101,9 +105,9 @@ class Forecast:
         raise ConfigError(
             f"the budget of {as_words(self.allowance.budget)} is too short: a training takes about"
             f" {as_words(self.each)} here ({counted(self.epochs, 'epoch')} of {self.allowance.epoch:,.1f} s), and"
-            f" {'not one fits' if self.candidates == 0 else 'only one fits'}. Use --budget"
+            f" {'not even one fits' if self.candidates == 0 else 'only one fits'}. Use --budget"
             f" {self.budget_for(enough)} for {enough} candidates with final seeds, --budget"
-            f" {self.budget_for(FEWEST)} for {FEWEST} without, or --force to begin all the same."
+            f" {self.budget_for(FEWEST)} for {FEWEST} without, or --force to start anyway."
         )
 
     def budget_for(self, candidates: int) -> str:

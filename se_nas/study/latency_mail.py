@@ -138,7 +138,7 @@ class MailMeasurer:
             if not said and time.monotonic() - began >= after:
                 said = True
                 self._say(
-                    f"waiting for a measurement on {self.name}, where se-nas worker --latency-only has to be at work"
+                    f"waiting for a measurement on {self.name}; se-nas worker --latency-only must be running there"
                 )
             time.sleep(POLL_SECONDS)
         return None

@@ -76,13 +76,13 @@ def _service(
     while (found := mail.find(BEGIN)) is None:
         if time.monotonic() >= until:
             raise RunError(
-                f"no search asks for latency of study {study!r} on {storage}; begin it with se-nas search"
+                f"no search asks for latency of study {study!r} on {storage}; start it with se-nas search"
                 f" --latency-on {here} and these options."
             )
         time.sleep(POLL_SECONDS)
     machine, question, answer = found
     if machine != here:
-        raise RunError(f"study {study!r} wants latency of {machine}, and this machine is {here}.")
+        raise RunError(f"study {study!r} asks for the latency of {machine}, but this machine is {here}.")
     try:
         service = LatencyService(question, device, answer, say, measured)
     except SeNasError as error:

@@ -65,7 +65,7 @@ class Patience:
     def answered(self) -> None:
         """The server has answered; the next silence is a new one."""
         if self._away is not None:
-            self.say("the database answers again")
+            self.say("the database is back")
         self._away, self._tries = None, 0
 
 

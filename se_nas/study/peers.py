@@ -157,7 +157,7 @@ def check_versions(manifest: Manifest) -> None:
         if _public(there.get(name)) != _public(here.get(name))
     ]
     if differing:
-        raise RunError(f"study {manifest.name!r} runs on other versions: {'; '.join(differing)}.")
+        raise RunError(f"study {manifest.name!r} uses other versions: {'; '.join(differing)}.")
 
 
 def check_device(manifest: Manifest, device: str) -> None:
@@ -170,8 +170,8 @@ def check_device(manifest: Manifest, device: str) -> None:
     kind = resolve_devices(device)[0].type
     if kind != manifest.device.type:
         raise RunError(
-            f"study {manifest.name!r} trains on {manifest.device.type}, and this worker would on {kind};"
-            " readings of the two cannot stand beside each other."
+            f"study {manifest.name!r} trains on {manifest.device.type}, but this worker would train on {kind};"
+            " their readings cannot be compared."
         )
 
 
@@ -195,7 +195,7 @@ def run_folder(path: Path, config: SearchConfig, manifest: Manifest) -> RunFolde
     if (path / MANIFEST).is_file():
         folder = RunFolder.open(path)
         if (folder.config.get("study"), folder.manifest.created) != (config.study, manifest.created):
-            raise RunError(f"{path} belongs to another run; give another folder with --runs.")
+            raise RunError(f"{path} belongs to another run; choose another folder with --runs.")
         return folder
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def change_limits(store: StudyStore, limits: Mapping[str, Any]) -> None:
     def change() -> None:
         if store.others_at_work():
             raise RunError(
-                "workers are at work on this study; wait for them, or stop them, before you change its limits."
+                "workers are running on this study; wait for them or stop them before you change its limits."
             )
         changed = {**store.attributes[_CONFIG], **limits}
         store.set_attributes(**{_CONFIG: changed, ENDED: None})
@@ -269,7 +269,7 @@ def refresh(storage: str, study: str, path: Path) -> RunFolder:
     if not (place / MANIFEST).is_file():
         raise RunError(
             f"the weights of study {study!r} are with the workers that trained them, and there is no {place} here;"
-            " say with --runs where a worker keeps its run folder."
+            " use --runs to say where a worker keeps its run folder."
         )
     config = SearchConfig(**values)
     folder = run_folder(place, config, manifest)
@@ -292,7 +292,7 @@ def _read(storage: str, study: str) -> dict[str, Any] | None:
 
 def _exists(config: SearchConfig) -> str:
     return (
-        f"study {config.study!r} exists already. Choose another --study, or take part in it: "
+        f"study {config.study!r} already exists. Choose another --study, or take part in it: "
         f" se-nas worker --storage {config.storage} --study {config.study}"
     )
 

@@ -55,8 +55,8 @@ from se_nas.wording import counted
 
 LOGS, WORKERS = "logs", "workers"
 UNMEASURED = (
-    "nothing was measured and no image was read. How many candidates fit, and limits on measured costs, are decided as"
-    " the search begins; --measure decides them now."
+    "nothing was measured and no image was read. How many candidates fit, and what limits on measured costs allow,"
+    " is found out when the search starts; --measure finds it out now."
 )
 
 

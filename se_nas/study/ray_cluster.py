@@ -128,7 +128,7 @@ def describe(config: SearchConfig, device: str, actors: int | None) -> str:
     """Where candidates train, for the plan; without ``actors``, nobody has asked the cluster for its room."""
     needs = in_words(actor_needs(config, device))
     if actors is None:
-        return f"{config.executor}, in actors with {needs}; how many there is room for is asked as the search begins"
+        return f"{config.executor}, in actors with {needs}; how many fit is asked when the search starts"
     return f"{config.executor}, which now has room for {counted(actors, 'actor')} with {needs}"
 
 
@@ -137,7 +137,7 @@ def idle_per_gpu(config: SearchConfig, *, packed: bool) -> list[str]:
     if not config.on_ray or config.per_gpu is None or packed:
         return []
     return [
-        "per_gpu without effect: outside of a pack, ray_resources decide how many candidates share a node."
+        "per_gpu has no effect: outside of a pack, ray_resources decides how many candidates share a node."
     ]
 
 

@@ -162,7 +162,7 @@ def unmeasured_schedule(
     config: SearchConfig, recipe: Recipe, runtime: Runtime, devices: Sequence[str], actors: int | None
 ) -> Schedule:
     """What is known without a measurement: the recipe, with the epochs that were asked for."""
-    later = "decided by a measurement as the search begins"
+    later = "decided by a measurement when the search starts"
     return Schedule(
         recipe=recipe if config.epochs is None else recipe.with_(epochs=config.epochs),
         runtime=runtime,

@@ -338,7 +338,7 @@ def _storage(url: str, study: str, *, create: bool) -> RDBStorage:
             BaseModel.metadata.create_all(connection)
             connection.commit()
         elif not sqlalchemy.inspect(connection).has_table(VersionInfoModel.__tablename__):
-            raise NoStudyError(f"{url} has no study {study!r}: the search never began.")
+            raise NoStudyError(f"{url} has no study {study!r}: the search never started.")
         return RDBStorage(
             url,
             # One connection a worker; a second for a moment, when a sign of life falls into a turn.

@@ -106,8 +106,8 @@ def idle_note(rule: str, epochs: int) -> list[str]:
     if rule == "off" or EarlyStopping(rule, epochs=epochs).rungs:
         return []
     return [
-        f"early_stopping {rule} without effect: with {counted(epochs, 'epoch')} per candidate there is"
-        " nothing to stop before its end."
+        f"early_stopping {rule} has no effect: with {counted(epochs, 'epoch')} per candidate there is nothing to"
+        " stop early."
     ]
 
 

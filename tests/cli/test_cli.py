@@ -224,7 +224,7 @@ def test_run_folder_that_exists(se, run_folder):
     before = sorted(run_folder.rglob("*"))
     code, _, err = se(*SEARCH, "--runs", run_folder.parent, "--name", run_folder.name)
     assert code == 2
-    assert "exists already" in err
+    assert "already exists" in err
     assert sorted(run_folder.rglob("*")) == before
 
 
@@ -283,7 +283,7 @@ def test_dry_run_measures_nothing_reads_no_image_and_takes_no_lock(se, tmp_path,
     assert code == 0, err
     assert "2 classes" in err
     assert "as many epochs as the budget allows" in err
-    assert "--measure decides them now" in err
+    assert "--measure finds it out now" in err
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
     # What can be known without a measurement is still checked.
     assert se(*command, "--max-latency", "5 parsecs", "--dry-run")[0] == 2

@@ -164,7 +164,7 @@ def test_a_worker_that_only_measures_ends_with_how_much_it_did(capsys, monkeypat
 def test_quiet_and_verbose_exclude_each_other(capsys):
     code, _, err = run(("spaces", "-q", "-v"), capsys)
     assert code == 2
-    assert "exclude each other" in err
+    assert "cannot be combined" in err
 
 
 def test_verbose_prints_what_is_logged_once(capsys):

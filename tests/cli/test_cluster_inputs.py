@@ -97,9 +97,9 @@ def test_a_wrong_password_and_a_database_without_rights(se, command, postgres, d
 
 def test_a_study_that_exists_already_or_is_of_another_version(se, study):
     url = study(se_nas_version="0.0.1")
-    assert "study 'one' exists already" in se(*BEGIN, *named(url))
+    assert "study 'one' already exists" in se(*BEGIN, *named(url))
     error = se("worker", *named(url))
-    assert f"study 'run' runs on other versions: se-nas 0.0.1 against {se_nas.__version__} here" in error
+    assert f"study 'run' uses other versions: se-nas 0.0.1 against {se_nas.__version__} here" in error
 
 
 def test_a_worker_without_the_data_or_with_other_images(se, study, tmp_path):

@@ -112,12 +112,12 @@ def test_a_short_limit_is_exceeded_where_little_more_will_do(monkeypatch: pytest
     [
         (
             0.34, 6.25, 0.2,
-            "after 0.3 s the interval of the ratio is 4.96% wide instead of 1.00%; about 6.2 s per network would do.",
+            "after 0.3 s the interval of the ratio is 4.96% wide instead of 1.00%; about 6.2 s per network would be enough.",
         ),
         (
             20.0, 61.4, 1.5,
-            "after 20 s the interval of the ratio is 4.96% wide instead of 1.00%; about 61 s per network would do."
-            " The processors are busy: 1.5 processes wait for each core.",
+            "after 20 s the interval of the ratio is 4.96% wide instead of 1.00%; about 61 s per network would be enough."
+            " The machine is busy: 1.5 processes compete for each core.",
         ),
     ],
 )  # fmt: skip
@@ -210,7 +210,7 @@ def test_a_busy_device_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not measured.narrow_enough
     assert re.match(
         r"after \d\.\d s the interval of the ratio is \d+\.\d\d% wide instead of 0\.10%; about \d+(\.\d)? s per"
-        r" network would do\.",
+        r" network would be enough\.",
         str(measured.note),
     )
     assert measured.interval[0] < measured.ratio < measured.interval[1]

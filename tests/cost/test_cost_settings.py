@@ -110,7 +110,7 @@ def test_lock_keeps_another_process_out(monkeypatch: pytest.MonkeyPatch) -> None
     try:
         assert ready.wait(60)
         monkeypatch.setattr(settings, "_LOCK_SECONDS", 0.1)
-        with pytest.raises(DeviceError, match="held by another measurement"), device_lock("cpu"):
+        with pytest.raises(DeviceError, match="in use by another measurement"), device_lock("cpu"):
             pass
         monkeypatch.setattr(settings, "_LOCK_SECONDS", 1800)
         # No longer than a time limit that is enforced.

@@ -381,7 +381,7 @@ def test_a_range_of_latency_that_the_time_was_too_short_for_is_said(monkeypatch:
     result = profile("resnet18", settings=SETTINGS, clock=_stopped)
     assert all(table.passed for table in result.tables_by_position.values())
     assert not result.passed
-    assert "The range of latency is missing, because the time was up." in result.summary()
+    assert "The range of latency is missing, because time ran out." in result.summary()
     assert [name for name, _ in result.tables()][-1].startswith("costs over the space per_block")
 
 
@@ -416,7 +416,7 @@ def test_what_the_time_was_too_short_for_is_said(monkeypatch: pytest.MonkeyPatch
     assert set(result.tables_by_position) == {"standard"}
     assert not result.passed
     assert "latency_ms" not in result.ranges
-    assert "Not measured, because the time was up: position pre, " in result.summary()
+    assert "Not measured, because time ran out: position pre, " in result.summary()
     assert result.to_dict()["not_measured"] == list(result.not_measured)
     assert result.tables()[0][0] == "what SE adds by site, position 'standard'"
 

@@ -118,7 +118,7 @@ def test_what_cannot_be_measured_there_is_said_here(device):
         axis.fields(gated(8, 0, 0, 0), measure=True)
     device.error = None
     axis.should_stop = lambda: True
-    with pytest.raises(RunError, match="the wait for a measurement on the edge was ended"):
+    with pytest.raises(RunError, match="stopped waiting for a measurement on the edge"):
         axis.fields(gated(8, 0, 0, 0), measure=True)
 
 

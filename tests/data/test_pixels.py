@@ -307,7 +307,7 @@ def test_a_whole_file_passes_and_a_truncated_one_does_not(suffix):
 
 def test_no_program_is_run_for_a_picture():
     """PostScript under the name of a picture would be drawn by Ghostscript."""
-    with pytest.raises(UnreadableImageError, match="not an image that Pillow reads"):
+    with pytest.raises(UnreadableImageError, match="Pillow does not recognise it as an image"):
         decode(saved(Image.new("RGB", (4, 4)), "EPS"))
 
 

@@ -86,7 +86,7 @@ def test_what_is_pushed_is_what_timm_loads_from_the_hub(run, tmp_path):
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({}, "error: push-to-hub needs a token that may write: set HF_TOKEN"),
+        ({}, "error: push-to-hub needs a token with write access: set HF_TOKEN"),
         (
             {"HF_TOKEN": TOKEN, "HF_ENDPOINT": "http://127.0.0.1:9"},
             "error: me/net cannot be pushed to http://127.0.0.1:9: ",

@@ -72,7 +72,7 @@ def test_a_trainer_that_hangs_is_ended_at_its_deadline_and_the_search_goes_on(sm
     assert (hanging["baseline"], hanging["state"]) == ("all_se_16", "failed")
     stacks = run.path / "stacks-of-trial-1.txt"
     assert hanging["error"] == (
-        f"it took longer than candidate_timeout (3s); where it was is in {stacks.name}"
+        f"it took longer than candidate_timeout (3s); {stacks.name} shows where it was"
     )
     assert "hangs_on_gates" in stacks.read_text()
     # Only for the one that hung.

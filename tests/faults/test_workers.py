@@ -158,7 +158,7 @@ def test_a_server_that_is_away_while_a_worker_begins_is_waited_for(fleet):
     fleet.postgres.start()
     codes, errors = fleet.end()
     assert codes == [0, 0, 0], errors
-    assert all("the database answers again" in said for said in errors[1:])
+    assert all("the database is back" in said for said in errors[1:])
 
 
 def test_a_study_that_all_workers_have_left_goes_on_from_its_folder_or_another(fleet):

@@ -53,7 +53,7 @@ def test_rows_have_every_field(folder):
 
 def test_existing_folder_is_refused_and_kept(folder):
     before = sorted(folder.path.iterdir())
-    with pytest.raises(RunError, match=r"a-run exists already.*se-nas resume"):
+    with pytest.raises(RunError, match=r"a-run already exists.*se-nas resume"):
         RunFolder.create(folder.path, {}, folder.manifest)
     assert sorted(folder.path.iterdir()) == before
     assert folder.config == {"backbone": "resnet18"}

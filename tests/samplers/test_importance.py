@@ -47,7 +47,7 @@ def test_shares_are_of_the_parameters_that_are_named() -> None:
     found = importance(study_of(60), names=["s0", "s1", "s2"])
     assert set(found["objective"]) == set(found["trade_off"]) == {"s0", "s1", "s2"}
     assert sum(found["objective"].values()) == pytest.approx(1.0)
-    assert importance(study_of(20), names=[])["reason"] == "no parameter changes anything"
+    assert importance(study_of(20), names=[])["reason"] == "no parameter has any effect"
 
 
 def test_too_few_trials_and_constant_values_are_explained() -> None:

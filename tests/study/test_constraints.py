@@ -32,7 +32,7 @@ def plain_params():
 
 
 def test_a_limit_that_nothing_meets_is_refused_with_the_smallest_that_would_do(tmp_path):
-    with pytest.raises(InfeasibleError, match=rf"smallest limit that one meets is {plain_params()}"):
+    with pytest.raises(InfeasibleError, match=rf"lowest limit that one meets is {plain_params()}"):
         search(config(tmp_path, max_params="10K", trials=3))
     assert not (tmp_path / "runs").exists()
 
@@ -77,9 +77,9 @@ def test_a_candidate_too_large_to_be_measured_is_not_allowed(tmp_path):
     [
         (
             "0.9x",
-            "no architecture of the space has latency within 0.9x; the smallest limit that one meets is 1x",
+            "no architecture of the space has latency within 0.9x; the lowest limit that one meets is 1x",
         ),
-        ("9.9ms", "within 9.9 ms; the smallest limit that one meets is 10ms"),
+        ("9.9ms", "within 9.9 ms; the lowest limit that one meets is 10ms"),
         ("3x", None),
         ("1.2x", ""),
     ],

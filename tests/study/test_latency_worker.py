@@ -95,7 +95,7 @@ def test_the_front_is_for_the_device_of_the_worker_that_measures(config, device,
         assert reading.ratio == pytest.approx(ratio, rel=1e-3)
         assert reading.value == pytest.approx(ratio * device.median_ms, rel=1e-3)
     assert run.front
-    assert any("where se-nas worker --latency-only has to be at work" in text for text in listening.said)
+    assert any("se-nas worker --latency-only must be running there" in text for text in listening.said)
 
 
 @pytest.mark.cluster
@@ -145,7 +145,7 @@ def test_a_worker_for_another_machine_or_without_a_search_is_refused(database_ur
     with pytest.raises(RunError, match=f"no search asks for latency of study 'one'.*--latency-on {HERE}"):
         measure_for(database_url, "one")
     Mail(database_url, "one", Patience()).ask(BEGIN, "jetson", {})
-    with pytest.raises(RunError, match=f"study 'one' wants latency of jetson, and this machine is {HERE}"):
+    with pytest.raises(RunError, match=f"study 'one' asks for the latency of jetson, but this machine is {HERE}"):
         measure_for(database_url, "one")
     result = CliRunner().invoke(
         app, ["worker", "--latency-only", "--storage", database_url, "--study", "two"]
@@ -154,5 +154,5 @@ def test_a_worker_for_another_machine_or_without_a_search_is_refused(database_ur
 
 
 def test_another_machine_needs_a_way_to_it(config):
-    with pytest.raises(ConfigError, match="latency_on names another machine; give a storage"):
+    with pytest.raises(ConfigError, match="latency_on needs a way to reach the other machine: a storage"):
         config(study=None)

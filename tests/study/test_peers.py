@@ -86,7 +86,7 @@ def test_results_are_of_a_folder_or_of_a_study_in_a_database():
     ):
         result = CliRunner().invoke(app, words)
         assert isinstance(result.exception, ConfigError)
-        assert "name either a run folder, or a study by --storage and --study" in str(result.exception)
+        assert "give either a run folder, or both --storage and --study" in str(result.exception)
     result = CliRunner().invoke(app, ["report", "--storage", URL, "--study", "one"])
     assert "needs --out" in str(result.exception)
 
@@ -107,7 +107,7 @@ def test_other_versions_of_what_makes_a_reading_are_refused_by_name(manifest):
 
 def test_another_kind_of_device_is_refused(manifest):
     on_gpu = replace(manifest, device=replace(manifest.device, type="cuda"))
-    with pytest.raises(RunError, match="trains on cuda, and this worker would on cpu"):
+    with pytest.raises(RunError, match="trains on cuda, but this worker would train on cpu"):
         peers.check_device(on_gpu, "cpu")
     peers.check_device(replace(manifest, device=replace(manifest.device, type="cpu")), "cpu")
 

@@ -100,7 +100,7 @@ def test_time_that_nothing_can_use_is_said(config, epoch):
 def test_a_plan_without_two_candidates_is_refused_before_anything_is_written(config, epoch, tmp_path):
     epoch(1769.0)
     with pytest.raises(
-        ConfigError, match=r"budget of 6\.0 min is too short.* 1,769\.0 s.*not one fits"
+        ConfigError, match=r"budget of 6\.0 min is too short.* 1,769\.0 s.*not even one fits"
     ) as refusal:
         search(config(budget="6m"))
     assert list(tmp_path.iterdir()) == []

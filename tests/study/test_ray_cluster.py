@@ -101,7 +101,7 @@ def test_a_plan_without_measurements_neither_joins_nor_starts_a_cluster(monkeypa
     monkeypatch.setattr(ray_cluster, "join", refused)
     described = dict(plan.resolve(config(trials=3), measure=False).describe())
     assert described["executor"] == (
-        "ray, in actors with CPU=1; how many there is room for is asked as the search begins"
+        "ray, in actors with CPU=1; how many fit is asked when the search starts"
     )
     with pytest.raises(ConfigError, match=r"nothing answers at 'ray://127\.0\.0\.1:9'"):
         plan.resolve(config(executor="ray://127.0.0.1:9"), measure=False)

@@ -159,7 +159,7 @@ def test_same_seed_same_results(finished, tmp_path, small):
 
 
 def test_existing_name_is_refused_before_anything_is_done(finished, small):
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="already exists"):
         search(small(name=finished.path.name, runs=str(finished.path.parent), trials=1))
 
 
@@ -255,7 +255,7 @@ def test_candidates_that_fail_in_a_row_stop_the_run_which_can_go_on(small, monke
         patch.setattr(jobs, "load_trainer", lambda name: broken)
         with pytest.raises(RunError, match=r"3 candidates in a row failed.*no space in the cache") as error:
             search(small(trials=4, final_seeds=0, name="failing"))
-    path = str(error.value).rpartition("go on with:  se-nas resume ")[2]
+    path = str(error.value).rpartition("continue with:  se-nas resume ")[2]
     assert RunFolder.open(path).manifest.status == "interrupted"
     run = resume(path)
     assert [row["state"] for row in table(run.path)] == ["failed"] * 3 + ["complete"]
@@ -298,7 +298,7 @@ def test_stopped_candidates_keep_their_curve_and_are_not_on_the_front(small, rul
 
 def test_a_rule_without_a_rung_is_said_to_be_idle(small):
     (note,) = resolve(small(early_stopping="curves", epochs=1, budget=None, trials=3)).notes
-    assert note.startswith("early_stopping curves without effect: with 1 epoch")
+    assert note.startswith("early_stopping curves has no effect: with 1 epoch")
     assert resolve(small(early_stopping="curves", epochs=2, budget=None, trials=3)).notes == ()
     assert resolve(small(epochs=1, budget=None, trials=3)).notes == ()
 
@@ -395,7 +395,7 @@ def test_weights_to_start_from_bring_their_own_normalisation(small, tmp_path):
 
 
 def test_a_run_without_a_checkpoint_goes_on_without(finished, tmp_path):
-    with pytest.raises(RunError, match="has begun without a checkpoint, and goes on so"):
+    with pytest.raises(RunError, match="was started without a checkpoint"):
         resume(finished.path, trials=9, checkpoint=tmp_path / "w.pth")
 
 
@@ -440,7 +440,7 @@ def test_latency_options_that_do_not_work_are_refused_before_anything_is_written
 
 def test_latency_options_without_a_latency_are_said_to_be_idle(small):
     plan = resolve(small(trials=1, latency_mode="compile"))
-    assert plan.notes == ("latency_mode without effect: no objective or limit needs a measurement.",)
+    assert plan.notes == ("latency_mode has no effect: no objective or limit needs a measurement.",)
 
 
 def images_in(folder):

@@ -297,7 +297,7 @@ def test_workers_wait_for_a_server_that_restarts_and_take_their_turn_again(join,
     assert set(tries) == {1}
     assert claimed == 1
     assert said[0].endswith("Waiting for it.")
-    assert said[-1] == "the database answers again"
+    assert said[-1] == "the database is back"
     assert len(said) == 2
 
     postgres.stop("immediate")

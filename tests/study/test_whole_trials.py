@@ -176,7 +176,7 @@ def test_optuna_reads_what_was_written_and_the_reverse(tmp_path_factory, made):
 
 
 def test_errors_name_the_file(tmp_path):
-    with pytest.raises(RunError, match=r"has no study\.db: the search never began"):
+    with pytest.raises(RunError, match=r"has no study\.db: the search never started"):
         Database.open(tmp_path / "study.db")
     (tmp_path / "study.db").write_bytes(b"no database at all" * 1000)
     with pytest.raises(RunError, match=r"study\.db is damaged: file is not a database"):

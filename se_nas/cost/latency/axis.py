@@ -62,8 +62,8 @@ class LatencyAxis(RatioAxis):
             differing = differences(frozen["conditions"], meter.conditions)
             if differing:
                 raise RunError(
-                    "latency would be measured under other conditions than before, and the two cannot stand on"
-                    f" one axis: {'; '.join(differing)}."
+                    "latency would be measured under other conditions than before, so the values could not be"
+                    " compared: {'; '.join(differing)}."
                 )
             baseline = float(frozen["baseline"])
         else:
@@ -106,8 +106,8 @@ class LatencyAxis(RatioAxis):
         if latency.note is not None and not self._said:
             self._said = True
             self.say(
-                f"latency of {architecture.describe()}: {latency.note} Other candidates may have intervals as wide;"
-                " the table of trials has them all."
+                f"latency of {architecture.describe()}: {latency.note} Other candidates may have intervals just as"
+                " wide; the table of trials lists them all."
             )
         values = (latency.ratio * self.baseline, latency.ratio, list(latency.interval), MEASURED)
         return dict(zip(FIELDS, values, strict=True))

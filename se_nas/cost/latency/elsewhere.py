@@ -100,7 +100,7 @@ class LatencyElsewhere(RatioAxis):
         """
         answer = self.measurer.measure(architecture.to_dict(), self.should_stop)
         if answer is None:
-            raise RunError(f"the wait for a measurement on {self.measurer.name} was ended.")
+            raise RunError(f"stopped waiting for a measurement on {self.measurer.name}.")
         answer = _without_error(answer, self.measurer)
         _refuse_differing(self.conditions, answer["conditions"], self.measurer)
         fields = {name: answer["fields"][name] for name in FIELDS}
@@ -177,6 +177,6 @@ def _refuse_differing(before: Mapping[str, Any], now: Mapping[str, Any], measure
     differing = differences(before, now)
     if differing:
         raise RunError(
-            f"{measurer.name} measures latency under other conditions than before, and the two cannot stand on one"
-            f" axis: {'; '.join(differing)}."
+            f"{measurer.name} measures latency under other conditions than before, so the values cannot be"
+            f" compared: {'; '.join(differing)}."
         )

@@ -286,13 +286,11 @@ def measure_latency(
 def _too_wide(pairs: Pairs, width: float, load: float | None) -> str:
     low, high = pairs.interval
     busy = (
-        ""
-        if load is None or load < 1
-        else f" The processors are busy: {load:g} processes wait for each core."
+        "" if load is None or load < 1 else f" The machine is busy: {load:g} processes compete for each core."
     )
     return (
         f"after {_duration(pairs.seconds)} the interval of the ratio is {high - low:.2%} wide instead of {width:.2%};"
-        f" about {_duration(pairs.seconds_needed)} per network would do.{busy}"
+        f" about {_duration(pairs.seconds_needed)} per network would be enough.{busy}"
     )
 
 

@@ -108,7 +108,7 @@ class TableCheck:
         """The check in a sentence."""
         verdict = "passes" if self.passed else "FAILS"
         return (
-            f"The latency table {verdict}: on {len(self.held_out)} networks held out, the median error is"
+            f"The latency table {verdict}: on {len(self.held_out)} held-out networks, the median error is"
             f" {self.total_error:.2%} of the latency (limit {MAX_TOTAL_ERROR:.0%}) and {self.added_error:.1%}"
             f" of what SE adds (limit {MAX_ADDED_ERROR:.0%}); they were measured to ±{self.noise:.2%}."
         )
@@ -185,7 +185,7 @@ class LatencyTable:
         if len(designs) < fewest:
             raise ConfigError(
                 f"a latency table of {meter.plain.backbone} needs {fewest} different"
-                f" architectures, and {len(designs)} were found; measure the candidates themselves instead."
+                f" architectures, but only {len(designs)} were found; measure the candidates themselves instead."
             )
         try:
             if limit.left <= 0:
@@ -200,12 +200,12 @@ class LatencyTable:
         except TimeUpError:
             raise TimeUpError(
                 f"the time limit is too short for a latency table of {meter.plain.backbone}: it had passed before a"
-                " network could be measured; give it more, or measure on an idle machine."
+                " network could be measured; allow more time, or measure on an idle machine."
             ) from None
         if limit.left < fewest * whole + unknowns(model) * gates:
             raise TimeUpError(
                 f"the time limit is too short for a latency table of {meter.plain.backbone}: measuring a network takes"
-                f" at least {whole + gates:.1f} s here, and {fewest} are needed, so give it"
+                f" at least {whole + gates:.1f} s here, and {fewest} are needed, so allow"
                 f" {2 * (fewest + 1) * (whole + gates):.0f} s or more."
             )
         fitting = (_BUILD_SHARE * limit.left - _HELD_OUT * whole) / max(whole + gates, 1e-9)
@@ -236,12 +236,12 @@ class LatencyTable:
             if held.sum() < _HELD_OUT_AT_LEAST or (~held).sum() < unknowns(model):
                 raise TimeUpError(
                     f"the time limit has passed: of {total} networks for a latency table of {meter.plain.backbone},"
-                    f" {total - count} were not measured, and {fewest} are needed; give it more, or measure on an"
-                    " idle machine."
+                    f" {total - count} were not measured, and {fewest} are needed; allow more time, or measure on"
+                    " an idle machine."
                 ) from None
             _log.warning(
-                "the time limit has passed: of %d networks for the latency table, %d were not measured; the table is"
-                " made of the others",
+                "the time limit has passed: of %d networks for the latency table, %d were not measured; the table"
+                " is made from the rest",
                 total,
                 total - count,
             )

@@ -26,7 +26,7 @@ def too_late(config: SearchConfig, folder: Path, number: int) -> dict[str, Any]:
     error = f"it took longer than candidate_timeout ({config.candidate_timeout})"
     path = stacks_of(folder, number)
     if path.exists():
-        error += f"; where it was is in {path.name}"
+        error += f"; {path.name} shows where it was"
     return {"state": "failed", "error": error}
 
 

@@ -71,8 +71,8 @@ def wait_for_orphans(folder: Path) -> None:
             lock.acquire()
         except Timeout:
             raise RunError(
-                f"a worker of the process that was killed still trains in {folder} ({path.name} is held);"
-                " end it, then go on."
+                f"a worker of a killed process is still training in {folder} ({path.name} is locked); stop it,"
+                " then continue."
             ) from None
         lock.release()
         path.unlink(missing_ok=True)

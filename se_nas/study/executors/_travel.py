@@ -115,7 +115,7 @@ def setup_of(work: Work, images: Mapping[str, Any] | None) -> Setup:
         return received({**work.setup, "data": data})
     setup = received(work.setup)
     if setup.data.fingerprint != work.fingerprint:
-        raise RunError(f"the data {setup.config.data!r} is not what the search was begun with")
+        raise RunError(f"the data {setup.config.data!r} is not what the search was started with")
     return setup
 
 

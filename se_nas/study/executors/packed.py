@@ -271,8 +271,8 @@ class Packed:
         if running.context.device.startswith("cuda"):
             torch.cuda.empty_cache()
         self._say(
-            f"trial {running.task.number} ran out of memory beside {len(self._running)} others ({error}); it goes"
-            f" on later, and at most {self._places} candidates train at a time from now on"
+            f"trial {running.task.number} ran out of memory beside {len(self._running)} others ({error}); it"
+            f" continues later, and from now on at most {self._places} candidates train at a time"
         )
 
     def _place(self, task: Task, device: int) -> Place | _Built:

@@ -224,7 +224,7 @@ class ProcessPool:
             learn(self._setup, content[1])
             self._finish(member, content[0])
         elif kind == BROKEN:
-            raise RunError(f"a worker could not begin: {content[0]}")
+            raise RunError(f"a worker could not start: {content[0]}")
         elif kind == DISK:
             raise DiskError(content[0])
 
@@ -259,7 +259,7 @@ class ProcessPool:
             }
         else:
             self._say(
-                f"the worker of trial {task.number} died (exit code {code}); the trial goes on in a new one"
+                f"the worker of trial {task.number} died (exit code {code}); the trial continues in a new one"
             )
             # Epochs that it reported and nobody has read yet have no one to be answered to.
             self._events = [

@@ -194,7 +194,7 @@ class RayExecutor:
             assert member.node is not None
             member.leaving = True
             self._actors.leave(member.node)
-            self._say(f"Ray drains a node on {member.host}; what trains there goes on elsewhere")
+            self._say(f"Ray is draining a node on {member.host}; what trains there continues elsewhere")
         elif kind == SAY:
             self._say(content[0])
         elif kind == BROKEN:
@@ -213,12 +213,12 @@ class RayExecutor:
     def _bury(self, member: Actor, error: Exception, listener: Listener) -> None:
         """Let the candidates of an actor that is gone go on in others."""
         if getattr(error, "actor_init_failed", False):
-            raise RunError(f"no actor of Ray's can begin: {in_one_line(error)}")
+            raise RunError(f"no Ray actor can start: {in_one_line(error)}")
         if not member.ready:
             self._stillborn += 1
             if self._stillborn == MOST_DEATHS:
                 raise RunError(
-                    f"{MOST_DEATHS} actors of Ray's died before they could begin, the last with: {in_one_line(error)}"
+                    f"{MOST_DEATHS} Ray actors died before they could start, the last with: {in_one_line(error)}"
                 )
         overdue = member.deadline is not None and time.monotonic() >= member.deadline
         lost = self._actors.is_lost(member) or isinstance(error, ConnectionError)
@@ -230,13 +230,13 @@ class RayExecutor:
                 fields = too_late(self._setup.config, self._setup.folder, task.number)
             elif lost:
                 # Nodes come and go; no candidate is to blame for that.
-                self._say(f"{member.host} was lost; trial {task.number} goes on in another actor")
+                self._say(f"{member.host} was lost; trial {task.number} continues in another actor")
                 continue
             else:
                 self._deaths[task.number] = deaths = self._deaths.get(task.number, 0) + 1
                 if deaths < MOST_DEATHS:
                     self._say(
-                        f"the actor of trial {task.number} on {member.host} died; the trial goes on in a new one"
+                        f"the actor of trial {task.number} on {member.host} died; the trial continues in a new one"
                     )
                     continue
                 why = f"{deaths} actors died of it, the last with: {in_one_line(error)}"

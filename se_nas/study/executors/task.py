@@ -194,7 +194,7 @@ def _refuse_lost(data: ImageData, split: str) -> None:
     """
     names = damaged_names(data, split)
     if names:
-        raise DataError(f"{lost_images(names, split)}. Once they are back, the run can go on.")
+        raise DataError(f"{lost_images(names, split)}. Once they are back, the run can continue.")
 
 
 def lost_images(names: Sequence[str], split: str) -> str:
@@ -224,7 +224,7 @@ def set_aside_damaged(checkpoints: Path, task: Task) -> str | None:
     except CheckpointError as error:
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
-        return f"trial {task.number} is trained anew, its state is set aside as {aside.name}: {error}"
+        return f"trial {task.number} starts over, and its state was set aside as {aside.name}: {error}"
     return None
 
 

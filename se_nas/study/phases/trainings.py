@@ -286,8 +286,7 @@ class Trainings:
         if changed is not None and not self._changed:
             self._changed = True
             self._progress.message(
-                f"the trainer changes {', '.join(changed)} for the whole process;"
-                " that is put back after every candidate"
+                f"the trainer changes {', '.join(changed)} for the whole process; this is undone after every candidate"
             )
         self._say_lost(fields.pop(LOST, ()))
         self._end(task, {**costs, **fields})
@@ -311,7 +310,7 @@ class Trainings:
         except TakenOverError as error:
             self._lost.discard(task.number)
             self._progress.message(
-                f"{error}, because this one was silent for too long; it is left to that one"
+                f"{error}, because this one was silent for too long; it is left to the other"
             )
             fields = {**fields, "state": "unfinished"}
         self._conclude(task, fields)
@@ -366,7 +365,7 @@ class Trainings:
         return [float(value) for value in values if value is not None]
 
     def _say_lost(self, names: Sequence[str]) -> None:
-        """Name training images that can no longer be read, in the manifest too; others were taken in their place.
+        """Name training images that can no longer be read, in the manifest too; other images were used instead.
 
         Raises:
             DataError: there is one, and the configuration is strict.
@@ -376,7 +375,7 @@ class Trainings:
             raise DataError(f"{lost_images(new, 'train')}, and --strict allows none.")
         if new:
             self._missed.update(new)
-            said = f"{lost_images(new, 'train')}; others were taken in their place"
+            said = f"{lost_images(new, 'train')}; other images were used instead"
             self._progress.message(said)
             folder = self._store.folder
             data = folder.manifest.data
@@ -388,12 +387,12 @@ class Trainings:
 
     def _count_failures(self, fields: Mapping[str, Any]) -> None:
         if fields["state"] == "unfinished" and fields.get("error") is not None:
-            raise RunError(f"{fields['error']}\nGo on with:  se-nas resume {self._store.folder.path}")
+            raise RunError(f"{fields['error']}\nContinue with:  se-nas resume {self._store.folder.path}")
         self._failures = self._failures + 1 if fields["state"] in ("failed", "infeasible") else 0
         if self._failures >= MAX_FAILURES:
             raise RunError(
                 f"{MAX_FAILURES} candidates in a row failed, the last with: {fields.get('error')}\n"
-                f"Once the cause is fixed, go on with:  se-nas resume {self._store.folder.path}"
+                f"Once the cause is fixed, continue with:  se-nas resume {self._store.folder.path}"
             )
 
     def _say_fallbacks(self, task: Task) -> None:
@@ -403,7 +402,7 @@ class Trainings:
             if getattr(self._runtime, name) and not getattr(runtime, name):
                 reason = getattr(runtime, f"{name}_error")
                 self._progress.message(
-                    f"{words} failed for {task.architecture.describe()} ({reason}); it and later candidates"
-                    " are trained without"
+                    f"{words} failed for {task.architecture.describe()} ({reason}); this and later candidates are"
+                    " trained without it"
                 )
         self._runtime = replace(runtime)

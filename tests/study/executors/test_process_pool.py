@@ -268,7 +268,7 @@ def test_a_run_waits_for_workers_of_a_killed_process(tmp_path, monkeypatch):
     lock = FileLock(path)
     lock.acquire()
     monkeypatch.setattr(_processes, "ORPHAN_SECONDS", 0.1)
-    with pytest.raises(RunError, match=r"still trains in .*worker-0.lock is held"):
+    with pytest.raises(RunError, match=r"still training in .*worker-0.lock is locked"):
         wait_for_orphans(tmp_path)
     lock.release()
     wait_for_orphans(tmp_path)

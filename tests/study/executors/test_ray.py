@@ -123,7 +123,7 @@ def test_results_are_those_of_one_process_even_if_a_node_is_killed_in_mid_epoch(
 
     watch = Watch(kill)
     spread = search(small(trials=4, final_seeds=0, epochs=5, executor="ray", name="spread"), watch)
-    expected = f"was lost; trial {killed[0]} goes on in another actor"
+    expected = f"was lost; trial {killed[0]} continues in another actor"
     assert [text for text in watch.messages if expected in text], watch.messages
     here = search(small(trials=4, final_seeds=0, epochs=5, name="here"))
     assert results(spread.path) == results(here.path)
@@ -147,7 +147,7 @@ def test_without_a_shared_folder_a_checkpoint_travels(executor, tmp_path):
     listener = Listener(kill)
     begin(executor, listener, "all_se_16")
     drain(executor, listener)
-    assert [text for text in executor.said if "died; the trial goes on" in text]
+    assert [text for text in executor.said if "died; the trial continues" in text]
     assert listener.epochs == [(0, 1), (0, 2), (0, 2), (0, 3)]
     assert listener.ended[0]["state"] == "complete"
     assert curve_of(listener.ended[0]) == curve_of(alone(executor.plan, tmp_path / "alone", "all_se_16"))
@@ -178,7 +178,7 @@ def test_a_node_that_is_drained_is_left(executor, cluster, tmp_path):
             time.sleep(0.5)
     drain(executor, listener)
     assert executor.capacity == 2
-    assert [text for text in executor.said if "drains a node" in text]
+    assert [text for text in executor.said if "is draining a node" in text]
     assert not [member for member in executor._members if member.node in gone and member.tasks]
     for number, name in enumerate(names):
         assert curve_of(listener.ended[number]) == curve_of(alone(executor.plan, tmp_path / name, name))
