@@ -1,4 +1,4 @@
-"""se-nas finds where channel attention pays. Names are imported on first use, so the package stays light."""
+"""se-nas finds where channel attention pays off. Names are imported on first use, so the package stays light."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Find where channel attention pays."""
+    """Find where channel attention pays off."""
 
 
 def _refuse_empty(words: Sequence[str]) -> None:

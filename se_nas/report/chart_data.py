@@ -104,7 +104,7 @@ def selection_bias(report: ParetoReport) -> str:
     schedule = (
         "Both were trained on the same schedule"
         if change.same_schedule
-        else "Search and retraining used different schedules, so a shift that all share is to be expected"
+        else "Search and retraining used different schedules, so a common shift is to be expected"
     )
     words = []
     if change.selected:
@@ -113,7 +113,7 @@ def selection_bias(report: ParetoReport) -> str:
             f" {change.selected.signed(2)} points on average"
         )
     if change.baselines:
-        joint = "the baselines, which are retrained whatever they read, moved by"
+        joint = "the baselines, which are retrained in any case, moved by"
         words.append(f"{joint} {change.baselines.signed(2)}")
     text = "; ".join(words)
     return f"{text[0].upper()}{text[1:]}. {schedule}."

@@ -54,8 +54,8 @@ def compare(reports: Sequence[ParetoReport], *, force: bool = False) -> Comparis
         raise RunError(f"the runs cannot be compared: {'; '.join(reasons)}.")
     if reasons and not force:
         raise RunError(
-            f"the runs cannot be compared: {'; '.join(reasons)}. To compare them all the same, use --force;"
-            " the comparison then says so."
+            f"the runs cannot be compared: {'; '.join(reasons)}. To compare them anyway, use --force; the"
+            " comparison will say so."
         )
     return Comparison(reports=tuple(reports), names=tuple(names), objections=tuple(reasons))
 
@@ -213,7 +213,7 @@ class Comparison:
             )
         if not self.pairs[-1].difference.over_seeds:
             return (
-                "no network was trained with two seeds, so luck with seeds cannot be told from a difference"
+                "no network was trained with two seeds, so a difference cannot be told from luck with seeds"
             )
         return None
 

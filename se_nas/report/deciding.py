@@ -20,7 +20,7 @@ def decide(report: ParetoReport) -> Decision:
     if plain is None or plain.accuracy is None:
         return Decision(
             choice=OPEN,
-            headline="Undecided: the plain backbone was not read, so no gain is known.",
+            headline="Undecided: the plain backbone was not evaluated, so no gain is known.",
             details=f"Most accurate: {describe(report, best)}.",
         )
     rivals = [candidate for candidate in report.counted if candidate.key != plain.key]
@@ -33,7 +33,7 @@ def decide(report: ParetoReport) -> Decision:
             candidate=plain,
             headline="Keep the plain backbone for now: each accuracy is a single reading, so differences may be"
             " due to chance.",
-            details=f"{_leader(report, rivals, plain)}Two seeds each would tell how much is chance.",
+            details=f"{_leader(report, rivals, plain)}Two seeds each would show how much is chance.",
             comparisons=len(rivals),
         )
     return _weigh(report, report.noise, plain, measured)

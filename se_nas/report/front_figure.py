@@ -201,7 +201,7 @@ def _clip_to_core(axes: Axes, rows: list[dict[str, Any]]) -> None:
         margin = 0.06 * (values[-1] - floor)
         axes.set_ylim(bottom=floor - margin)
         axes.set_title(
-            f"{hidden} weaker candidates lie below the picture", loc="right", fontsize=7.5, color=GREY
+            f"{hidden} weaker candidates lie below the plot", loc="right", fontsize=7.5, color=GREY
         )
 
 

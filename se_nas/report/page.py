@@ -249,7 +249,7 @@ def _control(stopping: Mapping[str, Any]) -> str:
     if not stopping.get("controls"):
         return ""
     words = (
-        f"As a control, {_candidates(stopping['controls'])} ran to the end whatever the rule said; it would have"
+        f"As a control, {_candidates(stopping['controls'])} ran to the end regardless of the rule; it would have"
         f" stopped {stopping.get('would_stop')} of them"
     )
     if not stopping.get("would_stop"):
@@ -273,9 +273,9 @@ def _evidence(evidence: Mapping[str, Any]) -> str:
     if moved is None or own is None:
         return ""
     return (
-        f"The model read the validation loss of {counted(evidence['readings'], 'training')} as well. The loss moved"
-        f" with accuracy at {_signed(moved)} (their noises at {_signed(own)}); the front rests on the equivalent of"
-        f" {evidence['equivalent_readings']:.1f} readings of accuracy each."
+        f"The model also used the validation loss of {counted(evidence['readings'], 'training')}. It correlates with"
+        f" accuracy at {_signed(moved)} (their noise at {_signed(own)}), so each member of the front rests on the"
+        f" equivalent of {evidence['equivalent_readings']:.1f} readings of accuracy."
     )
 
 
@@ -302,7 +302,8 @@ def _predicted_caption(cost: Mapping[str, Any]) -> str:
     median = 100 * (errors[(len(errors) - 1) // 2] + errors[len(errors) // 2]) / 2
     return (
         f"{_candidates(len(errors))} {'was' if len(errors) == 1 else 'were'} predicted before training and measured"
-        f" later; median error {median:.2f} % of the plain backbone's {cost['word']}. On the dashed line both agree."
+        f" later; median error {median:.2f} % of the plain backbone's {cost['word']}. On the dashed line, the two"
+        " agree."
     )
 
 

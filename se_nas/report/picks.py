@@ -55,7 +55,7 @@ def pick(report: ParetoReport, name: str | int = "best") -> Pick:
     elif name in _RULES:
         candidate, why = _RULES[name](report)
     else:
-        candidate, why = _by_id(report, name), "asked for by its trial number or key"
+        candidate, why = _by_id(report, name), "chosen by its trial number or key"
     return Pick(name=name, candidate=candidate, reason=f"{describe(report, candidate)} ({why}).")
 
 

@@ -76,4 +76,10 @@ def idle_latency_options(config: SearchConfig) -> list[str]:
         if name.startswith("latency_") and getattr(config, name) != fields[name].default
     ]
     names = ", ".join(idle)
-    return [f"{names} {'has' if len(idle) == 1 else 'have'} no effect: no objective or limit needs a measurement."] if idle else []
+    return (
+        [
+            f"{names} {'has' if len(idle) == 1 else 'have'} no effect: no objective or limit needs a measurement."
+        ]
+        if idle
+        else []
+    )

@@ -80,7 +80,7 @@ def test_a_candidate_whose_state_is_damaged_is_trained_anew(runs, stopped, damag
     heard = Heard()
     resume(stopped, progress=heard)
     assert results(stopped) == runs[0]
-    [said] = [text for text in heard.messages if "trained anew" in text]
+    [said] = [text for text in heard.messages if "starts over" in text]
     assert f"set aside as {state.name}.damaged" in said
     assert (stopped / "checkpoints" / f"{state.name}.damaged").exists()
 

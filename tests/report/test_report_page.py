@@ -293,7 +293,7 @@ def test_what_the_manifest_says_of_early_stopping_and_importance_is_shown(make_r
     )
     text = render(ParetoReport.load(run))
     assert (
-        "As a control, 4 candidates ran to the end whatever the rule said; it would have stopped 3 of them."
+        "As a control, 4 candidates ran to the end regardless of the rule; it would have stopped 3 of them."
         " That would have been wrong for 1, which ended on the front (95 % interval of the wrong share: 1 to 91 %)."
     ) in text
     assert ">stage2</td>" in text
@@ -320,8 +320,8 @@ def test_what_an_earlier_run_was_worth_is_said(make_run):
 def test_a_loss_that_told_nothing_is_not_spoken_of(make_run):
     told = {"readings": 24, "correlation": -0.7, "noise_correlation": 0.05, "equivalent_readings": 2.13}
     expected = (
-        "The model read the validation loss of 24 trainings as well. The loss moved with accuracy at −0.70 (their"
-        " noises at +0.05); the front rests on the equivalent of 2.1 readings of accuracy each."
+        "The model also used the validation loss of 24 trainings. It correlates with accuracy at −0.70 (their noise"
+        " at +0.05), so each member of the front rests on the equivalent of 2.1 readings of accuracy."
     )
     assert expected in render(ParetoReport.load(make_run("told", evidence=told)))
     nothing = told | {"correlation": None, "noise_correlation": None}

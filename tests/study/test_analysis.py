@@ -78,8 +78,7 @@ def test_a_run_says_which_stage_mattered_whichever_sampler_it_had(tmp_path, late
     assert manifest.evidence["equivalent_readings"] > 1
     page = (run.path / "report.html").read_text()
     assert (
-        "The model read the validation loss of 16 trainings as well. The loss moved with accuracy at −0."
-        in page
+        "The model also used the validation loss of 16 trainings. It correlates with accuracy at −0." in page
     )
     assert "averages over the search space in the sampler's model" in page.replace("&#39;", "'")
     assert "Importance of the parameters" in page

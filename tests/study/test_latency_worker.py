@@ -145,7 +145,9 @@ def test_a_worker_for_another_machine_or_without_a_search_is_refused(database_ur
     with pytest.raises(RunError, match=f"no search asks for latency of study 'one'.*--latency-on {HERE}"):
         measure_for(database_url, "one")
     Mail(database_url, "one", Patience()).ask(BEGIN, "jetson", {})
-    with pytest.raises(RunError, match=f"study 'one' asks for the latency of jetson, but this machine is {HERE}"):
+    with pytest.raises(
+        RunError, match=f"study 'one' asks for the latency of jetson, but this machine is {HERE}"
+    ):
         measure_for(database_url, "one")
     result = CliRunner().invoke(
         app, ["worker", "--latency-only", "--storage", database_url, "--study", "two"]

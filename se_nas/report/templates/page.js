@@ -96,7 +96,7 @@ function drawFront(name, width) {
     xTitle: axis.title, yTitle: axisTitle(), label: `Pareto front: accuracy against ${axis.title}; the table below has the same numbers`,
   });
   const hidden = rows.length - inside.length;
-  document.getElementById("outside").textContent = hidden ? `${hidden} weaker candidate${hidden > 1 ? "s lie" : " lies"} below the picture.` : "";
+  document.getElementById("outside").textContent = hidden ? `${hidden} weaker candidate${hidden > 1 ? "s lie" : " lies"} below the plot.` : "";
   const single = axis.name === data.cost && !surface;
   const lines = [], joined = (points) => points.slice(1).map((to, index) => [points[index], to]);
   if (single) {
