@@ -1,6 +1,7 @@
 """Places for labels: beside their marks, on no bar, no point and no other label.
 
-``placeLabels`` in ``templates/charts.js`` does the same for the page; a change of one is a change of both.
+``labelPlaces`` in ``templates/charts.js`` does the same on the page, whose width changes with its window; a test in
+``tests/report/test_report_browser.py`` compares the two.
 """
 
 from __future__ import annotations

@@ -112,11 +112,13 @@ def test_a_short_limit_is_exceeded_where_little_more_will_do(monkeypatch: pytest
     [
         (
             0.34, 6.25, 0.2,
-            "after 0.3 s the interval of the ratio is 4.96% wide instead of 1.00%; about 6.2 s per network would be enough.",
+            "after 0.3 s the interval of the ratio is 4.96% wide instead of 1.00%; about 6.2 s per"
+            " network would be enough.",
         ),
         (
             20.0, 61.4, 1.5,
-            "after 20 s the interval of the ratio is 4.96% wide instead of 1.00%; about 61 s per network would be enough."
+            "after 20 s the interval of the ratio is 4.96% wide instead of 1.00%; about 61 s per"
+            " network would be enough."
             " The machine is busy: 1.5 processes compete for each core.",
         ),
     ],

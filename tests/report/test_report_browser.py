@@ -3,14 +3,19 @@
 import base64
 import shutil
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_run import SITES, rows_of, write_run
 from test_report_page import effect_row, evil_run
 
-from se_nas.report import ParetoReport, compare, write_comparison, write_html
+from se_nas.report import ParetoReport, compare, labels, write_comparison, write_html
 
 pytestmark = pytest.mark.browser
+CHARTS = Path(labels.__file__).parent / "templates" / "charts.js"
+PIXELS = 96 / 72
+"""Of a point."""
 PHONE = {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
 
 
@@ -471,3 +476,40 @@ def test_comparison_page(page, tmp_path):
     heads = all_of(opened, "#table-0 th button")
     heads[3].click()
     assert find(opened, "#table-0 th:nth-child(4)").get_attribute("aria-sort") == "ascending"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_labels_of_page_and_figure_have_the_same_places(browser, seed):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 40))
+    marks = np.column_stack([rng.uniform(0, 400, count), rng.uniform(0, 300, count)])
+    sizes = np.column_stack([rng.uniform(20, 120, count), np.full(count, 14.0)])
+    corners = rng.uniform((0, 0), (400, 300), (int(rng.integers(0, 60)), 2, 2))
+    # Bars are along one axis.
+    corners[::2, 1, 0], corners[1::2, 1, 1] = corners[::2, 0, 0], corners[1::2, 0, 1]
+    obstacles = np.concatenate([corners.min(axis=1) - 3, corners.max(axis=1) + 3], axis=1)
+    expected = labels.place(np.hstack([marks, sizes]).tolist(), obstacles.tolist(), (0, 0, 400, 300), PIXELS)
+    assert sum(spot is not None for spot in expected) > 0
+
+    browser.get("about:blank")
+    # On the page, the second axis points down.
+    flip = (1, -1)
+    found = script(
+        browser,
+        CHARTS.read_text(encoding="utf-8") + "; return labelPlaces(...arguments);",
+        np.hstack([marks * flip, sizes]).tolist(),
+        (obstacles[:, [0, 3, 2, 1]] * (flip * 2)).tolist(),
+        [0, -300, 400, 0],
+    )
+    assert len(found) == len(expected)
+    for spot, wanted in zip(found, expected, strict=True):
+        assert (spot is None) == (wanted is None)
+        if wanted is None:
+            continue
+        left, bottom, right, top = wanted.box
+        assert spot["box"] == pytest.approx([left, -top, right, -bottom])
+        if wanted.leader is None:
+            assert spot["leader"] is None
+        else:
+            (x1, y1), (x2, y2) = wanted.leader
+            assert spot["leader"] == pytest.approx([x1, -y1, x2, -y2])

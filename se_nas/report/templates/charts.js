@@ -144,55 +144,67 @@ function legend(entries) {
       shape === "line" ? svg("line", { class: cls, x1: -9, x2: 9, y1: 0, y2: 0 }) : glyph(0, 0, shape, 5.5, { class: cls })), text)));
 }
 
-// Places for labels: beside their marks, on no bar, no point and no other label; earlier items choose first, and one
-// without a free place is left out. `items` are marks with their text, `segments` lines along the axes and points in
-// pixels: both ends, and half of the width. As in se_nas/report/labels.py; a change of one is a change of both.
-const LABEL = { gap: 8, rings: 24, near: 2, margin: 2 };
+// Places for labels: beside their marks, on no obstacle and no other label; earlier labels choose first. The algorithm and
+// its constants (in points) are those of se_nas/report/labels.py, and a test compares the two in a browser.
+// labels: [x, y] of the mark, width and height of the text; obstacles and bounds: [left, top, right, bottom]; all in pixels.
+// Returns { box, leader } for each label, or null if it has no free place.
+const POINT = 96 / 72, GAP = 6 * POINT, MARGIN = 1.5 * POINT, RINGS = 24, NEAR = 2;
 const DIRECTIONS = [
   [1, 0], [-1, 0], [1, -1], [1, 1], [-1, -1], [-1, 1], [0, -1], [0, 1],
   [1, -0.5], [1, 0.5], [-1, -0.5], [-1, 0.5], [0.5, -1], [0.5, 1], [-0.5, -1], [-0.5, 1],
 ];
-const ruler = document.createElement("canvas").getContext("2d");
-function placeLabels(plot, items, segments) {
-  ruler.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-  const { left, right, top, bottom } = plot.box;
-  const overlaps = (a, b) => a[0] < b[2] && a[2] > b[0] && a[1] < b[3] && a[3] > b[1];
-  const taken = segments.map(([x1, y1, x2, y2, half]) => {
-    const room = half + LABEL.margin;
-    return [Math.min(x1, x2) - room, Math.min(y1, y2) - room, Math.max(x1, x2) + room, Math.max(y1, y2) + room];
+const overlaps = (a, b) => a[0] < b[2] && a[2] > b[0] && a[1] < b[3] && a[3] > b[1];
+function alongLine([x1, y1, x2, y2]) {
+  const count = Math.max(1, Math.floor(Math.max(Math.abs(x2 - x1), Math.abs(y2 - y1)) / (3 * POINT)));
+  return Array.from({ length: count }, (_, step) => {
+    const x = x1 + ((x2 - x1) * step) / count, y = y1 + ((y2 - y1) * step) / count;
+    return [x - POINT, y - POINT, x + POINT, y + POINT];
   });
-  const texts = [];
-  const along = ([x1, y1, x2, y2]) => {
-    const count = Math.max(1, Math.floor(Math.max(Math.abs(x2 - x1), Math.abs(y2 - y1)) / 4));
-    return Array.from({ length: count }, (_, step) => {
-      const x = x1 + ((x2 - x1) * step) / count, y = y1 + ((y2 - y1) * step) / count;
-      return [x - 1.3, y - 1.3, x + 1.3, y + 1.3];
-    });
-  };
-  const free = (x, y, width, height) => {
-    for (let ring = 0; ring < LABEL.rings; ring++) {
-      const gap = LABEL.gap * (ring + 1);
+}
+function labelPlaces(labels, obstacles, [left, top, right, bottom]) {
+  const taken = [...obstacles], texts = [];
+  const free = ([x, y, width, height]) => {
+    for (let ring = 0; ring < RINGS; ring++) {
+      const gap = GAP * (ring + 1);
       for (const [across, down] of DIRECTIONS) {
         const l = x + gap * across - (across > 0 ? 0 : across < 0 ? width : width / 2);
         const t = y + gap * down - (down > 0 ? 0 : down < 0 ? height : height / 2);
         const box = [l, t, l + width, t + height];
-        if (box[0] < left || box[1] < top - 6 || box[2] > right || box[3] > bottom || taken.some((other) => overlaps(box, other))) continue;
-        const leader = ring >= LABEL.near ? [x, y, Math.min(Math.max(x, box[0]), box[2]), Math.min(Math.max(y, box[1]), box[3])] : null;
-        if (leader && along(leader).some((part) => texts.some((other) => overlaps(part, other)))) continue;
+        if (box[0] < left || box[1] < top || box[2] > right || box[3] > bottom || taken.some((other) => overlaps(box, other))) continue;
+        const leader = ring >= NEAR ? [x, y, Math.min(Math.max(x, box[0]), box[2]), Math.min(Math.max(y, box[1]), box[3])] : null;
+        if (leader && alongLine(leader).some((part) => texts.some((other) => overlaps(part, other)))) continue;
         return { box, leader };
       }
     }
     return null;
   };
-  for (const { x, y, text, cls } of items) {
-    const spot = free(x, y, ruler.measureText(text).width + 2, 14);
-    if (!spot) continue;
-    const [l, t, r, b] = spot.box, kept = [l - LABEL.margin, t - LABEL.margin, r + LABEL.margin, b + LABEL.margin];
+  return labels.map((label) => {
+    const spot = free(label);
+    if (!spot) return null;
+    const [l, t, r, b] = spot.box, kept = [l - MARGIN, t - MARGIN, r + MARGIN, b + MARGIN];
     texts.push(kept);
-    taken.push(kept, ...(spot.leader ? along(spot.leader) : []));
-    if (spot.leader) plot.node.append(svg("line", { class: "leader", x1: spot.leader[0], y1: spot.leader[1], x2: spot.leader[2], y2: spot.leader[3] }));
-    plot.node.append(svg("text", { class: `label ${cls || ""}`, x: spot.box[0] + 1, y: spot.box[3] - 3, "aria-hidden": "true" }, text));
-  }
+    taken.push(kept, ...(spot.leader ? alongLine(spot.leader) : []));
+    return spot;
+  });
+}
+
+// Labels of marks in a plot. `items`: marks with their text; `segments`: lines along the axes and points that no label may
+// lie on, in pixels: both ends, and half of the width.
+const ruler = document.createElement("canvas").getContext("2d");
+function placeLabels(plot, items, segments) {
+  ruler.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  const obstacles = segments.map(([x1, y1, x2, y2, half]) => {
+    const room = half + MARGIN;
+    return [Math.min(x1, x2) - room, Math.min(y1, y2) - room, Math.max(x1, x2) + room, Math.max(y1, y2) + room];
+  });
+  const { left, right, top, bottom } = plot.box;
+  const labels = items.map(({ x, y, text }) => [x, y, ruler.measureText(text).width + 2, 14]);
+  labelPlaces(labels, obstacles, [left, top - 6, right, bottom]).forEach((spot, index) => {
+    if (!spot) return;
+    const { text, cls } = items[index], { box, leader } = spot;
+    if (leader) plot.node.append(svg("line", { class: "leader", x1: leader[0], y1: leader[1], x2: leader[2], y2: leader[3] }));
+    plot.node.append(svg("text", { class: `label ${cls || ""}`, x: box[0] + 1, y: box[3] - 3, "aria-hidden": "true" }, text));
+  });
 }
 
 // One tooltip for the page; marks name their content with data-tip or data-number.
