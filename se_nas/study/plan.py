@@ -56,7 +56,7 @@ from se_nas.wording import counted
 LOGS, WORKERS = "logs", "workers"
 UNMEASURED = (
     "nothing was measured and no image was read. How many candidates fit, and what limits on measured costs allow,"
-    " is found out when the search starts; --measure finds it out now."
+    " is worked out when the search starts; --measure works it out now."
 )
 
 

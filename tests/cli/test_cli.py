@@ -283,7 +283,7 @@ def test_dry_run_measures_nothing_reads_no_image_and_takes_no_lock(se, tmp_path,
     assert code == 0, err
     assert "2 classes" in err
     assert "as many epochs as the budget allows" in err
-    assert "--measure finds it out now" in err
+    assert "--measure works it out now" in err
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
     # What can be known without a measurement is still checked.
     assert se(*command, "--max-latency", "5 parsecs", "--dry-run")[0] == 2
@@ -296,7 +296,7 @@ def test_a_measured_dry_run_says_what_fits(se, tmp_path):
     assert list(tmp_path.iterdir()) == []
     code, _, err = se(*SEARCH, "--measure")
     assert code == 2
-    assert "--measure is for --dry-run" in err
+    assert "--measure goes with --dry-run" in err
 
 
 def test_flags_win_over_the_file(se, tmp_path):

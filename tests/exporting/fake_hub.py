@@ -17,10 +17,36 @@ class Hub:
 
     Attributes:
         refuse: path → status of requests that are refused.
+        lfs: endings of files that are uploaded by Git LFS; ``verified`` has the digests of those that arrived.
     """
 
     def __init__(self):
         self.repos, self.tokens, self.refuse, self.url = {}, [], {}, ""
+        self.lfs, self.verified, self._objects = (), [], {}
+
+    def lfs_actions(self, wanted):
+        """Where an object is to be uploaded, and whom to tell then."""
+        href = f"{self.url}/lfs/{wanted['oid']}"
+        return {
+            "oid": wanted["oid"],
+            "size": wanted["size"],
+            "actions": {"upload": {"href": href}, "verify": {"href": f"{self.url}/lfs-verify"}},
+        }
+
+    def keep(self, digest, content):
+        """Whether an object is what its digest says; it is kept then."""
+        if hashlib.sha256(content).hexdigest() != digest:
+            return False
+        self._objects[digest] = content
+        return True
+
+    def file_of(self, line):
+        """The content of a file in a commit, or that of the object that it points to."""
+        if line["key"] == "lfsFile":
+            content = self._objects[line["value"]["oid"]]
+            assert len(content) == line["value"]["size"]
+            return content
+        return base64.b64decode(line["value"]["content"])
 
 
 @contextmanager
@@ -53,18 +79,32 @@ def serving():
             if found := re.fullmatch(r"/api/models/(.+)/preupload/main", path):
                 files = json.loads(body)["files"]
                 modes = [
-                    {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                    {
+                        "path": file["path"],
+                        "uploadMode": "lfs" if file["path"].endswith(hub.lfs) else "regular",
+                        "shouldIgnore": False,
+                        "oid": None,
+                    }
                     for file in files
                 ]
                 return self.answer({"files": modes})
+            if path.endswith(".git/info/lfs/objects/batch"):
+                objects = [hub.lfs_actions(wanted) for wanted in json.loads(body)["objects"]]
+                return self.answer({"transfer": "basic", "objects": objects})
+            if path == "/lfs-verify":
+                hub.verified.append(json.loads(body)["oid"])
+                return self.answer({})
             if found := re.fullmatch(r"/api/models/(.+)/commit/main", path):
                 for line in map(json.loads, body.splitlines()):
-                    if line["key"] == "file":
-                        content = base64.b64decode(line["value"]["content"])
-                        hub.repos[found[1]][line["value"]["path"]] = content
+                    if line["key"] in ("file", "lfsFile"):
+                        hub.repos[found[1]][line["value"]["path"]] = hub.file_of(line)
                 url = f"{hub.url}/{found[1]}/commit/{COMMIT}"
                 return self.answer({"success": True, "commitOid": COMMIT, "commitUrl": url})
             return self.answer({"error": f"no {path}"}, 404)
+
+        def do_PUT(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer({}, 200 if hub.keep(self.path.rpartition("/")[2], body) else 400)
 
         def do_GET(self):
             path = self.path.partition("?")[0]

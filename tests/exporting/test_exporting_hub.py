@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -81,6 +82,18 @@ def test_what_is_pushed_is_what_timm_loads_from_the_hub(run, tmp_path):
         # Another export goes to the same repository.
         again = command(run, tmp_path / "other", "me/net", HF_TOKEN=TOKEN, HF_ENDPOINT=hub.url)
         assert again.returncode == 0, again.stderr
+
+
+def test_weights_go_by_git_lfs_where_the_hub_asks_for_it(run, tmp_path):
+    out = tmp_path / "net"
+    with serving() as hub:
+        hub.lfs = (".safetensors",)
+        # Without xet, which talks to storage of its own.
+        done = command(run, out, "me/net", HF_TOKEN=TOKEN, HF_ENDPOINT=hub.url, HF_HUB_DISABLE_XET="1")
+        assert done.returncode == 0, done.stderr
+        assert hub.repos["me/net"] == {path.name: path.read_bytes() for path in out.iterdir()}
+        weights = (out / "model.safetensors").read_bytes()
+        assert hub.verified == [hashlib.sha256(weights).hexdigest()]
 
 
 @pytest.mark.parametrize(
