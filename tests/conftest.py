@@ -1,6 +1,11 @@
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes is the machine's affair, and says nothing about what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # A script that is started in the background ignores Ctrl-C, and so would what the tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -182,6 +182,9 @@ class LiveProgress(LineProgress):
         self._print(f"{_trial(row)}  {_result(row)}")
 
     def close(self) -> None:
+        if self._console.is_jupyter:
+            # In a notebook the last picture stays, and rich does not draw it anew when it stops.
+            self._live.refresh()
         self._live.stop()
 
     def _prepare(self, what: str, done: int, total: int) -> None:

@@ -128,7 +128,7 @@ def test_single_readings_and_missing_readings_decide_nothing():
     assert "each accuracy is a single reading" in single.headline
     assert "+2.0 points" in single.details
     assert report_of([plain], provisional=True).decision.choice == "open"
-    assert "plain backbone was not read" in report_of([other], provisional=True).decision.headline
+    assert "plain backbone was not evaluated" in report_of([other], provisional=True).decision.headline
     assert "no candidate has finished" in report_of([], provisional=True).decision.headline
 
 

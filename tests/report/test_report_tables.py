@@ -70,7 +70,7 @@ def test_summary_of_single_readings_warns_of_luck(make_run):
 
 def test_summary_before_the_first_trial_ends(make_run):
     text = summary(ParetoReport.load(make_run(rows=[], status="running", provisional=True)))
-    assert "0 architectures in 0 trials (none yet); running." in text
+    assert "no architectures in no trials (none yet); running." in text
     assert "Front of 0 (no candidate has finished yet)." in text
 
 
