@@ -135,7 +135,7 @@ def test_a_table_that_fails_is_not_used_silently() -> None:
     table = LatencyTable.measure(FakeMeter(noise=0.1), random_sampler(PLAIN))
     widths = np.array([PLAIN.widths])
     assert not table.passed
-    with pytest.raises(DeviceError, match=r"FAILS: on 8 networks.*idle device"):
+    with pytest.raises(DeviceError, match=r"FAILS: on 8 held-out networks.*idle device"):
         table.predict(widths)
     assert table.predict(widths, even_if_failed=True) == pytest.approx([20.0])
 

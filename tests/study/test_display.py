@@ -199,6 +199,15 @@ def test_a_notebook_shows_progress_live_if_it_can(monkeypatch, widgets, kind):
     assert type(progress_of(False)) is Progress
 
 
+def test_the_last_picture_in_a_notebook_is_the_last_state(monkeypatch):
+    shown = LiveProgress(Console(file=io.StringIO(), force_jupyter=True))
+    done = []
+    monkeypatch.setattr(shown._live, "refresh", lambda: done.append("refreshed"))
+    monkeypatch.setattr(shown._live, "stop", lambda: done.append("stopped"))
+    shown.close()
+    assert done == ["refreshed", "stopped"]
+
+
 def test_commands_in_messages_stay_whole_and_other_lines_break_between_words():
     progress, console = recorded(LiveProgress, 60)
     command = "go on with:  se-nas resume runs/a-name-of-some-length --budget 30m --trials 20"
