@@ -153,7 +153,7 @@ def _by_id(report: ParetoReport, name: str) -> Candidate:
         return _finished(matches[0], name)
     if matches:
         raise RunError(
-            f"{name!r} begins {len(matches)} keys: {', '.join(match.key for match in matches[:5])}."
+            f"{name!r} is the beginning of {len(matches)} keys: {', '.join(match.key for match in matches[:5])}."
         )
     raise RunError(
         f"there is no pick {name!r} in {report.name}; allowed: {', '.join(PICKS)}, under:BUDGET, a trial number"

@@ -153,8 +153,8 @@ def _masked_pays(rate: float, built: StepTime, context: Context) -> tuple[bool, 
     built_seconds = steps * built.step + built.preparation
     pays = masked_seconds <= built_seconds
     return pays, (
-        f"{'one network for all' if pays else 'each built anew'}: a training takes {masked_seconds:.1f} s of steps"
-        f" with masked gates, {built_seconds:.1f} s built and captured anew"
+        f"{'one network for all' if pays else 'each rebuilt'}: a training takes {masked_seconds:.1f} s of steps"
+        f" with masked gates, {built_seconds:.1f} s rebuilt and recaptured"
     )
 
 
