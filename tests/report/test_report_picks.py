@@ -158,7 +158,7 @@ def test_budget_in_parameters_and_macs():
         ("cheapst", " or a key. Did you mean 'cheapest'"),
         ("99", "a trial number (0 to 3)"),
         ("", "there is no pick ''"),
-        ("00000000000", "'00000000000' begins 4 keys"),
+        ("00000000000", "'00000000000' is the beginning of 4 keys"),
     ],
 )
 def test_mistakes_are_explained(name, words):
