@@ -57,8 +57,8 @@ def _weigh(report: ParetoReport, noise: SeedModel, plain: Candidate, rivals: lis
     rests = (
         "At 95 % confidence."
         if number == 1
-        else f"At 95 % confidence for all {number} comparisons together, which takes intervals {widening:.1f}"
-        " times as wide as those of one."
+        else f"At 95 % confidence for all {number} comparisons together, for which intervals are {widening:.1f}"
+        " times as wide as for a single one."
     )
     if better:
         winner = max(better, key=value)

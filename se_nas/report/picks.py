@@ -61,7 +61,7 @@ def pick(report: ParetoReport, name: str | int = "best") -> Pick:
 
 def _best(report: ParetoReport) -> tuple[Candidate, str]:
     best = max(report.front, key=lambda member: member.accuracy or -math.inf)
-    return best, f"the best accuracy of the front, {best.accuracy:.2f} %"
+    return best, f"the best accuracy on the front, {best.accuracy:.2f} %"
 
 
 def _knee(report: ParetoReport) -> tuple[Candidate, str]:
@@ -79,13 +79,13 @@ def _one_standard_error(report: ParetoReport) -> tuple[Candidate, str]:
     accuracy = best.accuracy or 0.0
     known = report.standard_error(best)
     if known is not None:
-        error, kind = known, "its mean over seeds"
+        error, kind = known, "over seeds"
     else:
         images = report.manifest.data.num_val or 1
         error = 100 * math.sqrt(max(accuracy / 100 * (1 - accuracy / 100), 0.0) / images)
-        kind = f"{images} validation images (no repeats)"
+        kind = f"over {images} validation images, no repeats"
     within = [member for member in report.front if (member.accuracy or 0) >= accuracy - error]
-    return within[0], f"the cheapest within one standard error, {error:.2f} points of {kind}, of the best"
+    return within[0], f"the cheapest within one standard error of the best, {error:.2f} points {kind}"
 
 
 _RULES = {"best": _best, "knee": _knee, "one-se": _one_standard_error}

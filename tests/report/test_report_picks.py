@@ -87,7 +87,7 @@ def test_reason_gives_gain_and_cost_against_the_plain_backbone_paired_by_seed():
     assert best.candidate.number == 1
     assert best.reason == (
         "SE in stage 3 at γ=8: +0.6±0.2 points for 1.9±0.3 % latency"
-        " (the best accuracy of the front, 90.60 %)."
+        " (the best accuracy on the front, 90.60 %)."
     )
 
 
@@ -121,7 +121,7 @@ def test_best_knee_and_one_standard_error():
     cheapest = pick(report, "one-se")
     assert cheapest.candidate.number == 1
     assert pick(report, "cheapest") == cheapest
-    assert "0.28 points of 10000 validation images (no repeats)" in cheapest.reason
+    assert "0.28 points over 10000 validation images, no repeats" in cheapest.reason
     assert names_of(report) == {f"{3:016x}": ("best",), f"{1:016x}": ("knee", "one-se")}
 
 
