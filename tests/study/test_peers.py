@@ -41,8 +41,8 @@ def test_an_address_is_that_of_a_postgresql_database():
         ("postgresql://me@db/nas", "is not the address of a PostgreSQL database"),
         ("postgresql+psycopg://me@db", "is not the address of a PostgreSQL database"),
         ("postgresql+psycopg:///nas", "is not the address of a PostgreSQL database"),
-        ("postgresql+psycopg://me@db:port/nas", "is no address"),
-        ("postgresql+psycopg://[me@db/nas", "is no address"),
+        ("postgresql+psycopg://me@db:port/nas", "is not an address"),
+        ("postgresql+psycopg://[me@db/nas", "is not an address"),
     ):
         with pytest.raises(ConfigError, match=reason) as caught:
             check_address(url)
