@@ -61,7 +61,7 @@ def test_a_password_in_an_address_is_refused_and_never_repeated(url, command, tm
     more = ["--out", "page.html"] if command.startswith("report") else []
     result = CliRunner().invoke(app, [*command.split(), "--storage", url, *more])
     assert isinstance(result.exception, ConfigError)
-    assert "has a password" in str(result.exception)
+    assert "contains a password" in str(result.exception)
     assert "PGPASSWORD" in str(result.exception)
     assert "pass-word" not in str(result.exception) + result.output
     assert not list(tmp_path.iterdir())
