@@ -275,7 +275,7 @@ def _prepare(plan: Plan, store: StudyStore, progress: Progress) -> None:
         if store.num_trials == 0:
             imported = import_readings(plan.config, plan.space, plan.axes, store, plan.earlier)
             for run, count in imported.items():
-                progress.message(f"{count} readings taken over from {run}")
+                progress.message(f"{count} readings were taken over from {run}")
         queued = {trial.user_attrs.get(BASELINE) for trial in store.trials()}
         for name, architecture in plan.baselines.items():
             if name not in queued and plan.constraints.allow(architecture):
