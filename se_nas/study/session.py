@@ -166,9 +166,7 @@ def resume(
     given = {name: value for name, value in changes.items() if value is not None}
     manifest = folder.manifest
     if checkpoint is not None and _asked(folder).checkpoint is None:
-        raise RunError(
-            f"{manifest.name} has begun without a checkpoint, and goes on so: leave checkpoint out."
-        )
+        raise RunError(f"{manifest.name} was started without a checkpoint; leave checkpoint out.")
     config = SearchConfig(**{**located(_asked(folder).model_dump(), manifest.paths), **moved, **given})
     if config.storage is not None:
         if given:
@@ -182,7 +180,7 @@ def resume(
     config = SearchConfig(**{**config.model_dump(), **limits, **given})
     if manifest.status == "finished" and is_spent(folder, config.budget_seconds):
         taken, command = as_words(manifest.budget.spent), resume_command(folder, budget=config.budget_seconds)
-        progress.message(f"the budget is spent: the run has taken {taken}. To go on:  {command}")
+        progress.message(f"the budget is spent: the run has taken {taken}. To continue:  {command}")
         return Run(folder)
     with Interrupts(progress.message, at_once=True), _held(folder):
         plan = _resumed(config, manifest, progress)
@@ -214,7 +212,9 @@ def _held(folder: RunFolder, *, alone: bool = True) -> Iterator[None]:
         with folder.lock() if alone else nullcontext():
             yield
     except DiskError as error:
-        raise DiskError(f"{error}\nOnce that is mended, go on with:  se-nas resume {folder.path}") from error
+        raise DiskError(
+            f"{error}\nOnce this is fixed, continue with:  se-nas resume {folder.path}"
+        ) from error
 
 
 def _resumed(config: SearchConfig, manifest: Manifest, progress: Progress) -> Plan:

@@ -178,8 +178,8 @@ def prior_notes(earlier: Sequence[Earlier], *, measured: bool = True) -> list[st
             )
         elif not measured:
             notes.append(
-                f"whether {Path(one.run).name} gives readings or serves as prior knowledge is decided as the search"
-                " begins."
+                f"whether {Path(one.run).name} gives readings or serves as prior knowledge is decided when the search"
+                " starts."
             )
     return notes
 

@@ -195,7 +195,7 @@ def test_an_earlier_run_that_tells_nothing_is_refused(configured, before):
         write_json(before.path / MANIFEST, manifest)
     with pytest.raises(ConfigError, match="'x' is named twice"):
         configured("later", warm_start=["x", "x"])
-    with pytest.raises(ConfigError, match=r"warm_start.* an empty one is a shell variable"):
+    with pytest.raises(ConfigError, match=r"warm_start.* an empty one is often a shell variable"):
         configured("later", warm_start=["x", " "])
 
 
