@@ -5,6 +5,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import typer
 import yaml
@@ -31,6 +32,8 @@ def check_commands(script):
 def test_slurm():
     script = (EXAMPLES / "workers.sbatch").read_text()
     assert check_commands(script) == ["show", "search", "worker"]
+    [words] = re.findall(r'^search=\$\{SEARCH:-"(.*)"\}$', script, re.MULTILINE)
+    check_commands(f"se-nas search {words} --storage x --study x")
     given = dict(re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", script, re.MULTILINE))
     assert given["signal"] == "USR1@120"
     assert "requeue" in given
@@ -66,6 +69,9 @@ def test_the_slurm_script_begins_joins_and_is_requeued(tmp_path, status, again, 
 def test_kubernetes():
     job = yaml.safe_load((EXAMPLES / "workers.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    # podFailurePolicy is stable since 1.31.
+    for version in ("1.31", kubernetes_validate.latest_version()):
+        kubernetes_validate.validate(job, version, strict=True)
     spec = job["spec"]["template"]["spec"]
     # What podFailurePolicy and Indexed need.
     assert spec["restartPolicy"] == "Never"
