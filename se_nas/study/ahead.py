@@ -8,13 +8,8 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from optuna.trial import Trial
-
-from se_nas.architecture import Architecture
 from se_nas.study.storage import StudyStore
-from se_nas.study.suggestions import Suggestions
-
-Found = tuple[Trial, Architecture] | None
+from se_nas.study.suggestions import Again, Found, Suggestions
 
 
 class Ahead:
@@ -32,7 +27,7 @@ class Ahead:
     def __init__(self, suggestions: Suggestions, store: StudyStore, *, threaded: bool) -> None:
         self._suggestions, self._store = suggestions, store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="suggestion") if threaded else None
-        self._made: Future[Found] | None = None
+        self._made: Future[Found | Again] | None = None
 
     def prepare(self) -> None:
         """Begin with the next one. The last one that was taken has to be stored by now: numbers have no gaps."""
@@ -44,7 +39,7 @@ class Ahead:
         """Whether ``next`` has nobody to wait for."""
         return self._made is None or self._made.done()
 
-    def next(self) -> Found:
+    def next(self) -> Found | Again:
         """As ``Suggestions.next``."""
         if self._made is None:
             return self._suggestions.next()

@@ -35,7 +35,7 @@ def what_mattered(plan: Plan, store: StudyStore) -> dict[str, Any]:
     points = [trial.params for trial in study.get_trials(deepcopy=False)]
     used = _that_change(points, plan.space.choices, Identity(plan.space))
     found: dict[str, Any] = {"importance": importance(study, names=used), "effects": []}
-    sampler = pareto_sampler(plan)
+    sampler = pareto_sampler(plan, seed=plan.config.seed)
     before = prior_runs(plan.earlier)
     if before and points:
         trusts = dict(zip(before, sampler.trust(study), strict=True))

@@ -125,7 +125,7 @@ class Database:
         """
         tables = (USER_ATTRIBUTES, SYSTEM_ATTRIBUTES)
         with explained(self._name), self._reading() as connection:
-            user, system = (self._attributes(connection, table) for table in tables)
+            user, system = self._attributes(connection, tables)
             self._seals = json.loads(system.pop(SEALS, "{}"))
             stored = {
                 _address(table, key): text
@@ -197,11 +197,18 @@ class Database:
         """One transaction."""
         return self._storage.engine.begin()
 
-    def _attributes(self, connection: Connection, table: Table) -> dict[str, str]:
-        rows = connection.execute(
-            sqlalchemy.select(table.c.key, table.c.value_json).where(table.c.study_id == self._study_id)
-        )
-        return {row.key: row.value_json for row in rows}
+    def _attributes(self, connection: Connection, tables: Sequence[Table]) -> list[dict[str, str]]:
+        """Values by key in each of some tables, with one statement."""
+        found: list[dict[str, str]] = [{} for _ in tables]
+        wanted = [
+            sqlalchemy.select(sqlalchemy.literal(place), table.c.key, table.c.value_json).where(
+                table.c.study_id == self._study_id
+            )
+            for place, table in enumerate(tables)
+        ]
+        for place, key, text in connection.execute(sqlalchemy.union_all(*wanted)):
+            found[place][key] = text
+        return found
 
     def _read(self, connection: Connection, which: ColumnElement[bool]) -> Iterator[FrozenTrial]:
         """The study's trials of which a condition on `TrialModel` holds, in order of number."""

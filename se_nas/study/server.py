@@ -13,6 +13,7 @@ import secrets
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -50,6 +51,8 @@ GRACE = 300.0
 """Seconds without a sign of life after which a worker's trials are anyone's."""
 LOCKS = 0x5E7A5
 """First key of the advisory locks; the second is the study, or 0 for whoever makes tables."""
+_Stamp = tuple[TrialState, datetime | None]
+"""What tells that a trial was written: its state, and its last sign of life."""
 _OPTIONS = {
     # The server ends a session whose machine or network is gone, or which is frozen in its turn: nobody else has one.
     "tcp_keepalives_idle": 30,
@@ -88,7 +91,8 @@ class SharedDatabase(Database):
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.patience = Patience()
         self._turn: Connection | None = None
-        self._stamps: dict[int, tuple[Any, ...]] = {}
+        self._stamps: dict[int, _Stamp] = {}
+        self._alive: set[int] = set()
         self._count = 0
 
     @classmethod
@@ -123,17 +127,19 @@ class SharedDatabase(Database):
             UnavailableError: at the beginning or the end; nothing was stored, or, at the end, perhaps everything.
         """
         with explained(self._name):
-            # The lock is taken before the transaction, whose picture of the data would be older otherwise.
             connection = self._engine.connect()
         try:
             with explained(self._name):
-                connection.execution_options(isolation_level="REPEATABLE READ")
+                # The lock is taken before the transaction, whose picture of the data would be older otherwise.
+                connection.execution_options(isolation_level="AUTOCOMMIT")
                 connection.execute(sqlalchemy.select(func.pg_advisory_lock(LOCKS, self._study_id)))
                 connection.commit()
+                connection.execution_options(isolation_level="REPEATABLE READ")
             self._turn = connection
             yield
             with explained(self._name):
                 connection.commit()
+                connection.execution_options(isolation_level="AUTOCOMMIT")
                 connection.execute(sqlalchemy.select(func.pg_advisory_unlock_all()))
                 connection.commit()
         except BaseException:
@@ -152,7 +158,7 @@ class SharedDatabase(Database):
         return self._patiently(lambda: super(SharedDatabase, self).trials(first))
 
     def news(self, unfinished: Collection[int], first: int) -> list[FrozenTrial]:
-        """What other workers have written since the last call, in order of number; only in a turn.
+        """What other workers have written since the last call, in order of number.
 
         How long this takes depends on how much that is, and on how many trials are in training, but not on how many
         there are: every write of a trial that is not finished is a sign of life too.
@@ -162,21 +168,17 @@ class SharedDatabase(Database):
             first: number of the first trial that was not there yet.
 
         Raises:
+            UnavailableError: the server does not answer.
             RunError: the database is damaged.
         """
-        trials, signs = TrialModel.__table__, TrialHeartbeatModel.__table__
-        wanted = (
-            sqlalchemy.select(trials.c.number, trials.c.state, signs.c.heartbeat)
-            .join(signs, isouter=True)
-            .where(
-                trials.c.study_id == self._study_id,
-                (trials.c.number >= first) | trials.c.number.in_(unfinished),
-            )
-        )
+        trials = TrialModel.__table__
         with explained(self._name), self._reading() as connection:
-            stamps = {number: tuple(stamp) for number, *stamp in connection.execute(wanted)}
-            changed = [n for n in stamps if n < first and self._stamps.get(n) != stamps[n]]
-            which = (trials.c.number >= first) | trials.c.number.in_(changed)
+            looked = self._look(connection, unfinished, first)
+            stamps = {number: stamp for number, _, stamp in looked}
+            changed = [
+                own for number, own, stamp in looked if number < first and self._stamps.get(number) != stamp
+            ]
+            which = (trials.c.trial_id > self._last(first)) | trials.c.trial_id.in_(changed)
             found = list(self._read(connection, which)) if changed or max(stamps, default=-1) >= first else []
         added = [trial.number for trial in found if trial.number >= first]
         if added != list(range(first, first + len(added))) or not stamps.keys() >= set(unfinished):
@@ -190,24 +192,17 @@ class SharedDatabase(Database):
 
         Those who wait look often, and turns are what those who train have to wait for.
         """
-        trials, signs = TrialModel.__table__, TrialHeartbeatModel.__table__
-        going_on = trials.c.state.in_((TrialState.RUNNING, TrialState.WAITING))
-        counts = (
-            sqlalchemy.select(
-                func.count(),
-                func.count().filter(going_on),
-                func.count(signs.c.heartbeat).filter(going_on),
-            )
-            .select_from(trials.join(signs, isouter=True))
-            .where(trials.c.study_id == self._study_id)
-        )
+        known = {number: stamp for number, stamp in self._stamps.items() if not stamp[0].is_finished()}
 
-        def look() -> tuple[int, ...]:
+        def look() -> dict[int, _Stamp]:
             with explained(self._name), self._reading() as connection:
-                return tuple(connection.execute(counts).one())
+                return {number: stamp for number, _, stamp in self._look(connection, known, self._count)}
 
-        known = [heartbeat for state, heartbeat in self._stamps.values() if not state.is_finished()]
-        return self._patiently(look) != (self._count, len(known), len(known) - known.count(None))
+        found = self._patiently(look)
+        return found.keys() != known.keys() or any(
+            (state, sign is None) != (known[number][0], known[number][1] is None)
+            for number, (state, sign) in found.items()
+        )
 
     def save(self, trials: Iterable[FrozenTrial], attributes: Iterable[tuple[Table, str, Any]] = ()) -> None:
         """See ``Database.save``.
@@ -225,16 +220,8 @@ class SharedDatabase(Database):
         self._stamps.clear()
 
     def alive(self) -> set[int]:
-        """Numbers of the running trials whose workers have given a sign of life within ``GRACE``."""
-        trials, signs = TrialModel.__table__, TrialHeartbeatModel.__table__
-        age = func.extract("epoch", _now() - signs.c.heartbeat)
-        wanted = (
-            sqlalchemy.select(trials.c.number)
-            .join(signs)
-            .where(trials.c.study_id == self._study_id, trials.c.state == TrialState.RUNNING, age < GRACE)
-        )
-        with explained(self._name), self._reading() as connection:
-            return set(connection.execute(wanted).scalars())
+        """Numbers of the running trials whose workers had given a sign of life within ``GRACE`` when they were read."""
+        return self._alive
 
     def give_sign(self, numbers: Collection[int]) -> float:
         """Prolong the claims on trials, count the time that the study uses, and return it in seconds.
@@ -260,6 +247,34 @@ class SharedDatabase(Database):
                 spent += now - at
             connection.execute(clock.update().where(mine).values(value_json=json.dumps([spent, now])))
         return spent
+
+    def _look(
+        self, connection: Connection, unfinished: Collection[int], first: int
+    ) -> list[tuple[int, int, _Stamp]]:
+        """Number, id and stamp of some trials and of all from number ``first`` on.
+
+        They are found by their ids, which grow with their numbers and are what the tables are sorted by.
+        """
+        trials, signs = TrialModel.__table__, TrialHeartbeatModel.__table__
+        age = func.extract("epoch", _now() - signs.c.heartbeat)
+        wanted = (
+            sqlalchemy.select(
+                trials.c.number, trials.c.trial_id, trials.c.state, signs.c.heartbeat, age < GRACE
+            )
+            .join(signs, isouter=True)
+            .where(
+                trials.c.study_id == self._study_id,
+                (trials.c.trial_id > self._last(first))
+                | trials.c.trial_id.in_([self._ids[number] for number in unfinished]),
+            )
+        )
+        found = connection.execute(wanted).all()
+        self._alive = {row[0] for row in found if row[2] == TrialState.RUNNING and row[4]}
+        return [(number, own, (state, sign)) for number, own, state, sign, _ in found]
+
+    def _last(self, first: int) -> int:
+        """Id of the trial before number ``first``, below every id if there is none."""
+        return self._ids[first - 1] if first else 0
 
     @property
     def _engine(self) -> sqlalchemy.Engine:
@@ -296,14 +311,13 @@ class SharedDatabase(Database):
             TakenOverError: the trial is another worker's, and this is not its outcome, or it has one.
         """
         trials, attributes = TrialModel.__table__, TrialSystemAttributeModel.__table__
-        state = connection.execute(
-            sqlalchemy.select(trials.c.state).where(trials.c.trial_id == own).with_for_update()
-        ).scalar_one()
-        owner = connection.execute(
-            sqlalchemy.select(attributes.c.value_json).where(
-                attributes.c.trial_id == own, attributes.c.key == WORKER
-            )
-        ).scalar()
+        named = (attributes.c.trial_id == trials.c.trial_id) & (attributes.c.key == WORKER)
+        state, owner = connection.execute(
+            sqlalchemy.select(trials.c.state, attributes.c.value_json)
+            .join(attributes, named, isouter=True)
+            .where(trials.c.trial_id == own)
+            .with_for_update(of=trials)
+        ).one()
         ours = owner == json.dumps(self.worker)
         if state.is_finished():
             if not ours:

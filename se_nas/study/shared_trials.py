@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -46,6 +48,52 @@ class SharedTrials(WholeTrials):
 
     def wait(self, error: UnavailableError) -> None:
         self._database.patience.wait(error)
+
+    def look(self) -> News:
+        """Learn without a turn what the others have done, for whoever prepares one; attributes wait for the turn."""
+        return News() if self._stale or self._held else self._read_trials(whole=False)
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[list[FrozenTrial]]:
+        """Nothing that is written inside of this is kept.
+
+        Afterwards the list that it yields has the trials that were begun or made, in order of number, for ``adopt``.
+        """
+        made: list[FrozenTrial] = []
+        with self._lock:
+            trials, user, system = list(self._trials), dict(self._user_attrs), dict(self._system_attrs)
+            self._depth += 1
+            try:
+                yield made
+            finally:
+                self._depth -= 1
+                pairs = zip_longest(self._trials[self._settled :], trials[self._settled :])
+                made += [after for after, before in pairs if after is not before]
+                self._trials, self._user_attrs, self._system_attrs = trials, user, system
+                self._held.clear()
+                self._changed.clear()
+                self._attributes.clear()
+
+    def adopt(self, trial: FrozenTrial, *, queued: bool) -> int | None:
+        """Make a trial that was rehearsed one of the study; only in a turn.
+
+        Args:
+            trial: of a rehearsal.
+            queued: whether it was in the study before, as a queued one.
+
+        Returns:
+            Its number, which may be another one now; None if another worker has taken it from the queue.
+        """
+        adopted = copy.copy(trial)
+        if not queued:
+            adopted.number = adopted._trial_id = len(self._trials)
+            self._trials.append(adopted)
+        elif self.get_trial(trial.number).state != TrialState.WAITING:
+            return None
+        if adopted.state == TrialState.RUNNING:
+            self._hold(adopted.number)
+        self._set(adopted)
+        return adopted.number
 
     def abandoned(self) -> int | None:
         alive = self._database.alive()
@@ -100,6 +148,11 @@ class SharedTrials(WholeTrials):
         """Bring what is known of the study up to date."""
         # A trial that was proposed and not described is in no database.
         whole, self._stale = self._stale or bool(self._held), False
+        news = self._read_trials(whole=whole)
+        self._user_attrs, self._system_attrs = self._database.attributes()
+        return news
+
+    def _read_trials(self, *, whole: bool) -> News:
         if whole:
             self._database.forget()
             self._held.clear()
@@ -119,7 +172,6 @@ class SharedTrials(WholeTrials):
             before, self._trials[trial.number] = self._trials[trial.number], trial
             if (before.state, before.user_attrs) != (trial.state, trial.user_attrs):
                 changed.append(trial)
-        self._user_attrs, self._system_attrs = self._database.attributes()
         return News(whole=whole, changed=changed)
 
     def _save(self) -> None:

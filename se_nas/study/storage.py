@@ -150,6 +150,37 @@ class StudyStore:
             except UnavailableError as error:
                 self._storage.wait(error)
 
+    def look(self) -> None:
+        """Learn without a turn what others have done in a shared study, to prepare one."""
+        assert isinstance(self._storage, SharedTrials)
+        try:
+            self._follow(self._storage.look())
+        except UnavailableError as error:
+            # The turn that follows is not taken before the database answers, and learns it all.
+            self._storage.wait(error)
+
+    def rehearsal(self) -> AbstractContextManager[list[FrozenTrial]]:
+        """Nothing that is written to a shared study inside of this is kept.
+
+        Afterwards the list that it yields has the trials that were begun or made, for ``adopt``.
+        """
+        assert isinstance(self._storage, SharedTrials)
+        return self._storage.rehearsal()
+
+    def adopt(self, trial: FrozenTrial, *, queued: bool) -> FrozenTrial | None:
+        """Make a trial that was rehearsed one of the study; only in a turn.
+
+        Args:
+            trial: of a rehearsal.
+            queued: whether it was in the study before, as a queued one.
+
+        Returns:
+            The trial with its number now; None if another worker has taken it from the queue.
+        """
+        assert isinstance(self._storage, SharedTrials)
+        number = self._storage.adopt(trial, queued=queued)
+        return None if number is None else self._storage.get_trial(number)
+
     @property
     def shared(self) -> bool:
         """Whether other workers write the study too."""

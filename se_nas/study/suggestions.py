@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 import logging
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from se_nas.architecture import Architecture
 from se_nas.samplers.pareto_sampler import DUPLICATE, ParetoSampler
@@ -28,8 +31,39 @@ _log = logging.getLogger(__name__)
 MAX_MISSES = 50
 """Suggestions in a row that may be duplicates or over a limit before one is drawn at random from those left."""
 MAX_DRAWS = 2000
+QUICK_SECONDS = 0.05
+"""A suggestion that takes so long at most, of the processor, may be made in a turn, for which all others wait."""
 REPEAT_SEEDS = 10_000
 """Further readings in the search have seeds from here on, counted from the run's own."""
+
+
+class Again(enum.Enum):
+    """What was prepared does not hold any more: prepare again, and take another turn."""
+
+    AGAIN = enum.auto()
+
+
+Found = tuple[Trial | FrozenTrial, Architecture] | None
+"""A trial and what it is to evaluate; None if nothing is left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What a rehearsed suggestion came to.
+
+    Attributes:
+        trials: those that it made, in order; the last is the one that was found, if any was.
+        before: how many trials there were.
+        architecture: what was found.
+        known: what was known of it.
+        quick: whether it may be repeated in a turn.
+    """
+
+    trials: Sequence[FrozenTrial]
+    before: int
+    architecture: Architecture | None
+    known: tuple[bool, frozenset[int]] | None
+    quick: bool
 
 
 class Suggestions:
@@ -47,6 +81,7 @@ class Suggestions:
 
     def __init__(self, plan: Plan, store: StudyStore, *, in_process: bool = False) -> None:
         self._plan, self._store = plan, store
+        self._prepared: _Prepared | None = None
         sampler = self._sampler()
         self._process: SamplerProcess | None = None
         if in_process and isinstance(sampler, ParetoSampler):
@@ -59,11 +94,53 @@ class Suggestions:
     def _sampler(self) -> BaseSampler:
         config = self._plan.config
         if config.sampler == "pareto":
-            return pareto_sampler(self._plan)
+            return pareto_sampler(self._plan, seed=None if self._store.shared else config.seed)
         return named_sampler(config.sampler, seed=config.seed, choices=self._plan.space.choices)
 
-    def next(self) -> tuple[Trial, Architecture] | None:
-        """A trial with an architecture that is new and within the limits; None if none is left."""
+    def prepare(self) -> None:
+        """Find by what is known now, without a turn, what ``next`` returns in the turn that follows.
+
+        Others need not wait for sampler and measurements then: the turn claims what was found, unless others have
+        evaluated the same meanwhile.
+        """
+        before, began = self._store.num_trials, time.thread_time()
+        with self._store.rehearsal() as trials:
+            found = self._find()
+        quick = not self._plan.constraints.measured and time.thread_time() - began <= QUICK_SECONDS
+        architecture = None if found is None else found[1]
+        known = None if architecture is None else self._known(architecture)
+        self._prepared = _Prepared(
+            trials=trials, before=before, architecture=architecture, known=known, quick=quick
+        )
+
+    def next(self) -> Found | Again:
+        """A trial with an architecture that is new and within the limits; None if none is left.
+
+        ``AGAIN`` only after ``prepare``.
+        """
+        prepared, self._prepared = self._prepared, None
+        return self._find() if prepared is None else self._taken(prepared)
+
+    def _taken(self, prepared: _Prepared) -> Found | Again:
+        """What was prepared, if it still holds."""
+        architecture, trials = prepared.architecture, list(prepared.trials)
+        last = trials.pop() if architecture is not None else None
+        for missed in trials:
+            self._store.adopt(missed, queued=missed.number < prepared.before)
+        if last is None or architecture is None:
+            return None
+        if self._known(architecture) == prepared.known:
+            trial = self._store.adopt(last, queued=last.number < prepared.before)
+            if trial is not None:
+                return trial, architecture
+        return self._find() if prepared.quick else Again.AGAIN
+
+    def _known(self, architecture: Architecture) -> tuple[bool, frozenset[int]]:
+        """Whether an architecture was begun, and with which seeds in the search."""
+        key = architecture.key
+        return key in self._store.values_by_key(), frozenset(self._store.seeds_of(key))
+
+    def _find(self) -> tuple[Trial, Architecture] | None:
         seen = self._store.values_by_key()
         for _ in range(MAX_MISSES):
             found = self._propose(seen)
@@ -131,10 +208,10 @@ class Suggestions:
         return next((arch for arch in left if self._plan.constraints.allow(arch)), None)
 
 
-def pareto_sampler(plan: Plan) -> ParetoSampler:
+def pareto_sampler(plan: Plan, *, seed: int | None) -> ParetoSampler:
     """The sampler of a run: with its known costs, limits and repeats, the loss as evidence, and what earlier runs say.
 
-    Equal networks are one point.
+    Equal networks are one point. Without a ``seed``, workers that ask at the same instant propose different points.
 
     Raises:
         RunError: what the manifest holds of an earlier run is damaged.
@@ -148,7 +225,7 @@ def pareto_sampler(plan: Plan) -> ParetoSampler:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return ParetoSampler(
             known=known,
-            seed=plan.config.seed,
+            seed=seed,
             key=Identity(plan.space),
             space=plan.space.choices,
             feasible=plan.constraints.feasible(),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from se_nas.architecture import Architecture
 from se_nas.run import SEARCH
@@ -20,7 +20,7 @@ from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan
 from se_nas.study.progress import Progress
 from se_nas.study.storage import StudyStore
-from se_nas.study.suggestions import Suggestions
+from se_nas.study.suggestions import Again, Suggestions
 
 BY_USER = "stopped by the user"
 SETTLED_SHARE, SETTLED_IN_A_ROW = 0.001, 5
@@ -78,9 +78,13 @@ class Search:
             if not self._ahead.ready and self._reason_to_stop() is None and self._trainings.wait():
                 # The others train on until it is.
                 continue
+            if self._store.shared:
+                self._prepare_turn()
             chosen = self._store.turn(self._choose)
             if isinstance(chosen, str):
                 return chosen
+            if isinstance(chosen, Again):
+                continue
             if chosen is None:
                 self._trainings.wait_for_others()
             else:
@@ -89,7 +93,13 @@ class Search:
                 if self._reason_to_stop() is None:
                     self._ahead.prepare()
 
-    def _choose(self) -> tuple[Task, Curve] | str | None:
+    def _prepare_turn(self) -> None:
+        """Do what takes time before a turn: all other workers wait while one has it."""
+        self._store.look()
+        if self._store.search_ended is None and self._reason_to_stop() is None:
+            self._suggestions.prepare()
+
+    def _choose(self) -> tuple[Task, Curve] | Again | str | None:
         """What to train next, or why the search has ended; None while others still train for it."""
         if self._interrupts.requested:
             return BY_USER
@@ -99,6 +109,8 @@ class Search:
         reason = self._store.search_ended or self._reason_to_stop()
         if reason is None:
             suggested = self._ahead.next()
+            if isinstance(suggested, Again):
+                return suggested
             if suggested is not None:
                 return self._claim(*suggested), ()
             reason = (
@@ -107,7 +119,7 @@ class Search:
         self._store.end_search(reason)
         return None if self._store.elsewhere(SEARCH) else reason
 
-    def _claim(self, trial: Trial, architecture: Architecture) -> Task:
+    def _claim(self, trial: Trial | FrozenTrial, architecture: Architecture) -> Task:
         task = Task(
             number=trial.number,
             architecture=architecture,
