@@ -235,7 +235,7 @@ def resolve(
         RunFolder(path).check_free()
     actors = None
     if measure:
-        actors = actors_of(config, devices[0])
+        actors = actors_of(config, devices[0], progress.message)
     elif config.on_ray:
         check_answers(config)
     if config.checkpoint is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ from se_nas.study.config import SearchConfig, parse_resources
 from se_nas.wording import counted
 
 CONNECT_SECONDS = 5.0
+GROW_SECONDS, LOOK_SECONDS = 600.0, 1.0
+"""How long a cluster without room is waited for, and between two looks at its nodes."""
 _OURS = ("CPU", "GPU")
 _PRIVATE = ("node:", "accelerator_type:", "memory", "object_store_memory")
 """Beginnings of the names of resources that Ray gives to every node, which no message needs to list."""
@@ -101,27 +104,60 @@ def fits(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
     return min(times(resources.get(name, 0.0), amount) for name, amount in needs.items())
 
 
-def actors_of(config: SearchConfig, device: str) -> int | None:
+def actors_of(config: SearchConfig, device: str, say: Callable[[str], object]) -> int | None:
     """How many actors the configured cluster, which is joined, has room for now; None for a search without Ray.
 
+    Without room, a node is waited for, for which Ray's autoscaler is asked if the cluster has one.
+
+    Args:
+        config: what the user asked.
+        device: on which candidates train, as in torch.
+        say: is given a line if that takes time.
+
     Raises:
-        ConfigError: for none, or the cluster cannot be joined.
+        ConfigError: no such node has come, or the cluster cannot be joined.
     """
     if not config.on_ray:
         return None
     ray, needs = join(config), actor_needs(config, device)
     found = room(needs)
     if not found:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        have = "; ".join(
-            in_words({name: has for name, has in node.items() if not name.startswith(_PRIVATE)}) or "nothing"
-            for node in nodes
-        )
-        raise ConfigError(
-            f"no node of the Ray cluster has {in_words(needs)} for a candidate; its"
-            f" {counted(len(nodes), 'node')} {'has' if len(nodes) == 1 else 'have'} {have}."
-        )
+        minutes = f"{GROW_SECONDS / 60:g} minutes"
+        say(f"{_too_small(needs)} Waiting up to {minutes} for one, which Ray's autoscaler is asked for")
+        found = _wait_for_room(ray, needs)
+        if not found:
+            raise ConfigError(f"{_too_small(needs)} None has joined within {minutes}.")
     return found
+
+
+def _wait_for_room(ray: ModuleType, needs: Mapping[str, float]) -> int:
+    """As ``room``, as soon as there is any or the time is over."""
+
+    class Demand:
+        """Waits for its place like a candidate, which is what autoscalers look at."""
+
+    demand = ray.remote(Demand).options(**as_options(needs)).remote()
+    until = time.monotonic() + GROW_SECONDS
+    try:
+        while not (found := room(needs)) and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+        return found
+    finally:
+        ray.kill(demand)
+
+
+def _too_small(needs: Mapping[str, float]) -> str:
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    have = "; ".join(
+        in_words({name: has for name, has in node.items() if not name.startswith(_PRIVATE)}) or "nothing"
+        for node in nodes
+    )
+    return (
+        f"no node of the Ray cluster has {in_words(needs)} for a candidate; its"
+        f" {counted(len(nodes), 'node')} {'has' if len(nodes) == 1 else 'have'} {have}."
+    )
 
 
 def describe(config: SearchConfig, device: str, actors: int | None) -> str:

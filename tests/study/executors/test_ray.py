@@ -11,12 +11,14 @@ from least_manifest import empty_run
 from small_cases import SEARCH, search_script, table
 
 import se_nas
+from se_nas.errors import ConfigError
 from se_nas.run import ROW_FIELDS, RunFolder
-from se_nas.study import resume, search, session
+from se_nas.study import ray_cluster, resume, search, session
 from se_nas.study.executors import Inline, Task, make_executor
 from se_nas.study.executors.ray import RayExecutor
 from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
+from se_nas.study.ray_cluster import actors_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -191,6 +193,31 @@ def test_nodes_that_join_are_used(executor, cluster):
     while executor.capacity != 5:
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+def test_a_cluster_without_room_is_waited_for(small, cluster):
+    """Something that needs a place is what an autoscaler sees; here the test brings the node."""
+    said = []
+
+    def bring(text):
+        said.append(text)
+        cluster.add_node(num_cpus=1, resources={"edge": 2}, object_store_memory=100 * 2**20)
+
+    config = small(executor="ray", ray_resources="CPU=1,edge=1")
+    assert actors_of(config, "cpu", bring) == 1
+    assert len(said) == 1
+    assert said[0].startswith("no node of the Ray cluster has CPU=1,edge=1 for a candidate; its 3 nodes have")
+    assert "Waiting up to 10 minutes" in said[0]
+    assert actors_of(config, "cpu", bring) == 1
+    assert len(said) == 1
+
+
+def test_a_cluster_that_does_not_grow_is_refused(small, cluster, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "GROW_SECONDS", 1.5)
+    said = []
+    with pytest.raises(ConfigError, match=r"has CPU=1,edge=1 for a candidate; .* None has joined within"):
+        actors_of(small(executor="ray", ray_resources="CPU=1,edge=1"), "cpu", said.append)
+    assert len(said) == 1
 
 
 def test_a_search_whose_driver_is_killed_goes_on_elsewhere(small, tmp_path, cluster):
