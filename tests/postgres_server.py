@@ -20,20 +20,24 @@ def _programs():
 
 
 class Server:
-    """A server in a temporary folder. It refuses to run as root, so root runs it as the user postgres."""
+    """A server in a temporary folder. It refuses to run as root, so root runs it as the user postgres.
 
-    def __init__(self):
+    Args:
+        address: of this machine, at which it listens.
+    """
+
+    def __init__(self, address="127.0.0.1"):
         programs = _programs()
         if programs is None:
             pytest.skip("needs a PostgreSQL server (Debian: postgresql), and this machine has none")
         pytest.importorskip("psycopg", reason="needs the extra postgresql")
-        self._programs, self._as = programs, []
+        self._programs, self._as, self.address = programs, [], address
         self.folder = Path(tempfile.mkdtemp(prefix="se-nas-postgres-"))
         if os.geteuid() == 0:
             self._as = ["runuser", "-u", "postgres", "--"]
             shutil.chown(self.folder, "postgres")
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind((address, 0))
             self.port = free.getsockname()[1]
         secret = self.folder / "secret"
         secret.write_text(PASSWORD)
@@ -52,11 +56,13 @@ class Server:
             "C",
             "--no-sync",
         )
+        with (self.folder / "data" / "pg_hba.conf").open("a") as access:
+            access.write("host all all samenet scram-sha-256\n")
         self.start()
 
     @property
     def host(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def url(self, database="postgres"):
         """Without the password, which is in the environment (`PGPASSWORD`)."""
@@ -77,7 +83,7 @@ class Server:
         return self.url(name)
 
     def start(self):
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder} -c fsync=off"
+        options = f"-p {self.port} -c listen_addresses={self.address} -k {self.folder} -c fsync=off"
         self._run("pg_ctl", "-w", "-l", self.folder / "log", "-o", options, "start")
 
     def stop(self, mode="fast"):

@@ -44,16 +44,24 @@ def start(
     ignored=(),
     errors=subprocess.PIPE,
     before="pass",
+    under=(),
     **environment,
 ):
     """A command that signals reach as from a terminal, with standard error as lines of text.
 
-    ``before`` is a statement that its process executes first.
+    ``before`` is a statement that its process executes first, and ``under`` a command that starts it.
     A process that was started in the background ignores some of them, and so would what it starts.
     """
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", f"{before}; from se_nas.cli import main; main()", *map(str, arguments)],
+        [
+            *under,
+            sys.executable,
+            "-u",
+            "-c",
+            f"{before}; from se_nas.cli import main; main()",
+            *map(str, arguments),
+        ],
         cwd=folder,
         env={
             **os.environ,

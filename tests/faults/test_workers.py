@@ -3,12 +3,14 @@
 import json
 import random
 import signal
+import socket
 import time
 
 import command
 import pytest
 from golden_trainer import accuracy_of
-from postgres_server import PASSWORD
+from postgres_server import PASSWORD, Server
+from second_host import SecondHost
 from small_cases import table
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -32,17 +34,22 @@ class Fleet:
         self.folder, self.postgres, self.url = folder, postgres, url
         self.processes = []
 
-    def search(self, **changes):
+    def search(self, before=IMPATIENT, **changes):
         given = {"trials": TRIALS, "storage": self.url, "study": "one", **changes}
-        return self._start(*command.search_arguments(**given))
+        return self._start(*command.search_arguments(**given), before=before)
 
-    def join(self, before=IMPATIENT, **options):
+    def join(self, before=IMPATIENT, under=(), **options):
         given = {"storage": self.url, "study": "one", "device": "cpu", "wait": "5m", **options}
-        return self._start("worker", *command.words(given), before=before)
+        return self._start("worker", *command.words(given), before=before, under=under)
 
-    def _start(self, *arguments, before=IMPATIENT):
+    def _start(self, *arguments, before=IMPATIENT, under=()):
         process = command.start(
-            self.folder, *arguments, seconds=SECONDS, before=before, GATE=str(self.folder / "gate")
+            self.folder,
+            *arguments,
+            seconds=SECONDS,
+            before=before,
+            under=under,
+            GATE=str(self.folder / "gate"),
         )
         self.processes.append(process)
         return process
@@ -55,13 +62,12 @@ class Fleet:
         rows = self._sql(SQL_NUMBER_AND_WORKER.replace("ORDER", "WHERE state = 'RUNNING' ORDER"))
         return {int(json.loads(worker).split(":")[1]): number for number, worker in rows if worker != "null"}
 
-    def wait_until_running(self, count):
-        """Processes that train at the same time; no training ends before there are so many."""
+    def wait_until_running(self, count, also=None):
+        """Processes that train at the same time; no training ends before there are so many, and ``also`` that one."""
         until = time.monotonic() + 300
-        while len(self.running()) < count:
+        while len(found := self.running()) < count or (also is not None and also.pid not in found):
             assert time.monotonic() < until
             time.sleep(0.2)
-        found = self.running()
         (self.folder / "gate").touch()
         return found
 
@@ -69,6 +75,12 @@ class Fleet:
         """Exit codes and what was said, of all processes."""
         errors = [process.communicate(timeout=600)[1] for process in self.processes]
         return [process.returncode for process in self.processes], errors
+
+    def kill(self):
+        for process in self.processes:
+            process.kill()
+            process.stderr.close()
+            process.wait()
 
     def _sql(self, statement):
         return self.postgres.sql(statement, self.url.rpartition("/")[2])
@@ -78,10 +90,7 @@ class Fleet:
 def fleet(tmp_path, postgres, database_url):
     made = Fleet(tmp_path, postgres, database_url)
     yield made
-    for process in made.processes:
-        process.kill()
-        process.stderr.close()
-        process.wait()
+    made.kill()
 
 
 def check(fleet, run="run"):
@@ -107,7 +116,8 @@ def test_four_workers_of_which_two_die_one_leaves_and_the_server_restarts(fleet)
     fleet.postgres.stop(random.choice(["fast", "immediate"]))
     time.sleep(2.0)
     fleet.postgres.start()
-    fleet.join()
+    (fleet.folder / "gate").unlink()
+    fleet.wait_until_running(1, also=fleet.join())
     codes, errors = fleet.end()
     assert not any("Traceback" in said for said in errors), errors
     ended = {process.pid: code for process, code in zip(fleet.processes, codes, strict=True)}
@@ -177,3 +187,35 @@ def test_a_study_that_all_workers_have_left_goes_on_from_its_folder_or_another(f
     errors = again.communicate(timeout=300)[1]
     assert again.returncode == 0, errors
     assert table(fleet.folder / "elsewhere" / "run") == rows
+
+
+@pytest.fixture(params=[0, 5])
+def second_host(request):
+    host = SecondHost(loss=request.param)
+    host.loss = request.param
+    yield host
+    host.remove()
+
+
+def test_a_worker_on_another_host_works_over_a_network_that_loses_packets(second_host, tmp_path):
+    server = Server(second_host.address)
+    fleet = Fleet(tmp_path, server, server.new_database("hosts"))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PGPASSWORD", PASSWORD)
+            # Signs of life as in use: the network may hold them up for seconds.
+            fleet.search(before="pass")
+            fleet.join(before="pass", under=second_host.under, runs="elsewhere")
+        fleet.wait_until_running(2)
+        codes, errors = fleet.end()
+        assert codes == [0, 0], errors
+        check(fleet)
+        workers = {json.loads(worker).split(":")[0] for _, worker in fleet._sql(SQL_NUMBER_AND_WORKER)}
+        assert workers == {socket.gethostname(), second_host.name}
+        # Each host has a folder of its own with the whole table.
+        rows = [table(tmp_path / runs / "run") for runs in ("runs", "elsewhere")]
+        assert [row["accuracy"] for row in rows[0]] == [row["accuracy"] for row in rows[1]]
+        assert (second_host.lost > 0) == (second_host.loss > 0)
+    finally:
+        fleet.kill()
+        server.remove()
