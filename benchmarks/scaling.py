@@ -8,7 +8,8 @@
 own. A training takes a minute, less or more by a tenth, on a clock that runs `--scale` times as fast; storage and
 sampler take their real time, so that the efficiency shown is below that of a real minute. It is the share of the time
 between the first claim and the last in which workers train. Time in storage is what a worker spends with the database
-for one trial: turns without the sampler, and writes, but not the wait for its turn.
+for one trial: turns, looks before them, and writes, but neither the sampler nor the wait for its turn. What a turn
+takes is what others wait for.
 
 `trials`: the same time in a study that has so many trials already.
 
@@ -122,13 +123,15 @@ def timed(name: str) -> Iterator[None]:
 def instrument() -> None:
     """Time what workers do with the database and with the sampler."""
     from se_nas.study.server import SharedDatabase
+    from se_nas.study.shared_trials import SharedTrials
     from se_nas.study.storage import StudyStore
     from se_nas.study.suggestions import Suggestions
 
-    turn, save, suggest, table = (
+    turn, save, look, suggest, table = (
         SharedDatabase.turn,
         SharedDatabase.save,
-        Suggestions.next,
+        StudyStore.look,
+        Suggestions._find,
         StudyStore.write_table,
     )
 
@@ -152,8 +155,13 @@ def instrument() -> None:
         with timed("write") if self._turn is None else nullcontext():
             save(self, *given)
 
-    def timed_next(self: Suggestions) -> Any:
-        with timed("sampler"):
+    def timed_look(self: StudyStore) -> None:
+        with timed("look"):
+            look(self)
+
+    def timed_find(self: Suggestions) -> Any:
+        inside = isinstance(self._store._storage, SharedTrials) and self._store._storage._database._turn
+        with timed("sampler in a turn") if inside else nullcontext(), timed("sampler"):
             return suggest(self)
 
     def timed_table(self: StudyStore) -> None:
@@ -162,14 +170,16 @@ def instrument() -> None:
 
     SharedDatabase.turn = timed_turn  # type: ignore[method-assign, assignment]
     SharedDatabase.save = timed_save  # type: ignore[method-assign, assignment]
-    Suggestions.next = timed_next  # type: ignore[method-assign]
+    StudyStore.look = timed_look  # type: ignore[method-assign]
+    Suggestions._find = timed_find  # type: ignore[method-assign]
     StudyStore.write_table = timed_table  # type: ignore[method-assign]
 
 
 def storage_ms(trials: int, kind: int) -> float:
     """Milliseconds with the database for one trial: of wall time (kind 0) or of the processor (1)."""
     with _lock:
-        total = _spent["turn"][kind] - _spent["sampler"][kind] + _spent["write"][kind]
+        parts = {name: _spent[name][kind] for name in ("turn", "write", "look", "sampler in a turn")}
+        total = parts["turn"] + parts["write"] + parts["look"] - parts["sampler in a turn"]
     return 1000 * total / trials
 
 
@@ -278,10 +288,11 @@ def scale_workers(options: argparse.Namespace, url: str) -> None:
         f"\ntrainings of {MINUTE:.0f} s on a clock {options.scale:g} times as fast, sampler {options.sampler}"
     )
     print(
-        "        trials/h  of ideal  twice   storage ms/trial  sampler    turns     wait for  connections     load"
+        "        trials/h  of ideal  twice   storage ms/trial  sampler    turns    in a turn, ms    wait for"
+        "  connections     load"
     )
     print(
-        "workers                             (of processor)   ms/trial  per trial  turn, ms                        "
+        "workers                             (of processor)   ms/trial  per trial (of processor)   turn, ms"
     )
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as scratch:
@@ -330,6 +341,7 @@ def search_with(size: int, trials: int, sampler: str, url: str, scratch: Path) -
         f"{size:>7}{share * size * 3600 / MINUTE:>9.0f}{share:>10.1%}{twice:>7}"
         f"{storage_ms(trials, 0):>12.1f} ({storage_ms(trials, 1):.1f})"
         f"{1000 * _spent['sampler'][0] / trials:>10.1f}{_spent['turns'][0] / trials:>10.1f}"
+        f"{1000 * _spent['turn'][0] / _spent['turns'][0]:>10.1f} ({1000 * _spent['turn'][1] / _spent['turns'][0]:.1f})"
         f"{1000 * _spent['wait'][0] / trials:>11.1f}{max(counts):>13}{os.getloadavg()[0]:>9.1f}",
         flush=True,
     )
@@ -345,7 +357,9 @@ def scale_trials(options: argparse.Namespace, url: str) -> None:
     print(
         f"\n{options.workers} workers in turn, {window} trials each at every size, sampler {options.sampler}"
     )
-    print(f"{'trials':>7}{'storage ms/trial':>20}{'(of processor)':>16}{'sampler ms':>12}{'join, s':>9}")
+    print(
+        f"{'trials':>7}{'storage ms/trial':>20}{'(of processor)':>16}{'sampler ms':>12}{'join, s (of processor)':>24}"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         plan = make_plan(Path(scratch), url, "trials", options.sampler, max(options.sizes) + 1)
         folder = begin(plan)
@@ -354,23 +368,25 @@ def scale_trials(options: argparse.Namespace, url: str) -> None:
             with closing(peers.connect(plan.config, folder, patience=Patience())) as store:
                 fill(plan, store, size - done)
                 done = store.num_trials
-            began = time.perf_counter()
+            began, processor = time.perf_counter(), time.thread_time()
             stores = [peers.connect(plan.config, folder, patience=Patience()) for _ in range(options.workers)]
             joined = (time.perf_counter() - began) / options.workers
+            processor = (time.thread_time() - processor) / options.workers
             _spent.clear()
             suggestions = [Suggestions(plan, store) for store in stores]
             for _ in range(window):
-                numbers = [
-                    store.turn(partial(claim, store, own))
-                    for store, own in zip(stores, suggestions, strict=True)
-                ]
+                numbers = []
+                for store, own in zip(stores, suggestions, strict=True):
+                    store.look()
+                    own.prepare()
+                    numbers.append(store.turn(partial(claim, store, own)))
                 for store, number in zip(stores, numbers, strict=True):
                     finish(store, number)
             trials = window * options.workers
             done += trials
             print(
                 f"{size:>7}{storage_ms(trials, 0):>20.1f}{storage_ms(trials, 1):>16.1f}"
-                f"{1000 * _spent['sampler'][0] / trials:>12.1f}{joined:>9.1f}",
+                f"{1000 * _spent['sampler'][0] / trials:>12.1f}{joined:>15.1f} ({processor:.1f})",
                 flush=True,
             )
             for store in stores:
