@@ -118,8 +118,12 @@ class Suggestions:
 
         ``AGAIN`` only after ``prepare``.
         """
-        prepared, self._prepared = self._prepared, None
-        return self._find() if prepared is None else self._taken(prepared)
+        # It stays prepared: a turn that fails is taken again.
+        return self._find() if self._prepared is None else self._taken(self._prepared)
+
+    def forget(self) -> None:
+        """What was prepared is for no turn any more."""
+        self._prepared = None
 
     def _taken(self, prepared: _Prepared) -> Found | Again:
         """What was prepared, if it still holds."""

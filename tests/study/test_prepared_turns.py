@@ -10,6 +10,7 @@ from test_whole_trials import DIRECTIONS
 from se_nas.samplers.pareto_sampler import DUPLICATE
 from se_nas.study import suggestions as module
 from se_nas.study.attributes import OVER_LIMIT
+from se_nas.study.database import UnavailableError
 from se_nas.study.server import CLOCK, SharedDatabase
 from se_nas.study.shared_trials import SharedTrials
 from se_nas.study.storage import StudyStore
@@ -34,11 +35,14 @@ class Worker:
         self.store.look()
         self.suggestions.prepare()
 
-    def take(self):
-        """What a turn claims."""
+    def take(self, failures=0):
+        """What a turn claims that fails so often before."""
+        errors = [UnavailableError("the server is away") for _ in range(failures)]
 
         def choose():
             found = self.suggestions.next()
+            if errors:
+                raise errors.pop()
             if isinstance(found, tuple):
                 trial, architecture = found
                 seed = self.suggestions.seed(architecture)
@@ -186,3 +190,14 @@ def test_nothing_is_measured_in_a_turn(join):
     over = [trial for trial in stored(workers[0]) if trial.user_attrs.get(OVER_LIMIT)]
     assert over
     assert {trial.state for trial in over} == {TrialState.PRUNED}
+
+
+def test_nothing_is_measured_in_a_turn_that_has_to_be_taken_again(join, monkeypatch):
+    worker = join(plan_of("random", Measured(10**9)))
+    worker.plan.constraints.worker = worker
+    monkeypatch.setattr(worker.store._storage, "wait", lambda error: None)
+    worker.prepare()
+    trial, architecture = worker.take(failures=2)
+    assert worker.plan.constraints.asked == 1
+    [claimed] = stored(worker)
+    assert (claimed.number, claimed.params) == (trial.number, worker.plan.space.params(architecture))

@@ -95,6 +95,7 @@ class Search:
 
     def _prepare_turn(self) -> None:
         """Do what takes time before a turn: all other workers wait while one has it."""
+        self._suggestions.forget()
         self._store.look()
         if self._store.search_ended is None and self._reason_to_stop() is None:
             self._suggestions.prepare()
