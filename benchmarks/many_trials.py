@@ -5,9 +5,10 @@
 
 `storage` compares ways to store a study: Optuna's journal, its RDBStorage on SQLite, and se-nas's whole trials in the
 same tables. Each trial has 20 parameters, a description, an outcome and two objective values. `run` searches with a
-trainer that answers at once, and prints what one more trial costs at each size, and what resume, show and report cost
-there, imports apart. The slope is that of a line through the logarithms: 1 means that cost grows as the run does, 0
-that it does not grow.
+trainer that answers at once, and prints what one more trial costs at each size and what all of them have cost, building
+networks apart, then what resume, show and report of a copy of the run at that size cost beyond their imports, and the
+most memory that each of these processes had, its imports included. The slope is that of a line through the logarithms:
+1 means that cost grows as the run does, 0 that it does not grow.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import platform
 import shutil
 import sqlite3
 import subprocess
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext, redirect_stdout
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +47,8 @@ ROW = {
     **{f"field{number}": 1.0 for number in range(25)},
 }
 STORAGES = ("journal", "rdb", "whole")
+ACTIONS = ("resume", "show", "report")
+HEADS = ("ms/trial", "search, s", *(f"{action}, {unit}" for action in ACTIONS for unit in ("s", "GB")))
 
 
 def main() -> None:
@@ -60,17 +63,12 @@ def main() -> None:
     run.add_argument("--sampler", default="random")
     for command in (storage, run):
         command.add_argument("--sizes", nargs="+", type=int, default=SIZES)
-    measure = commands.add_parser("measure", help="for `run`: one action on one run folder, as JSON")
-    measure.add_argument("action", choices=("resume", "show", "report"))
-    measure.add_argument("path", type=Path)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if options.command == "storage":
         compare_storages(options.kinds, sorted(options.sizes))
-    elif options.command == "run":
-        run_search(options.backbone, options.sampler, sorted(options.sizes))
     else:
-        print(json.dumps(measured(options.action, options.path)))
+        run_search(options.backbone, options.sampler, sorted(options.sizes))
 
 
 def compare_storages(kinds: Sequence[str], sizes: Sequence[int]) -> None:
@@ -214,25 +212,41 @@ def run_search(backbone: str, sampler: str, sizes: Sequence[int]) -> None:
     clock, interrupts = Clock(None), SimpleNamespace(requested=False)
     stopping = Stopping("off", 1, config.objectives, store, config.seed)
     trainings = Trainings(plan, store, Instant(), stopping, times, clock, lambda: False)
-    Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts, times).run()  # type: ignore[arg-type]
+    search = Search(plan, store, Suggestions(plan, store), trainings, clock, interrupts, times)  # type: ignore[arg-type]
+    began = time.process_time()
+    search.run()
     store.close()
+    print(conditions())
     rows = []
+    print(f"{'trials':>8}" + "".join(f"{name:>13}" for name in HEADS))
     for size in sizes:
         each = 1000 * (times.times[size - 1] - times.times[size - 1 - WINDOW]) / WINDOW
-        actions = {
-            action: in_a_process(action, scratch / str(size)) for action in ("resume", "show", "report")
-        }
+        done = [in_a_process(action, scratch / str(size)) for action in ACTIONS]
         rows.append(
-            (
+            [
                 each,
-                *(actions[name]["seconds"] for name in actions),
-                max(found["gb"] for found in actions.values()),
-            )
+                times.times[size - 1] - began,
+                *(value for one in done for value in (one["seconds"], one["gb"])),
+            ]
         )
-        print_row(size, rows[-1])
-    slopes = np.polyfit(np.log(sizes), np.log(np.array(rows)), 1)[0]
-    print(f"{'slope':>8}" + "".join(f"{slope:>12.2f}" for slope in slopes))
+        print(f"{size:>8}" + "".join(f"{value:>13.2f}" for value in rows[-1]), flush=True)
+    if len(sizes) > 1:
+        slopes = np.polyfit(np.log(sizes), np.log(np.array(rows)), 1)[0]
+        print(f"{'slope':>8}" + "".join(f"{slope:>13.2f}" for slope in slopes))
     shutil.rmtree(scratch)
+
+
+def conditions() -> str:
+    """What the figures were taken on."""
+    import timm
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "CPU")
+    return (
+        f"{os.cpu_count()} cores ({cpu}), load {os.getloadavg()[2]:.1f}, Python {platform.python_version()},"
+        f" torch {torch.__version__}, timm {timm.__version__}, optuna {optuna.__version__}"
+    )
 
 
 def copy_run(path: Path, target: Path) -> None:
@@ -246,46 +260,9 @@ def copy_run(path: Path, target: Path) -> None:
         source.backup(copy)
 
 
-def print_row(size: int, row: Sequence[float]) -> None:
-    if size == min(SIZES):
-        print(f"{'trials':>8}{'ms/trial':>12}{'resume, s':>12}{'show, s':>12}{'report, s':>12}{'GB':>12}")
-    print(f"{size:>8}" + "".join(f"{value:>12.2f}" for value in row), flush=True)
-
-
 def in_a_process(action: str, path: Path) -> dict[str, float]:
-    command = [sys.executable, __file__, "measure", action, str(path)]
+    command = [sys.executable, str(Path(__file__).with_name("run_action.py")), action, str(path)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def measured(action: str, path: Path) -> dict[str, float]:
-    """Processor seconds of an action beyond its imports, and the most memory that the process had."""
-    import matplotlib.figure  # noqa: F401
-
-    from se_nas.cli.tables import print_front
-    from se_nas.report import ParetoReport, figures, page  # noqa: F401
-    from se_nas.report.run import Run
-    from se_nas.run import RunFolder
-    from se_nas.study import SearchConfig
-    from se_nas.study.plan import resolve
-    from se_nas.study.storage import StudyStore
-    from se_nas.study.suggestions import Suggestions
-
-    folder = RunFolder.open(path)
-    if action == "resume":
-        # What any run does before its first trial, whatever their number.
-        resolve(SearchConfig(**folder.config), frozen=folder.manifest)
-    began = time.process_time()
-    if action == "resume":
-        plan = resolve(SearchConfig(**folder.config), frozen=folder.manifest)
-        store = StudyStore.create(folder, plan.config.objectives)
-        Suggestions(plan, store).next()
-    elif action == "show":
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            print_front(ParetoReport.load(path))
-    else:
-        Run(folder).write_report()
-    seconds = time.process_time() - began
-    return {"seconds": seconds, "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
 
 if __name__ == "__main__":

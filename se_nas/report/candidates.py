@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from se_nas.objectives import COSTS, Objective
-from se_nas.report.placement import placement
+from se_nas.report.placement import StagePlacement, by_stage, in_words
 from se_nas.run import FINAL, SEARCH, CostReading, TrialRow, cost_columns
 from se_nas.sites import Site
 
@@ -53,8 +53,13 @@ class Candidate:
     @cached_property
     def placement(self) -> str:
         """Where SE sits, in words; its description if the sites are not known."""
+        return in_words(self.stages) if self.stages else self.description
+
+    @cached_property
+    def stages(self) -> tuple[StagePlacement, ...]:
+        """Where SE sits, by stage; empty if the sites are not known."""
         known = len(self.sites) == len(self.widths) > 0
-        return placement(self.sites, self.widths) if known else self.description
+        return tuple(by_stage(self.sites, self.widths)) if known else ()
 
     @property
     def num_params(self) -> int | None:
@@ -94,12 +99,12 @@ class Candidate:
         """What a person calls it: its role as a baseline, or where SE sits."""
         return BASELINE_NAMES.get(self.baselines[0], self.baselines[0]) if self.baselines else self.placement
 
-    @property
+    @cached_property
     def searched(self) -> tuple[TrialRow, ...]:
         """Complete readings of the search phase."""
         return tuple(reading for reading in self.readings if reading.phase == SEARCH and reading.complete)
 
-    @property
+    @cached_property
     def final(self) -> tuple[TrialRow, ...]:
         """Complete readings of the final phase: full schedule, seeds not seen by the selection."""
         return tuple(reading for reading in self.readings if reading.phase == FINAL and reading.complete)

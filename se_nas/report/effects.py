@@ -12,7 +12,6 @@ import numpy as np
 from se_nas.pareto import t_quantile_975
 from se_nas.report.differences import Gain, cost_ratio
 from se_nas.report.pareto_report import ParetoReport
-from se_nas.report.placement import by_stage
 
 BLOCK = re.compile(r"stage(?P<stage>\d+)\.block(?P<block>\d+)")
 _STAGE = re.compile(r"stage (?P<stage>\d+)")
@@ -111,10 +110,11 @@ def fitted(report: ParetoReport) -> list[StageEffect]:
     if not usable:
         return []
     stages = sorted({site.stage for sites in report.sites.values() for site in sites})
+    columns = {stage: column for column, stage in enumerate(stages)}
     shares = np.zeros((len(usable), len(stages)))
     for row, candidate in enumerate(usable):
-        for placed in by_stage(_sites(report, candidate.position), candidate.widths):
-            shares[row, stages.index(placed.stage)] = placed.share
+        for placed in candidate.stages:
+            shares[row, columns[placed.stage]] = placed.share
     accuracy = np.array([_or_nan(candidate.selection_accuracy) for candidate in usable])
     gains, notes = _least_squares(shares, accuracy)
     added = {

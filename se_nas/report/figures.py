@@ -20,7 +20,6 @@ from se_nas.report.front_figure import (
     shown_accuracy,
 )
 from se_nas.report.pareto_report import ParetoReport
-from se_nas.report.tables import candidates_csv
 from se_nas.run import whole_file, write_text, writing
 from se_nas.wording import printable_data
 
@@ -68,20 +67,20 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
     written = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context({**STYLE, "figure.autolayout": False, "figure.constrained_layout.use": False}):
             for name, (draw, size) in _FIGURES.items():
                 figure = Figure(figsize=size(data), layout="constrained")
                 if not draw(figure, data):
                     continue
-                # Laid out once: each savefig would do it again.
+                # Laid out once: each savefig would do it again, and with any engine would draw everything twice.
                 figure.draw_without_rendering()
-                figure.set_layout_engine("none")
+                figure.set_layout_engine(None)
                 for suffix, metadata in _FORMATS.items():
                     path = folder / f"{name}{suffix}"
                     with whole_file(path) as temporary:
                         figure.savefig(temporary, format=suffix[1:], dpi=200, metadata=metadata)
                     written.append(path)
-    write_text(folder / "candidates.csv", candidates_csv(report))
+    write_text(folder / "candidates.csv", report.csv)
     return [*written, folder / "candidates.csv"]
 
 

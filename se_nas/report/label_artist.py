@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import IdentityTransform
+from numpy.typing import NDArray
 
-from se_nas.report.labels import MARGIN, Box, place
+from se_nas.report.labels import MARGIN, place
 
 FONT_SIZE = 7.5
 
@@ -65,7 +67,7 @@ class MarkLabels(Artist):
         marks = axes.transData.transform(self._marks).tolist() if self._marks else []
         found = place(
             [(x, y, *size) for (x, y), size in zip(marks, sizes, strict=True)],
-            [self._box(axes, *segment, unit) for segment in self._segments],
+            self._boxes(axes, unit),
             (bounds.x0, bounds.y0, bounds.x1, bounds.y1),
             unit,
         )
@@ -83,13 +85,9 @@ class MarkLabels(Artist):
             text.set_position(spot.box[:2])
             text.draw(renderer)
 
-    @staticmethod
-    def _box(axes: Axes, x1: float, y1: float, x2: float, y2: float, half: float, unit: float) -> Box:
-        (left, bottom), (right, top) = axes.transData.transform([(x1, y1), (x2, y2)]).tolist()
-        room = (half + MARGIN) * unit
-        return (
-            min(left, right) - room,
-            min(bottom, top) - room,
-            max(left, right) + room,
-            max(bottom, top) + room,
-        )
+    def _boxes(self, axes: Axes, unit: float) -> NDArray[np.float64]:
+        """What no label may lie on, as boxes (left, bottom, right, top) in pixels, shape (segments, 4)."""
+        segments = np.array(self._segments, dtype=float).reshape(-1, 5)
+        ends = axes.transData.transform(segments[:, :4].reshape(-1, 2)).reshape(-1, 2, 2)
+        room = (segments[:, 4:] + MARGIN) * unit
+        return np.hstack([ends.min(axis=1) - room, ends.max(axis=1) + room])

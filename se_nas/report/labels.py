@@ -38,7 +38,7 @@ class Place:
 
 def place(
     labels: Sequence[tuple[float, float, float, float]],
-    obstacles: Sequence[Box],
+    obstacles: Sequence[Box] | np.ndarray,
     bounds: Box,
     unit: float = 1.0,
 ) -> list[Place | None]:

@@ -19,7 +19,7 @@ from se_nas.report.effects import modelled
 from se_nas.report.methods import methods_paragraph
 from se_nas.report.page_tables import candidate_rows, effect_rows, finalist_rows, front_rows, importance_rows
 from se_nas.report.pareto_report import ParetoReport
-from se_nas.report.tables import candidates_csv, plus_minus
+from se_nas.report.tables import plus_minus
 from se_nas.run import SEARCH, Earlier, Manifest, write_text
 from se_nas.wording import counted, printable_data
 
@@ -113,8 +113,7 @@ def render(report: ParetoReport) -> str:
             for cost in drawn["costs"]
             if any(effect["costs"].get(cost["name"]) for effect in drawn["effects"])
         ],
-        csv="data:text/csv;charset=utf-8;base64,"
-        + base64.b64encode(candidates_csv(report).encode()).decode(),
+        csv="data:text/csv;charset=utf-8;base64," + base64.b64encode(report.csv.encode()).decode(),
         csv_name=f"{report.name}.csv",
         setup=_setup(manifest),
         command=manifest.command,
@@ -126,6 +125,8 @@ def render_template(name: str, *, scripts: Sequence[str], data: Mapping[str, Any
     """A template with the shared style, the named scripts, and ``data`` as JSON that no text ends early."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
+
+    from se_nas.report.table_markup import rows_markup
 
     folder = files("se_nas.report") / "templates"
     css = (folder / "page.css").read_text(encoding="utf-8")
@@ -141,6 +142,7 @@ def render_template(name: str, *, scripts: Sequence[str], data: Mapping[str, Any
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+    environment.filters["rows_markup"] = rows_markup
     return environment.get_template(name).render(
         css=Markup(css),
         script=Markup(script),

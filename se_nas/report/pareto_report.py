@@ -375,6 +375,14 @@ class ParetoReport:
         return view(self)
 
     @cached_property
+    def csv(self) -> str:
+        """The text of ``candidates.csv``: a header, then one line per candidate."""
+        # A table of a report.
+        from se_nas.report.tables import candidates_csv
+
+        return candidates_csv(self)
+
+    @cached_property
     def decision(self) -> Decision:
         """What to do: use one of the networks, or keep the plain backbone."""
         # A decision is taken on a report.

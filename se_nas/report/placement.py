@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from se_nas.sites import ABSENT, Site
 
@@ -32,28 +33,44 @@ class StagePlacement:
 
 def by_stage(sites: Sequence[Site], widths: Sequence[int]) -> list[StagePlacement]:
     """One entry per stage, in order; ``widths`` has one entry per site."""
-    stages: dict[int, list[tuple[Site, int]]] = {}
+    totals: dict[int, int] = {}
+    gated: dict[int, int] = {}
+    reductions: dict[int, set[float]] = {}
     for site, width in zip(sites, widths, strict=True):
-        stages.setdefault(site.stage, []).append((site, width))
+        stage = site.stage
+        totals[stage] = totals.get(stage, 0) + 1
+        if width != ABSENT:
+            gated[stage] = gated.get(stage, 0) + 1
+        if width > 0:
+            reductions.setdefault(stage, set()).add(_rounded(site.reduction_base, width))
     return [
         StagePlacement(
             stage=stage,
-            gated=sum(width != ABSENT for _, width in members),
-            total=len(members),
-            reductions=tuple(sorted({reduction(site, width) for site, width in members if width > 0})),
+            gated=gated.get(stage, 0),
+            total=total,
+            reductions=tuple(sorted(reductions.get(stage, ()))),
         )
-        for stage, members in sorted(stages.items())
+        for stage, total in sorted(totals.items())
     ]
 
 
 def reduction(site: Site, width: int) -> float:
     """Realised γ at a gated site, to one decimal."""
-    return round(site.reduction_base / width, 1)
+    return _rounded(site.reduction_base, width)
+
+
+@cache
+def _rounded(base: int, width: int) -> float:
+    return round(base / width, 1)
 
 
 def placement(sites: Sequence[Site], widths: Sequence[int]) -> str:
     """``SE in stages 3 and 4 at γ=8``; stages with equal settings are named together."""
-    stages = by_stage(sites, widths)
+    return in_words(by_stage(sites, widths))
+
+
+def in_words(stages: Sequence[StagePlacement]) -> str:
+    """``placement`` of what ``by_stage`` gives."""
     gated = [stage for stage in stages if stage.gated]
     if not gated:
         return "no SE"

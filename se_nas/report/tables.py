@@ -98,12 +98,16 @@ def summary(report: ParetoReport) -> str:
 def candidates_csv(report: ParetoReport) -> str:
     """Every candidate as CSV: a header, then one line each; numbers unrounded, in the units of their columns."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=_columns(), lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(stream, lineterminator="\n")
+    columns = _columns()
+    writer.writerow(columns)
     for record in candidate_records(report):
-        # Widths are this program's numbers, of which the first may be negative.
-        words = {k: _plain_cell(v) for k, v in record.items() if isinstance(v, str) and k != "widths"}
-        writer.writerow(record | words | {"on_front": int(record["on_front"])})
+        record["on_front"] = int(record["on_front"])
+        writer.writerow(
+            # Widths are this program's numbers, of which the first may be negative.
+            _plain_cell(value) if isinstance(value := record[name], str) and name != "widths" else value
+            for name in columns
+        )
     return stream.getvalue()
 
 

@@ -128,20 +128,22 @@ class TrialRow:
         """JSON-ready, every column of the table; ``from_json`` gives an equal row back."""
         found: dict[str, Any] = {}
         for name in _FIELDS:
+            value = getattr(self, name)
             if name == "costs":
-                found |= cost_columns(self.costs)
+                found |= cost_columns(value)
             else:
-                found[name] = _plain(getattr(self, name))
+                found[name] = _plain(value) if type(value) in _NOT_JSON else value
         return found
 
 
 def cost_columns(costs: Mapping[str, CostReading]) -> dict[str, Any]:
     """The costs as columns, null if unknown."""
-    return {
-        column: value
-        for name, cost in COSTS.items()
-        for column, value in _columns(cost, costs.get(name)).items()
-    }
+    found: dict[str, Any] = {}
+    for name, cost in COSTS.items():
+        reading = costs.get(name)
+        for column, part in cost.parts:
+            found[column] = None if reading is None else _plain(getattr(reading, part))
+    return found
 
 
 def row_fields() -> tuple[str, ...]:
@@ -166,12 +168,6 @@ def _reading(cost: Objective, row: Mapping[str, Any]) -> dict[str, Any] | None:
     return {part: row[column] for column, part in cost.parts if column in row}
 
 
-def _columns(cost: Objective, reading: CostReading | None) -> dict[str, Any]:
-    return {
-        column: None if reading is None else _plain(getattr(reading, part)) for column, part in cost.parts
-    }
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
@@ -179,3 +175,4 @@ def _plain(value: Any) -> Any:
 
 
 _FIELDS = tuple(item.name for item in fields(TrialRow))
+_NOT_JSON = (tuple, datetime)
