@@ -24,8 +24,8 @@ def test_a_row_with_every_kind_of_cell():
 
 
 def test_text_of_others_is_escaped_everywhere():
-    evil = "\"'><script>&"
-    safe = "&#34;&#39;&gt;&lt;script&gt;&amp;"
+    evil = "\"'><script>&\x1b"
+    safe = "&#34;&#39;&gt;&lt;script&gt;&amp;\\x1b"
     row = Row(cells=[Cell(text=evil, sort=evil, kind=evil)], kind=evil)
     assert rows_markup([row], [Column(title=evil)]) == (
         f'<tr class="{safe}"><td data-label="{safe}" class="{safe}" data-sort="{safe}">{safe}</td></tr>\n'
