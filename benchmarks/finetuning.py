@@ -34,6 +34,7 @@ from se_nas.checkpoints import load_weights
 from se_nas.data import ImageData, Images, load_data
 from se_nas.model import add_gates, build_plain
 from se_nas.training import Context, Recipe, Runtime, evaluate, initial_weights, optim, train
+from se_nas.training.optim import classifier
 from se_nas.wording import counted
 
 FASHION_SIDE = 28
@@ -49,7 +50,6 @@ class Variant:
         warmup, freeze: share of the training with linear warm-up; with a frozen backbone.
         first_layer: share of the backbone's rate that its first layer has, with equal ratios from layer to layer up
             to the last (layer-wise decay).
-        norms: "train", or "eval": with the statistics of the pretrained weights throughout.
         start, weights: see ``network``.
     """
 
@@ -58,7 +58,6 @@ class Variant:
     warmup: float = WARMUP
     freeze: float = 0.0
     first_layer: float = 1.0
-    norms: str = "train"
     start: str = "zero"
     weights: bool = True
 
@@ -74,35 +73,26 @@ class Variant:
         )
 
 
-def rates(lr: float, *, backbone: float = 1.0, se: float = 1.0, head: float = 1.0) -> dict[str, Any]:
-    return {"lr": lr, "backbone_lr_factor": backbone, "se_lr_factor": se, "head_lr_factor": head}
-
-
 VARIANTS: dict[str, Variant] = {
-    "tiny": Variant(),
     "finetune": Variant(preset="finetune"),
-    "head 4": Variant(settings=rates(2e-3, head=4)),
-    "se 4": Variant(settings=rates(2e-3, se=4)),
-    "backbone 0.3": Variant(settings=rates(2e-3, backbone=0.3)),
-    "backbone 0.1": Variant(settings=rates(2e-3, backbone=0.1)),
-    "layer decay to 0.17": Variant(first_layer=0.17),
-    "lr 1e-3": Variant(settings=rates(1e-3)),
-    "lr 4e-3": Variant(settings=rates(4e-3)),
-    "no warm-up": Variant(warmup=0.0),
-    "freeze 0.1": Variant(freeze=0.1),
-    "norms eval": Variant(norms="eval"),
-    "frozen start": Variant(
-        settings={
-            **rates(1e-3, backbone=0.1),
-            "weight_decay": 0.02,
-            "crop": "random_resized",
-            "crop_scale": (0.35, 1.0),
-        },
-        warmup=0.2,
-        freeze=0.2,
+    "tiny": Variant(),
+    "tiny, classifier at random": Variant(start="random"),
+    "tiny without weights": Variant(weights=False),
+    "se 1": Variant(preset="finetune", settings={"se_lr_factor": 1.0}),
+    "se 1, backbone 1e-3": Variant(
+        preset="finetune", settings={"se_lr_factor": 1.0, "backbone_lr_factor": 0.5}
     ),
+    "se 1, backbone 1e-4": Variant(
+        preset="finetune", settings={"se_lr_factor": 1.0, "backbone_lr_factor": 0.05}
+    ),
+    "lr 1e-3": Variant(preset="finetune", settings={"lr": 1e-3}),
+    "backbone falling to 0.17": Variant(preset="finetune", first_layer=0.17),
+    "norms train": Variant(preset="finetune", settings={"norm_eval": False}),
+    "tiny, backbone 5e-4": Variant(settings={"backbone_lr_factor": 0.25}),
+    "no warm-up": Variant(preset="finetune", warmup=0.0),
+    "freeze 0.1": Variant(preset="finetune", freeze=0.1),
 }
-"""Each differs from "tiny" by what it is called; "frozen start" is the preset that "finetune" was before."""
+"""Each differs from "finetune", or from what its name begins with, by what it is called."""
 
 
 def main() -> None:
@@ -204,11 +194,11 @@ def network(num_classes: int, seed: int, *, start: str = "zero", weights: bool =
     arch = Architecture.uniform(LITE0, reduction={3: 8, 4: 8})
     with initial_weights(seed):
         model = build_plain(arch, num_classes=num_classes)
-        random = {name: value.clone() for name, value in model.get_classifier().named_parameters()}
+        random = {name: value.clone() for name, value in classifier(model).named_parameters()}
         if weights:
             load_weights(model, lite0_weights(), LITE0)
         if start == "random":
-            model.get_classifier().load_state_dict(random)
+            classifier(model).load_state_dict(random)
         return add_gates(model, arch, init="identity")
 
 
@@ -216,8 +206,6 @@ def measure(data: ImageData, variant: Variant, epochs: int, seed: int) -> dict[s
     """Accuracy on the held-out images, and how far the gates are from 1, after a training."""
     recipe = variant.recipe(epochs)
     model = network(data.num_classes, seed, start=variant.start, weights=variant.weights)
-    if variant.norms == "eval":
-        keep_statistics(model)
     context = Context(data=data, recipe=recipe, runtime=Runtime.decide(model, recipe), seed=seed)
     with mock.patch.object(optim, "parameter_groups", partial(layerwise, variant.first_layer)):
         result = train(model, context)
@@ -254,14 +242,6 @@ def layerwise(
             depth = layers[names[id(value)]] / max(layers.values())
             found.append({**group, "params": [value], "lr_scale": group["lr_scale"] * first ** (1 - depth)})
     return found
-
-
-def keep_statistics(model: nn.Module) -> None:
-    """Batch norms stay in evaluation mode, with weights and biases that are trained."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-            module.train = nn.Identity().train  # type: ignore[method-assign]
 
 
 def table(path: Path) -> str:

@@ -207,7 +207,8 @@ def test_the_full_recipe_is_the_one_for_the_start(tmp_path):
     assert f"from {weights} on digits" in said
     assert recipe == finetune
     assert begun(scratch, tmp_path)[1] == tiny
-    assert begun(scratch, tmp_path, from_weights=True, batch_size=256)[1] == finetune
+    assert begun(scratch, tmp_path, from_weights=True)[1] == tiny
+    assert begun(tuned, tmp_path, from_weights=True)[1] == finetune
     assert begun(scratch, tmp_path, from_weights=True, recipe="tiny", epochs=7)[1] == Recipe.preset(
         "tiny", epochs=7
     )

@@ -51,8 +51,7 @@ def retrain(
         typer.Option(
             "--recipe",
             "--preset",
-            help="Training preset: tiny, finetune or imagenet-a3; by default the run's recipe, or finetune with"
-            " --from-weights.",
+            help="Training preset: tiny, finetune or imagenet-a3; by default the run's recipe.",
             show_default=False,
         ),
     ] = None,

@@ -92,7 +92,7 @@ def prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_w
     for name in config.log or ():
         check_log(name)
     resolved = resolve_device(config.device)
-    recipe = _recipe(manifest, config, named="recipe" in given, from_weights=from_weights)
+    recipe = _recipe(manifest, config, named="recipe" in given)
     if config.batch_size is not None:
         recipe = recipe.with_(batch_size=config.batch_size)
     if config.epochs is not None:
@@ -116,13 +116,10 @@ def prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_w
     return replace(job, data=data, runtime=Runtime.decide(model, recipe, str(resolved)))
 
 
-def _recipe(manifest: Manifest, config: SearchConfig, *, named: bool, from_weights: bool) -> Recipe:
-    """The recipe that is named, or that of the run at its full length.
-
-    A run from scratch whose candidate is to be fine-tuned has none for that, unless its user chose one.
-    """
-    full = recipe_of(config, from_weights=from_weights)
-    if named or (from_weights and not config.fine_tunes and config.recipe is None):
+def _recipe(manifest: Manifest, config: SearchConfig, *, named: bool) -> Recipe:
+    """The recipe that is named, or that of the run at its full length."""
+    full = recipe_of(config)
+    if named:
         return full
     own = Recipe.from_dict(manifest.recipe)
     return own.with_(epochs=max(own.epochs, full.epochs))

@@ -85,8 +85,7 @@ def retrain(
         out: the folder to write, which must not exist or be empty.
         data, val_data, test_data, input_size: as in a search; by default those of the run.
         epochs: passes over the training images; by default the recipe's, or the run's if those are more.
-        recipe: a preset or a mapping of settings; by default the run's, or "finetune" if a run from scratch did not
-            name one and ``from_weights`` is given.
+        recipe: a preset or a mapping of settings; by default the run's.
         batch_size: instead of the recipe's.
         from_weights: start from the candidate's kept weights instead of as the search's candidates did (from
             scratch, or from the weights that the run started from). Another set of classes gets a new

@@ -228,13 +228,13 @@ def for_device(recipe: Recipe, config: SearchConfig, device: str, num_train: int
     return recipe.with_(batch_size=GPU_BATCH) if num_train >= GPU_STEPS * GPU_BATCH else recipe
 
 
-def recipe_of(config: SearchConfig, *, from_weights: bool = False) -> Recipe:
+def recipe_of(config: SearchConfig) -> Recipe:
     """The recipe that a configuration names, with its batch size; epochs are decided elsewhere.
 
-    If it names none, that is "finetune" for a training that starts from weights, which are the configuration's or,
-    with ``from_weights``, others; else "tiny". Settings without a preset change that one.
+    If it names none, that is "finetune" for a search that starts from weights, else "tiny". Settings without a preset
+    change that one.
     """
-    usual = "finetune" if config.fine_tunes or from_weights else "tiny"
+    usual = "finetune" if config.fine_tunes else "tiny"
     named = {"preset": config.recipe} if isinstance(config.recipe, str) else config.recipe or {}
     recipe = Recipe.from_dict({"preset": usual, **named})
     asked = {"batch_size": config.batch_size, "compile": config.compile}

@@ -33,6 +33,8 @@ class Recipe:
             rest.
         freeze_epochs: epochs at the start in which only SE blocks and classifier are trained; a fraction is
             allowed.
+        norm_eval: batch norms use the statistics that they begin with, those of the weights that a training starts
+            from, and keep them; their scale and shift are trained (mmdetection's ``norm_eval``).
         label_smoothing: in [0, 1).
         loss: "cross_entropy", or "bce" (binary cross-entropy of each class, as timm's A3).
         mixup, cutmix: alpha of timm's ``Mixup``; 0 is off. ``mixup_prob``, ``mixup_off_epoch`` as in timm's
@@ -66,6 +68,7 @@ class Recipe:
     head_lr_factor: float = 1.0
     backbone_lr_factor: float = 1.0
     freeze_epochs: float = 0
+    norm_eval: bool = False
     label_smoothing: float = 0.1
     loss: str = "cross_entropy"
     mixup: float = 0.0
@@ -102,6 +105,8 @@ class Recipe:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise ConfigError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
+        if not isinstance(self.norm_eval, bool):
+            raise ConfigError(f"norm_eval is {self.norm_eval!r}; it must be true or false.")
         for name in ("epochs", "batch_size", "mixup_off_epoch"):
             if not isinstance(getattr(self, name), int):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a whole number.")
@@ -118,7 +123,8 @@ class Recipe:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Recipe:
-        """A shipped recipe: "tiny" (32 px, minutes), "finetune", "imagenet-a3" (timm's short recipe)."""
+        """A shipped recipe: "tiny" (32 px, minutes), "finetune" (from trained weights), "imagenet-a3" (timm's short
+        recipe)."""
         return cls.from_dict({"preset": name, **changes})
 
     @classmethod
@@ -186,8 +192,14 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
-    # What was tried besides cost accuracy on some images (docs/training.md, Fine-tuning).
-    "finetune": {"epochs": 6, "warmup_epochs": 1},
+    # The measurements are in docs/training.md, Fine-tuning.
+    "finetune": {
+        "epochs": 6,
+        "warmup_epochs": 1,
+        "backbone_lr_factor": 0.15,
+        "se_lr_factor": 5.0,
+        "norm_eval": True,
+    },
     # Wightman, Touvron, Jégou, "ResNet strikes back", 2021, table 2, procedure A3.
     "imagenet-a3": {
         "epochs": 100,

@@ -107,13 +107,13 @@ class Step:
         self.loss_sum.zero_()
 
     def set_mode(self, *, frozen: bool) -> None:
-        """Training mode. With ``frozen`` the backbone keeps its weights and its norms' statistics."""
+        """Training mode. With ``frozen`` the backbone keeps its weights; its norms' statistics then too."""
         self.model.train()
         if frozen != self._frozen:
             for name, parameter in self.model.named_parameters():
                 parameter.requires_grad_(not frozen or self._parts[name] != "backbone")
         self._frozen = frozen
-        if frozen:
+        if frozen or self.recipe.norm_eval:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()

@@ -25,6 +25,12 @@ def test_trained_weights_are_fine_tuned_unless_another_recipe_is_named(weights):
     assert recipe(**weights, batch_size=8) == Recipe.preset("finetune", batch_size=8)
 
 
+def test_fine_tuning_keeps_the_statistics_of_the_weights_and_moves_them_less():
+    finetune, tiny = Recipe.preset("finetune"), Recipe.preset("tiny")
+    assert finetune.norm_eval
+    assert finetune.backbone_lr_factor * finetune.lr < tiny.lr < finetune.se_lr_factor * finetune.lr
+
+
 def test_without_weights_it_is_the_recipe_from_scratch():
     assert recipe() == recipe(recipe={}) == Recipe.preset("tiny")
     assert recipe(recipe="finetune") == Recipe.preset("finetune")

@@ -239,6 +239,17 @@ def test_frozen_warm_up_trains_se_and_head_alone(small_net, make_context):
     assert moved == {"fc.weight", "fc.bias", "se.fc2.weight", "se.fc2.bias", "se.fc1.weight", "se.fc1.bias"}
 
 
+@pytest.mark.parametrize("freeze_epochs", [0, 1])
+def test_norms_in_evaluation_mode_keep_their_statistics_and_train_the_rest(
+    small_net, make_context, freeze_epochs
+):
+    model = small_net()
+    before, parameters = weights_of(model), {name for name, _ in model.named_parameters()}
+    train(model, make_context(epochs=2, norm_eval=True, freeze_epochs=freeze_epochs))
+    moved = {name for name, value in weights_of(model).items() if not torch.equal(before[name], value)}
+    assert moved == parameters
+
+
 @pytest.mark.parametrize("parts", [[6], [2, 4], [5, 1]], ids=str)
 def test_a_frozen_start_may_end_within_an_epoch(small_net, make_context, tmp_path, parts):
     """Of six steps the first three leave the backbone's weights and statistics alone, also across an interruption."""

@@ -57,6 +57,7 @@ def test_file_may_change_a_preset():
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"warmup_epochs": 3, "epochs": 3}, "warmup_epochs is 3; it must be below epochs, 3"),
         ({"hflip": 2}, "hflip is 2"),
+        ({"norm_eval": 1}, "norm_eval is 1; it must be true or false"),
         ({"mixup": 0.2, "batch_size": 33}, "batch_size is 33; mixup and cutmix need an even one"),
     ],
 )
