@@ -28,6 +28,9 @@ def hangs_on_gates(model, context):
             time.sleep(0.1)
     return {"accuracy": 50.0}
 
+def gives_a_fraction(model, context):
+    return {"accuracy": 0.95}
+
 def changes_all(model, context):
     seen = [torch.get_default_dtype(), torch.is_grad_enabled(), os.getcwd(), os.environ.get("SE_NAS_TEST")]
     draws = [random.random(), float(np.random.rand()), float(torch.rand(1))]
@@ -82,6 +85,14 @@ def test_a_trainer_that_hangs_is_ended_at_its_deadline_and_the_search_goes_on(sm
 def test_a_deadline_is_a_duration():
     with pytest.raises(ConfigError, match=r"candidate_timeout is 'soon'.*90s, 8m or 2h"):
         se_nas.SearchConfig(backbone="test_resnet", candidate_timeout="soon")
+
+
+def test_an_accuracy_that_looks_like_a_fraction_is_pointed_out_once(small):
+    heard = Heard()
+    run = search(small("gives_a_fraction", trials=2), heard)
+    assert [row["accuracy"] for row in table(run.path)] == [0.95, 0.95]
+    [said] = [text for text in heard.messages if "fraction" in text]
+    assert said == "an accuracy of 0.95 % looks like a fraction: trainers return percent, 0 to 100"
 
 
 def test_what_a_trainer_changes_for_the_process_is_put_back_and_said_once(small, tmp_path, monkeypatch):
