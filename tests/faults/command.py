@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from golden_trainer import accuracy_of
+from PIL import Image
 from small_cases import table
 
 import se_nas.cli
@@ -147,6 +149,17 @@ def _command(folder, arguments, log, environment, places):
         schedule.decide_packing = lambda *given: packing
     sys.argv = ["se-nas", *map(str, arguments)]
     se_nas.cli.main()
+
+
+def write_images(folder, count):
+    """A data set of two classes with so many small images each."""
+    draws = np.random.default_rng(0)
+    for label in "ab":
+        (folder / label).mkdir(parents=True)
+        for index in range(count):
+            pixels = draws.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{index}.png")
+    return folder
 
 
 def search_arguments(**changes):

@@ -15,9 +15,7 @@ from collections import Counter
 
 import command
 import mounts
-import numpy as np
 import pytest
-from PIL import Image
 from wall_clock import COMPILER, WallClock
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "120"))
@@ -139,14 +137,7 @@ class Chaos:
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
 def test_a_search_of_four_workers_survives_everything_at_once(tmp_path, disk):
-    images, space = tmp_path / "images", tmp_path / "space.yaml"
-    draws = np.random.default_rng(0)
-    for label in "ab":
-        (images / label).mkdir(parents=True)
-        for index in range(30):
-            Image.fromarray(draws.integers(0, 256, (32, 32, 3), np.uint8)).save(
-                images / label / f"{index}.png"
-            )
+    images, space = command.write_images(tmp_path / "images", 30), tmp_path / "space.yaml"
     space.write_text(SPACE)
     recipe = tmp_path / "config.yaml"
     recipe.write_text("recipe: {preset: tiny, batch_size: 16, precision: fp32}\n")

@@ -69,8 +69,9 @@ def test_searches_in_a_pack_that_are_killed_at_random(tmp_path):
     """Three places in one process, trained for real; every architecture of the space is evaluated."""
     space = tmp_path / "space.yaml"
     space.write_text("granularity: stage\nreduction: [16]\n")
-    options = {"trainer": "default", "space": space, "trials": 100, "epochs": 2, "final-seeds": 0}
-    search = command.search_arguments(**options, sampler="random")
+    images = command.write_images(tmp_path / "images", 80)
+    options = {"trainer": "default", "space": space, "trials": 100, "epochs": 4, "final-seeds": 0}
+    search = command.search_arguments(**options, sampler="random", data=images)
 
     def folder(name):
         (tmp_path / name).mkdir()
@@ -87,7 +88,7 @@ def test_searches_in_a_pack_that_are_killed_at_random(tmp_path):
     seconds, count = time.monotonic() - began, 0
     for run in range(RUNS // 4):
         path = folder(str(run))
-        done = kill_until_finished(path, seconds / 4, kills=12, search=search, places=3)
+        done = kill_until_finished(path, seconds, kills=12, search=search, places=3)
         count += len(done)
         print("run", run, "killed after", done, "s; in all", count, flush=True)
         assert readings(path) == readings(quiet)
