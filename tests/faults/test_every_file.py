@@ -238,6 +238,7 @@ def test_some_damages(pristine, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SLOW)
 def test_every_damage(pristine, name):
     assert failures(SLOW[name], pristine, pristine.run, cases_of(pristine.run)) == []

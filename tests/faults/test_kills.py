@@ -88,7 +88,7 @@ def test_searches_in_a_pack_that_are_killed_at_random(tmp_path):
     seconds, count = time.monotonic() - began, 0
     for run in range(RUNS // 4):
         path = folder(str(run))
-        done = kill_until_finished(path, seconds, kills=12, search=search, places=3)
+        done = kill_until_finished(path, seconds / 4, kills=12, search=search, places=3)
         count += len(done)
         print("run", run, "killed after", done, "s; in all", count, flush=True)
         assert readings(path) == readings(quiet)
