@@ -29,7 +29,11 @@ from se_nas.samplers.pareto_sampler import MODEL, ParetoSampler
 
 _log = logging.getLogger(__name__)
 
-_COMMAND = [sys.executable, "-P", "-c", "from se_nas.study.sampler_process import serve; serve()"]
+_COMMAND = [
+    sys.executable,
+    *("-P", "-W", "ignore"),
+    *("-c", "from se_nas.study.sampler_process import serve; serve()"),
+]
 END_SECONDS = 10.0
 """How long the process may take to end before it is killed: it may be in the middle of a fit."""
 _BROKEN = (OSError, EOFError, pickle.PickleError, AttributeError, TypeError)
