@@ -375,13 +375,13 @@ def scale_trials(options: argparse.Namespace, url: str) -> None:
             _spent.clear()
             suggestions = [Suggestions(plan, store) for store in stores]
             for _ in range(window):
-                numbers = []
+                claimed = []
                 for store, own in zip(stores, suggestions, strict=True):
                     store.look()
                     own.prepare()
-                    numbers.append(store.turn(partial(claim, store, own)))
-                for store, number in zip(stores, numbers, strict=True):
-                    finish(store, number)
+                    claimed.append(store.turn(partial(claim, store, own)))
+                for store, found in zip(stores, claimed, strict=True):
+                    finish(store, *found)
             trials = window * options.workers
             done += trials
             print(
@@ -393,10 +393,10 @@ def scale_trials(options: argparse.Namespace, url: str) -> None:
                 store.close()
 
 
-def claim(store: Any, suggestions: Any) -> int:
+def claim(store: Any, suggestions: Any) -> tuple[int, Any]:
     trial, architecture = suggestions.next()
     describe(store, trial.number, architecture)
-    return trial.number
+    return trial.number, architecture
 
 
 def describe(store: Any, number: int, architecture: Any) -> None:
@@ -412,16 +412,18 @@ def describe(store: Any, number: int, architecture: Any) -> None:
     )
 
 
-def finish(store: Any, number: int) -> None:
+def finish(store: Any, number: int, architecture: Any) -> None:
+    """End a training with values as they come: most are on no front."""
+    accuracy = accuracy_of(architecture.key, 0, architecture.num_gated)
     curve = [
-        {"epoch": epoch, "accuracy": 50.0, "loss": 1.0, "train_loss": 1.2, "seconds": 1.0}
+        {"epoch": epoch, "accuracy": accuracy, "loss": 1.0, "train_loss": 1.2, "seconds": 1.0}
         for epoch in range(1, EPOCHS + 1)
     ]
     for epoch in range(1, EPOCHS + 1):
         store.record(number, curve=curve[:epoch], epochs=epoch)
-    store.finish(
-        number, [50.0, 1e6], state="complete", accuracy=50.0, loss=1.0, num_params=10**6, seconds=60.0
-    )
+    params = 10**6 + sum(architecture.widths)
+    fields = {"accuracy": accuracy, "loss": 1.0, "num_params": params, "seconds": 60.0}
+    store.finish(number, [accuracy, float(params)], state="complete", **fields)
 
 
 def fill(plan: Any, store: Any, count: int) -> None:
@@ -439,7 +441,7 @@ def fill(plan: Any, store: Any, count: int) -> None:
             seen.add(architecture.key)
             number = store.begin(plan.space.params(architecture), plan.space.choices, architecture)
             describe(store, number, architecture)
-            finish(store, number)
+            finish(store, number, architecture)
 
     while count > 0:
         many = min(count, 250)
