@@ -47,8 +47,8 @@ def build_model(
     Raises:
         BackboneError: timm does not know the backbone or refuses a keyword.
         CheckpointError: the checkpoint cannot be read or does not fit.
-        ConfigError: a keyword contradicts one of the architecture's, ``init`` is unknown, or both ``pretrained`` and
-            ``checkpoint`` are given.
+        ConfigError: a keyword contradicts one of the architecture's, ``init`` is unknown, ``num_classes`` negative, or
+            both ``pretrained`` and ``checkpoint`` are given.
     """
     if init not in INITS:
         raise ConfigError(not_allowed("init", init, INITS))
@@ -72,6 +72,8 @@ def build_plain(
     """
     if pretrained and checkpoint is not None:
         raise ConfigError("pretrained and checkpoint both set the initial weights; leave one of them out.")
+    if num_classes < 0:
+        raise ConfigError(f"num_classes is {num_classes}; it must be 0 (no classifier) or above.")
     own = dict(arch.timm_kwargs)
     for name in timm_kwargs.keys() & own.keys():
         if timm_kwargs[name] != own[name]:

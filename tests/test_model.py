@@ -73,6 +73,11 @@ def test_keywords(arch: Architecture) -> None:
         build_model(arch, colour="blue")
 
 
+def test_a_negative_number_of_classes_is_refused(arch: Architecture) -> None:
+    with pytest.raises(ConfigError, match="num_classes is -1; it must be 0"):
+        build_model(arch, num_classes=-1)
+
+
 def test_widths_of_each_block_become_modules(arch: Architecture) -> None:
     built = build_model(Architecture.from_widths("resnet10t", widths=[4, 0, 24, 5]))
     widths = [
