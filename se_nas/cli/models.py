@@ -116,6 +116,8 @@ def profile(
         typer.echo(f"batch size {size}", err=True)
         left = max_seconds - (time.monotonic() - began)
         try:
+            if left <= 0:
+                raise TimeUpError(f"the time limit of {max_seconds:g} s had passed before it was begun.")
             result = measure(
                 backbone,
                 space=space,
@@ -125,17 +127,15 @@ def profile(
                 progress=progress.networks_measured,
             )
         except TimeUpError as error:
-            if not results:
-                raise
             failure = str(error)
             break
         finally:
             progress.close()
         results.append(result)
-    if json:
+    if json and results:
         found = [result.to_dict() for result in results]
         tables.print_json(found if len(sizes) > 1 else found[0])
-    else:
+    elif not json:
         for result in results:
             tables.print_profile(result)
     if failure:

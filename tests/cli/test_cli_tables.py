@@ -13,7 +13,9 @@ from synthetic_run import write_run
 from typer.testing import CliRunner
 
 from se_nas.cli import app, layout, tables
+from se_nas.cli.exit_codes import TABLE_FAILED
 from se_nas.cost import profiling
+from se_nas.cost.latency.time_limit import TimeUpError
 
 WIDTHS = (60, 70, 80, 100, 120, 200)
 COMMANDS = {
@@ -159,3 +161,41 @@ def test_choices_by_site_become_rows():
 def test_escapes_and_markup_in_cells_are_text():
     text = rendered([{"name": "[bold]\x1b[31mx", "value": "1"}], 60)
     assert r"[bold]\x1b[31mx" in text
+
+
+class BusyMeter(FakeMeter):
+    """A device on which measuring anything takes longer than there is."""
+
+    def measure(self, arch, **options):
+        raise TimeUpError("the time limit has passed.")
+
+
+@pytest.mark.parametrize(
+    ("meter", "limit", "sentence"),
+    [
+        (BusyMeter, "300", "the time limit is too short for a latency table of resnet18"),
+        # Its imports alone take longer.
+        (FakeMeter, "1e-9", "the time limit of 1e-09 s had passed before it was begun"),
+    ],
+)
+@pytest.mark.parametrize("json", [(), ("--json",)])
+def test_time_that_runs_out_before_the_first_table_has_an_exit_code_of_its_own(
+    monkeypatch, tmp_path, meter, limit, sentence, json
+):
+    monkeypatch.setenv("SE_NAS_CACHE", str(tmp_path))
+    monkeypatch.setattr(profiling, "LatencyMeter", lambda arch, settings: meter(arch, settings))
+    result = CliRunner().invoke(app, (*COMMANDS["profile"], "--max-seconds", limit, *json))
+    assert result.exit_code == TABLE_FAILED
+    assert "batch size 1 was not measured" in result.stderr
+    assert sentence in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_table_that_fails_its_check_has_the_same_exit_code(monkeypatch, tmp_path):
+    monkeypatch.setenv("SE_NAS_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        profiling, "LatencyMeter", lambda arch, settings: FakeMeter(arch, settings, noise=0.1)
+    )
+    result = CliRunner().invoke(app, COMMANDS["profile"])
+    assert result.exit_code == TABLE_FAILED, result.output
+    assert "stage" in result.stdout
