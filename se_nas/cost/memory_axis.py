@@ -81,7 +81,7 @@ class MemoryAxis:
             if differing:
                 raise RunError(
                     "memory would be measured under other conditions than before, so the values could not be"
-                    " compared: {'; '.join(differing)}."
+                    f" compared: {'; '.join(differing)}."
                 )
             baseline = float(frozen["baseline"])
         return cls(

@@ -87,7 +87,7 @@ class EarlyStopping:
             return Decision(stop=False, control=control)
         rungs = {rung: float(curve[rung - 1]) for rung in self.rungs if rung <= epoch}
         others = [record for record in self.table.records() if record.candidate.number != candidate.number]
-        mine = next((r for r in self.table.records() if r.candidate.number == candidate.number), None)
+        mine = self._record_of(candidate.number)
         record = replace(mine or Record(candidate=candidate), rungs=rungs, control=control)
         if not math.isfinite(rungs[epoch]):
             self.table.write(record)
@@ -105,10 +105,14 @@ class EarlyStopping:
         """Record a candidate that was trained to its end; the rule learns from no others."""
         if len(curve) < self.epochs or not math.isfinite(curve[self.epochs - 1]):
             return
-        mine = next((r for r in self.table.records() if r.candidate.number == candidate.number), None)
+        mine = self._record_of(candidate.number)
         record = mine or Record(candidate=candidate, control=self.is_control(candidate.number))
         rungs = {rung: float(curve[rung - 1]) for rung in self.rungs}
         self.table.write(replace(record, rungs=rungs, final=float(curve[self.epochs - 1]), stopped=None))
+
+    def _record_of(self, number: int) -> Record | None:
+        """What the table has of a candidate; those at work are among the last."""
+        return next((r for r in reversed(list(self.table.records())) if r.candidate.number == number), None)
 
     def extrapolate(self, candidate: Candidate, curve: Sequence[float]) -> tuple[float, float] | None:
         """Mean and deviation in percent of the accuracy at the end, for a training that ended before it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,9 +21,11 @@ from se_nas.study.candidate import build_candidate, origin
 from se_nas.study.config import SearchConfig
 from se_nas.study.images import as_weights_want, load_images
 from se_nas.study.paths import located
-from se_nas.study.schedule import recipe_of
+from se_nas.study.schedule import norm_notes, recipe_of
 from se_nas.study.tracking import check_log
 from se_nas.training import Recipe, Runtime
+
+_log = logging.getLogger(__name__)
 
 _OF_THE_DATA = ("val_data", "test_data")
 
@@ -98,6 +101,8 @@ def prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_w
     if config.epochs is not None:
         recipe = recipe.with_(epochs=config.epochs)
     start = kept_weights(report, candidate) if from_weights else None
+    for note in norm_notes(recipe, from_weights=start is not None or config.fine_tunes):
+        _log.warning(note)
     data = load_images(config, split_test=not other_data)
     job = Job(
         run=report.name,

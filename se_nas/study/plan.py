@@ -42,6 +42,7 @@ from se_nas.study.schedule import (
     division,
     for_device,
     frozen_schedule,
+    norm_notes,
     recipe_of,
     schedule,
     unmeasured_schedule,
@@ -297,6 +298,7 @@ def resolve(
     notes = [
         *(forecast.notes() if forecast is not None else ()),
         *_checkpoint_notes(config, data),
+        *norm_notes(recipe, from_weights=config.fine_tunes),
         *idle_note(config.early_stopping, recipe.epochs),
     ]
     if all(COSTS[name].exact for name in measured):

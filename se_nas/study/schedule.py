@@ -239,3 +239,13 @@ def recipe_of(config: SearchConfig) -> Recipe:
     recipe = Recipe.from_dict({"preset": usual, **named})
     asked = {"batch_size": config.batch_size, "compile": config.compile}
     return recipe.with_(**{name: value for name, value in asked.items() if value is not None})
+
+
+def norm_notes(recipe: Recipe, *, from_weights: bool) -> list[str]:
+    """A warning if batch norms are to keep statistics of weights that there are not."""
+    if not recipe.norm_eval or from_weights:
+        return []
+    return [
+        "this recipe is for fine-tuning: batch norms keep the statistics of the weights that a training starts from. A"
+        " training from scratch has none, so nothing is normalized; use the recipe 'tiny', or set norm_eval to false."
+    ]

@@ -33,7 +33,6 @@ class SharedTrials(WholeTrials):
     def __init__(self, database: SharedDatabase) -> None:
         super().__init__(database)
         self.claimed: frozenset[int] = frozenset()
-        self._settled = 0
         self._stale = False
 
     @contextmanager
@@ -62,12 +61,14 @@ class SharedTrials(WholeTrials):
         made: list[FrozenTrial] = []
         with self._lock:
             trials, user, system = list(self._trials), dict(self._user_attrs), dict(self._system_attrs)
+            settled = self._settled
             self._depth += 1
             try:
                 yield made
             finally:
                 self._depth -= 1
-                pairs = zip_longest(self._trials[self._settled :], trials[self._settled :])
+                self._settled = settled
+                pairs = zip_longest(self._trials[settled:], trials[settled:])
                 made += [after for after, before in pairs if after is not before]
                 self._trials, self._user_attrs, self._system_attrs = trials, user, system
                 self._held.clear()
@@ -97,7 +98,7 @@ class SharedTrials(WholeTrials):
 
     def abandoned(self) -> int | None:
         alive = self._database.alive()
-        for trial in self._trials[self._settled :]:
+        for trial in self._open():
             if trial.state == TrialState.RUNNING and trial.number not in self.claimed:
                 # One of our own that we do not know of: the answer to the turn that claimed it was lost.
                 ours = trial.system_attrs.get(WORKER) == self._database.worker
@@ -109,7 +110,7 @@ class SharedTrials(WholeTrials):
     def elsewhere(self) -> Sequence[FrozenTrial]:
         return [
             trial
-            for trial in self._trials[self._settled :]
+            for trial in self._open()
             if trial.state == TrialState.RUNNING and trial.number not in self.claimed
         ]
 
@@ -157,11 +158,7 @@ class SharedTrials(WholeTrials):
             self._database.forget()
             self._held.clear()
             self._trials, self._settled = [], 0
-        while self._settled < len(self._trials) and self._trials[self._settled].state.is_finished():
-            self._settled += 1
-        unfinished = [
-            trial.number for trial in self._trials[self._settled :] if not trial.state.is_finished()
-        ]
+        unfinished = [trial.number for trial in self._open() if not trial.state.is_finished()]
         changed = []
         for trial in self._database.news(unfinished, len(self._trials)):
             self._distributions |= trial.distributions

@@ -94,7 +94,7 @@ class _ReadOnce:
 
     def write(self, record: Record) -> None:
         number = record.candidate.number
-        ahead = number not in self._records and number < max(self._records, default=-1)
+        ahead = number not in self._records and number < next(reversed(self._records), -1)
         self._records[number] = record
         if ahead:
             self._records = dict(sorted(self._records.items()))

@@ -70,6 +70,8 @@ class WholeTrials(BaseStorage):
         self._distributions: dict[str, BaseDistribution] = {}
         for trial in self._trials:
             self._distributions |= trial.distributions
+        # At least so many trials from the first on are finished, and stay so.
+        self._settled = 0
         self._held: set[int] = set()
         self._changed: dict[int, None] = {}
         self._attributes: list[tuple[Table, str, Any]] = []
@@ -251,8 +253,22 @@ class WholeTrials(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        found = list(self._trials) if states is None else [t for t in self._trials if t.state in states]
+        if states is None:
+            found = list(self._trials)
+        else:
+            # Whoever asks for a suggestion asks for what is waiting: seldom anything, however many have ended.
+            ended = any(state.is_finished() and state in states for state in TrialState)
+            found = [t for t in (self._trials if ended else self._open()) if t.state in states]
         return copy.deepcopy(found) if deepcopy else found
+
+    def _open(self) -> list[FrozenTrial]:
+        """All trials but the finished ones that no open one precedes."""
+        with self._lock:
+            settled = self._settled
+            while settled < len(self._trials) and self._trials[settled].state.is_finished():
+                settled += 1
+            self._settled = settled
+            return self._trials[settled:]
 
     def get_n_trials(self, study_id: int, state: tuple[TrialState, ...] | TrialState | None = None) -> int:
         return len(self._trials) if state is None else super().get_n_trials(study_id, state)

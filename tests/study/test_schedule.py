@@ -2,7 +2,7 @@ import pytest
 
 from se_nas.study.candidate import origin, start
 from se_nas.study.config import SearchConfig
-from se_nas.study.schedule import for_device, recipe_of
+from se_nas.study.schedule import for_device, norm_notes, recipe_of
 from se_nas.training import Recipe
 
 WEIGHTS = [{"pretrained": True}, {"checkpoint": "resnet18.pth"}]
@@ -34,6 +34,13 @@ def test_fine_tuning_keeps_the_statistics_of_the_weights_and_moves_them_less():
 def test_without_weights_it_is_the_recipe_from_scratch():
     assert recipe() == recipe(recipe={}) == Recipe.preset("tiny")
     assert recipe(recipe="finetune") == Recipe.preset("finetune")
+
+
+def test_norms_that_have_no_statistics_to_keep_are_pointed_out():
+    (note,) = norm_notes(recipe(recipe="finetune"), from_weights=False)
+    assert "'tiny'" in note
+    assert norm_notes(recipe(recipe="finetune"), from_weights=True) == []
+    assert norm_notes(recipe(), from_weights=False) == []
 
 
 @pytest.mark.parametrize("weights", [{}, *WEIGHTS], ids=lambda given: next(iter(given), "scratch"))

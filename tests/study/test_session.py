@@ -438,6 +438,11 @@ def test_latency_options_that_do_not_work_are_refused_before_anything_is_written
     assert not (tmp_path / "runs").exists()
 
 
+def test_fine_tuning_without_weights_is_pointed_out_in_the_plan(small):
+    (note,) = resolve(small(trials=1, recipe="finetune")).notes
+    assert "nothing is normalized" in note
+
+
 def test_latency_options_without_a_latency_are_said_to_be_idle(small):
     plan = resolve(small(trials=1, latency_mode="compile"))
     assert plan.notes == ("latency_mode has no effect: no objective or limit needs a measurement.",)

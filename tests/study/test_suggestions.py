@@ -46,6 +46,7 @@ def plan_of(sampler="random", constraints=None, reduction=(2, 4, 8, 16)):
         space=space,
         plain=plain,
         constraints=constraints or Constraints(),
+        earlier=(),
         axes={"params": SimpleNamespace(by_widths=by_widths)},
     )
 
@@ -82,6 +83,34 @@ def test_every_architecture_once_and_then_the_end(tmp_path, sampler):
         evaluate(store, *found)
         assert len(keys) <= 16
     assert len(keys) == len(set(keys)) == plan.space.size == 16
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_sampler_does_not_begin_again_with_what_it_has_proposed(tmp_path, sampler):
+    plan = plan_of(sampler, reduction=range(2, 18))
+    proposals, store = proposals_of(tmp_path, plan)
+    for _ in range(12):
+        evaluate(store, *proposals.next())
+    before = [trial.params for trial in store.study.trials]
+    resumed = Suggestions(plan, store)
+    for _ in range(12):
+        evaluate(store, *resumed.next())
+    assert [trial.params for trial in store.study.trials[len(before) :]][: len(before)] != before
+
+
+@pytest.mark.parametrize("sampler", ["grid", "qmc"])
+def test_a_sequence_goes_on_where_it_stopped(tmp_path, sampler):
+    plan = plan_of(sampler)
+    whole, store = proposals_of(tmp_path / "whole", plan)
+    parts, halved = proposals_of(tmp_path / "parts", plan)
+    for _ in range(4):
+        evaluate(store, *whole.next())
+        evaluate(halved, *parts.next())
+    parts = Suggestions(plan, halved)
+    for _ in range(4):
+        evaluate(store, *whole.next())
+        evaluate(halved, *parts.next())
+    assert [t.params for t in halved.study.trials] == [t.params for t in store.study.trials]
 
 
 def test_duplicates_are_told_their_values_again(tmp_path):

@@ -63,7 +63,7 @@ class LatencyAxis(RatioAxis):
             if differing:
                 raise RunError(
                     "latency would be measured under other conditions than before, so the values could not be"
-                    " compared: {'; '.join(differing)}."
+                    f" compared: {'; '.join(differing)}."
                 )
             baseline = float(frozen["baseline"])
         else:
