@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -20,6 +23,7 @@ from se_nas.checkpoints.sealed import save_sealed
 from se_nas.documents import parse_json
 from se_nas.errors import CheckpointError, ConfigError, not_allowed
 from se_nas.run import disk_error, whole_file
+from se_nas.training.sealed_archive import check_seal, seal
 from se_nas.training.side_by_side import copies_on_cpu
 
 SCHEMA = 1
@@ -41,11 +45,12 @@ def load_state(path: Path) -> dict[str, Any] | None:
     """The state, or None if there is none.
 
     Raises:
-        CheckpointError: the file is damaged, holds something else, or is of a newer schema.
+        CheckpointError: the file is damaged (not a bit may differ), holds something else, or is of a newer schema.
     """
     if not path.exists():
         return None
     try:
+        check_seal(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (
         OSError,
@@ -54,6 +59,11 @@ def load_state(path: Path) -> dict[str, Any] | None:
         EOFError,
         LookupError,
         TypeError,
+        OverflowError,
+        NotImplementedError,
+        struct.error,
+        zlib.error,
+        zipfile.BadZipFile,
         pickle.UnpicklingError,
     ) as error:
         raise CheckpointError(f"{str(path)!r} is not a training state, or is damaged: {error}.") from error
@@ -226,6 +236,7 @@ def _save(values: Mapping[str, Any], path: Path) -> None:
     # Given a path, PyTorch does not say what the operating system said.
     with path.open("wb") as stream:
         torch.save(values, stream)
+    seal(path)
 
 
 def _atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -119,7 +119,7 @@ def test_validation_images_that_are_training_images_are_said(se, tmp_path):
     shutil.copy(tmp_path / "pets" / "cat" / "0.png", tmp_path / "held" / "cat" / "copy.png")
     code, err = se("--data", "pets", "--val-data", "held", "--dry-run", "--measure")
     assert code == 0
-    assert "1 of the 7 validation images are training images too" in err
+    assert "1 of the 7 validation images have the same content as training images" in err
 
 
 @pytest.mark.parametrize("size", ["32", "128"])

@@ -259,12 +259,12 @@ def test_with_little_time_fewer_networks_are_measured_and_all_are_checked() -> N
 
 def test_a_time_limit_that_is_too_short_is_refused_at_once_with_one_that_is_not() -> None:
     meter = SlowMeter(3.0)
-    with pytest.raises(ConfigError, match=r"too short .* 3\.\d s here.* give it \d+ s or more") as refusal:
+    with pytest.raises(ConfigError, match=r"too short .* 3\.\d s here.* so allow \d+ s or more") as refusal:
         LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=20, clock=meter.clock)
     assert meter.now < 5
     with pytest.raises(ConfigError, match="it had passed before a network could be measured"):
         LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=-1, clock=meter.clock)
-    enough = float(str(refusal.value).split("give it ")[1].split()[0])
+    enough = float(str(refusal.value).split("so allow ")[1].split()[0])
     LatencyTable.measure(meter, random_sampler(PLAIN), max_seconds=enough, clock=meter.clock)
 
 

@@ -151,7 +151,7 @@ def test_validation_images_that_are_training_images_are_said(pets, tmp_path, inp
     shutil.copy(pets / "dog" / "3.png", val / "dog" / "copy.png")
     data = load_data(str(pets), val_data=str(val), input_size=input_size)
     assert len(data.remarks) == 1
-    assert data.remarks[0].startswith("1 of the 9 validation images are training images too")
+    assert data.remarks[0].startswith("1 of the 9 validation images have the same content as training images")
     assert "'val/dog/copy.png' is 'dog/3.png'" in data.remarks[0]
     assert load_data(str(pets), input_size=input_size).remarks == ()
 

@@ -122,3 +122,48 @@ def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError, match="cannot be written: File exists"):
         save_state(tmp_path / "file" / "a-s0.state", {})
+
+
+def test_a_state_of_an_earlier_version_has_no_digest(tmp_path):
+    path = tmp_path / "a.state"
+    torch.save({"schema": 1, "weights": torch.arange(1000.0)}, path)
+    assert load_state(path)["weights"].sum() == 499500
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"the checksum of '.*data/0' is wrong"):
+        load_state(path)
+
+
+def test_pytorch_reads_a_state_as_it_is(tmp_path):
+    save_state(tmp_path / "a.state", {"weights": torch.arange(3.0)})
+    found = torch.load(tmp_path / "a.state", weights_only=True)
+    assert torch.equal(found["weights"], torch.arange(3.0))
+
+
+def test_no_flipped_bit_of_a_state_goes_unnoticed(tmp_path):
+    state = {
+        "epoch": 3,
+        "name": "one",
+        "weights": {"a": torch.arange(40.0), "b": torch.ones(2, 3)},
+        "lr": [0.1],
+    }
+    path, damaged = tmp_path / "a.state", tmp_path / "damaged.state"
+    save_state(path, state)
+    content = path.read_bytes()
+    refused = 0
+    for index in range(len(content)):
+        changed = bytearray(content)
+        changed[index] ^= 1 << index % 8
+        damaged.write_bytes(changed)
+        try:
+            found = load_state(damaged)
+        except CheckpointError:
+            refused += 1
+            continue
+        # The bit was one of the archive's own that says nothing about what is in it.
+        weights = found.pop("weights")
+        assert found == {"schema": 1, "epoch": 3, "name": "one", "lr": [0.1]}
+        assert weights.keys() == {"a", "b"}
+        assert all(torch.equal(weights[name], tensor) for name, tensor in state["weights"].items())
+    assert refused > 1000
