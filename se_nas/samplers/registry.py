@@ -49,9 +49,6 @@ SAMPLERS: Mapping[str, Callable[[int, Choices], BaseSampler]] = MappingProxyType
 )
 """Makes each of them from a seed and the choices of the space."""
 
-DRAWN_ANEW = ("tpe", "nsga2", "nsga3", "gp", "random")
-"""Samplers that begin their random numbers anew in every process; the sequence of the others goes on in the study."""
-
 
 def make_sampler(name: str, *, seed: int, choices: Choices) -> BaseSampler:
     """A shipped sampler, seeded.

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial
 
 from se_nas.architecture import Architecture
 from se_nas.samplers.pareto_sampler import DUPLICATE, ParetoSampler
-from se_nas.samplers.registry import DRAWN_ANEW
 from se_nas.space.costs import Identity, KnownCost
 from se_nas.study.attributes import FIXED, LOSS, OVER_LIMIT
 from se_nas.study.plan import Plan
@@ -96,12 +95,7 @@ class Suggestions:
         config = self._plan.config
         if config.sampler == "pareto":
             return pareto_sampler(self._plan, seed=None if self._store.shared else config.seed)
-        seed = config.seed
-        begun = sum(trial.state != TrialState.WAITING for trial in self._store.trials())
-        if begun and config.sampler in DRAWN_ANEW:
-            # With the same seed after a resume, it would first propose all that it has proposed before.
-            seed = int(np.random.SeedSequence([seed, begun]).generate_state(1)[0])
-        return named_sampler(config.sampler, seed=seed, choices=self._plan.space.choices)
+        return named_sampler(config.sampler, seed=config.seed, choices=self._plan.space.choices)
 
     def prepare(self) -> None:
         """Find by what is known now, without a turn, what ``next`` returns in the turn that follows.

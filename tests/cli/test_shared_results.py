@@ -98,16 +98,6 @@ def test_show_and_compare_take_studies_and_folders(shared):
     assert len(twice["runs"]) == 2
 
 
-def test_a_worker_that_comes_late_says_as_events_what_came_of_the_study(shared):
-    study, folder = shared
-    said = invoke("worker", *study, "--runs", folder / "third", "--device", "cpu", "--json", "-q")
-    events = [json.loads(line) for line in said.splitlines()]
-    assert (events[-1]["event"], events[-1]["exit_code"]) == ("finished", 0)
-    assert events[-1]["path"] == str(folder / "third" / "run")
-    front = [candidate["key"] for candidate in events[-1]["front"]]
-    assert front == json.loads(invoke("show", *study, "--json"))["front"]
-
-
 def test_a_page_of_a_study_names_commands_that_work(shared, tmp_path):
     study, _ = shared
     invoke("report", *study, "--out", tmp_path / "page.html")
@@ -175,3 +165,14 @@ def answer(server, path, query=""):
     body = b"".join(server(environ, lambda status, headers, error=None: said.append(status)))
     assert said == ["200 OK"], errors.getvalue()
     return json.loads(body)
+
+
+# The last test: it is one more worker of the study that the others look at.
+def test_a_worker_that_comes_late_says_as_events_what_came_of_the_study(shared):
+    study, folder = shared
+    said = invoke("worker", *study, "--runs", folder / "third", "--device", "cpu", "--json", "-q")
+    events = [json.loads(line) for line in said.splitlines()]
+    assert (events[-1]["event"], events[-1]["exit_code"]) == ("finished", 0)
+    assert events[-1]["path"] == str(folder / "third" / "run")
+    front = [candidate["key"] for candidate in events[-1]["front"]]
+    assert front == json.loads(invoke("show", *study, "--json"))["front"]

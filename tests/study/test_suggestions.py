@@ -85,19 +85,6 @@ def test_every_architecture_once_and_then_the_end(tmp_path, sampler):
     assert len(keys) == len(set(keys)) == plan.space.size == 16
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
-def test_a_sampler_does_not_begin_again_with_what_it_has_proposed(tmp_path, sampler):
-    plan = plan_of(sampler, reduction=range(2, 18))
-    proposals, store = proposals_of(tmp_path, plan)
-    for _ in range(12):
-        evaluate(store, *proposals.next())
-    before = [trial.params for trial in store.study.trials]
-    resumed = Suggestions(plan, store)
-    for _ in range(12):
-        evaluate(store, *resumed.next())
-    assert [trial.params for trial in store.study.trials[len(before) :]][: len(before)] != before
-
-
 @pytest.mark.parametrize("sampler", ["grid", "qmc"])
 def test_a_sequence_goes_on_where_it_stopped(tmp_path, sampler):
     plan = plan_of(sampler)
