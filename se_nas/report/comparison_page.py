@@ -13,6 +13,7 @@ from se_nas.report.page import render_template
 from se_nas.report.page_tables import Cell, Column, Row, Table, number_cell
 from se_nas.report.placement import placement
 from se_nas.run import write_text
+from se_nas.wording import printable_data
 
 _BAND = {"value": "accuracy_difference", "low": "low", "high": "high"}
 
@@ -35,18 +36,20 @@ def render_comparison(comparison: Comparison) -> str:
     return render_template(
         "comparison.html",
         scripts=("charts.js", "comparison.js"),
-        data={
-            "axis": axis(cost),
-            "runs": [_run(comparison, index) for index in range(len(comparison.entries))],
-            "pairs": [
-                {
-                    "title": f"{pair.second} minus {pair.first}",
-                    "budgets": [value / cost.scale for value in pair.difference.budgets.tolist()],
-                    **{name: pair.to_dict()[key] for name, key in _BAND.items()},
-                }
-                for pair in comparison.pairs
-            ],
-        },
+        data=printable_data(
+            {
+                "axis": axis(cost),
+                "runs": [_run(comparison, index) for index in range(len(comparison.entries))],
+                "pairs": [
+                    {
+                        "title": f"{pair.second} minus {pair.first}",
+                        "budgets": [value / cost.scale for value in pair.difference.budgets.tolist()],
+                        **{name: pair.to_dict()[key] for name, key in _BAND.items()},
+                    }
+                    for pair in comparison.pairs
+                ],
+            }
+        ),
         title=" against ".join(comparison.group_names),
         verdicts=comparison.verdict.split("\n")[: len(comparison.pairs)],
         warnings=comparison.verdict.split("\n")[len(comparison.pairs) :],

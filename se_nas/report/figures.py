@@ -21,7 +21,6 @@ from se_nas.report.front_figure import (
 )
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.run import whole_file, write_text, writing
-from se_nas.wording import printable_data
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +62,7 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     folder = Path(folder)
-    data = printable_data(report.drawn)
+    data = report.drawn
     written = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,10 @@ def render(report: ParetoReport) -> str:
 
 
 def render_template(name: str, *, scripts: Sequence[str], data: Mapping[str, Any], **values: Any) -> str:
-    """A template with the shared style, the named scripts, and ``data`` as JSON that no text ends early."""
+    """A template with the shared style, the named scripts, and ``data`` as JSON that no text ends early.
+
+    Texts of ``values`` are made printable here, those of ``data`` by whoever makes it.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -132,7 +135,7 @@ def render_template(name: str, *, scripts: Sequence[str], data: Mapping[str, Any
     css = (folder / "page.css").read_text(encoding="utf-8")
     script = "\n".join((folder / part).read_text(encoding="utf-8") for part in scripts)
     policy = f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; img-src data:"
-    text = json.dumps(printable_data(data), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     environment = Environment(

@@ -40,6 +40,7 @@ from se_nas.run import (
     write_json,
 )
 from se_nas.sites import Site
+from se_nas.wording import printable_data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -368,11 +369,11 @@ class ParetoReport:
 
     @cached_property
     def drawn(self) -> Mapping[str, Any]:
-        """What pictures show, as plain data (`se_nas.report.chart_data`)."""
+        """What pictures show, as plain data (`se_nas.report.chart_data`), with control characters as escapes."""
         # Pictures are made of a report.
         from se_nas.report.chart_data import view
 
-        return view(self)
+        return printable_data(view(self))
 
     @cached_property
     def csv(self) -> str:

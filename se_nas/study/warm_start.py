@@ -49,22 +49,18 @@ def earlier_runs(
     Raises:
         RunError: there is no such run, it is damaged, or it tells nothing that this search can use.
     """
-    return tuple(
-        _judged(source, config, space, data, recipe, axes, measured) for source in config.warm_start or ()
-    )
+    found = []
+    for source in config.warm_start or ():
+        folder = RunFolder.open(source)
+        reasons = _differences(folder, config, space, data, recipe, axes, measured)
+        found.append(_judged(source, folder, reasons, config, space))
+    return tuple(found)
 
 
 def _judged(
-    source: str,
-    config: SearchConfig,
-    space: SearchSpace,
-    data: ImageData,
-    recipe: Recipe,
-    axes: Mapping[str, CostAxis],
-    measured: bool,
+    source: str, folder: RunFolder, reasons: Sequence[str], config: SearchConfig, space: SearchSpace
 ) -> Earlier:
-    folder = RunFolder.open(source)
-    reasons = _differences(folder, config, space, data, recipe, axes, measured)
+    """What a run is good for that differs in ``reasons``."""
     where = str(folder.path.absolute())
     if not reasons:
         return Earlier(run=where, trainings=sum(_counts(row) for row in folder.rows()))

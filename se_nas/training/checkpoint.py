@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -59,10 +57,6 @@ def load_state(path: Path) -> dict[str, Any] | None:
         EOFError,
         LookupError,
         TypeError,
-        OverflowError,
-        NotImplementedError,
-        struct.error,
-        zlib.error,
         zipfile.BadZipFile,
         pickle.UnpicklingError,
     ) as error:

@@ -9,12 +9,24 @@ from __future__ import annotations
 import hashlib
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 _END, _CHUNK = b"PK\x05\x06", 2**20
 _END_SIZE, _LENGTH, _DIGEST = 22, 2, 64
 """Bytes of the archive's last record without a comment, of the comment's length at its end, and of the comment."""
+
+_OF_DAMAGED_ARCHIVES = (
+    ArithmeticError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What ``zipfile`` raises besides its own error if a changed bit asks for another method, place or password."""
 
 
 def seal(path: Path) -> None:
@@ -30,7 +42,8 @@ def check_seal(path: Path) -> None:
     """Compare an archive with its digest; one without, of an earlier version, with the checksums of its records.
 
     Raises:
-        zipfile.BadZipFile, or what else ``zipfile`` raises: it is damaged, or not such an archive.
+        zipfile.BadZipFile: it is damaged, or not such an archive.
+        OSError: it cannot be read.
     """
     size = path.stat().st_size - _LENGTH - _DIGEST
     with path.open("rb") as stream:
@@ -42,8 +55,11 @@ def check_seal(path: Path) -> None:
         end = stream.read()
     if not (end.startswith(_END) and end.endswith(b"\0" * _LENGTH)):
         raise zipfile.BadZipFile("its digest is not that of its content")
-    with zipfile.ZipFile(path) as archive:
-        broken = archive.testzip()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except _OF_DAMAGED_ARCHIVES as error:
+        raise zipfile.BadZipFile(str(error) or type(error).__name__) from error
     if broken is not None:
         raise zipfile.BadZipFile(f"the checksum of {broken!r} is wrong")
 

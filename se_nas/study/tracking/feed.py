@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,14 @@ class Feed:
             self._done.add(number)
             self._noted.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._noted, sorted(self._done))
+
+
+def say_troubles(feeds: Iterable[Feed], say: Callable[[str], None]) -> None:
+    """Say which loggers do not work, each once."""
+    for feed in feeds:
+        trouble = feed.trouble()
+        if trouble is not None:
+            say(trouble)
 
 
 def without_secrets(error: BaseException) -> str:

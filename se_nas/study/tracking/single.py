@@ -9,7 +9,7 @@ from typing import Any
 from se_nas.study.progress import Progress
 from se_nas.study.tracking.base import StudyFacts
 from se_nas.study.tracking.choice import make_feeds
-from se_nas.study.tracking.feed import Feed
+from se_nas.study.tracking.feed import Feed, say_troubles
 
 
 @contextmanager
@@ -66,15 +66,9 @@ class LoggedTraining:
             self._put()
         for feed in self._feeds:
             feed.close()
-        self._tell()
+        say_troubles(self._feeds, self._progress.message)
 
     def _put(self) -> None:
         for feed in self._feeds:
             feed.put(dict(self._row), self._attempt)
-        self._tell()
-
-    def _tell(self) -> None:
-        for feed in self._feeds:
-            trouble = feed.trouble()
-            if trouble is not None:
-                self._progress.message(trouble)
+        say_troubles(self._feeds, self._progress.message)

@@ -11,7 +11,7 @@ from se_nas.run import Manifest
 from se_nas.study.progress import Progress
 from se_nas.study.tracking.base import UNFINISHED, StudyFacts
 from se_nas.study.tracking.choice import make_feeds
-from se_nas.study.tracking.feed import Feed
+from se_nas.study.tracking.feed import Feed, say_troubles
 
 if TYPE_CHECKING:
     from se_nas.study.storage import StudyStore
@@ -81,7 +81,7 @@ class Tracking(Progress):
         """Wait a moment for the loggers, and end them."""
         for feed in self._feeds:
             feed.close()
-        self._tell()
+        say_troubles(self._feeds, self._progress.message)
 
     def message(self, text: str) -> None:
         self._progress.message(text)
@@ -117,10 +117,4 @@ class Tracking(Progress):
         self._rows[row["number"]] = row
         for feed in self._feeds:
             feed.put(row, self._attempts.get(row["number"], 0))
-        self._tell()
-
-    def _tell(self) -> None:
-        for feed in self._feeds:
-            trouble = feed.trouble()
-            if trouble is not None:
-                self._progress.message(trouble)
+        say_troubles(self._feeds, self._progress.message)
