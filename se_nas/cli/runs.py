@@ -163,7 +163,7 @@ def worker(
     """
     from se_nas.cli.progress import command_progress, failures_as_events
     from se_nas.errors import ConfigError
-    from se_nas.study.config import parse_duration
+    from se_nas.study.amounts import parse_duration
     from se_nas.study.session import work
 
     paths = {"data": data, "val_data": val_data, "test_data": test_data, "checkpoint": checkpoint}

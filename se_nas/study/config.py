@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,10 +23,11 @@ from se_nas.documents import MAX_WRITTEN_BYTES, parse_yaml, read_text
 from se_nas.errors import ConfigError, nearest
 from se_nas.objectives import COSTS, OBJECTIVES, Objective
 from se_nas.study.address import EXAMPLE, check_address
+from se_nas.study.amounts import parse_duration, parse_resources
+from se_nas.study.config_errors import explain, unknown
 
 DEFAULT_BUDGET = "8m"
 NO_STOPPING = "off"
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RAY = re.compile(r"ray(://[^/\s]+:\d+)?")
 _LIMIT = "max_"
 """Begins the name of the field that limits a cost: ``max_latency``."""
@@ -231,7 +231,7 @@ class SearchConfig(_LimitedTask):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from None
+            raise ConfigError(explain(error, SearchConfig.model_fields)) from None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -278,7 +278,7 @@ class SearchConfig(_LimitedTask):
     def _accuracy_and_costs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if name not in OBJECTIVES:
-                raise ValueError(_unknown(name, OBJECTIVES))
+                raise ValueError(unknown(name, OBJECTIVES))
         if "accuracy" not in value or not 2 <= len(value) <= 3 or len(set(value)) != len(value):
             raise ValueError(f"name accuracy and one or two different costs of {', '.join(COSTS)}")
         return ("accuracy", *(name for name in value if name != "accuracy"))
@@ -291,7 +291,7 @@ class SearchConfig(_LimitedTask):
             from se_nas.early_stopping import RULES
 
             if value not in RULES:
-                raise ValueError(_unknown(value, (NO_STOPPING, *RULES)))
+                raise ValueError(unknown(value, (NO_STOPPING, *RULES)))
         return value
 
     @field_validator("storage")
@@ -405,75 +405,3 @@ class SearchConfig(_LimitedTask):
             raise ConfigError(f"{path} must hold keys and values, such as 'backbone: resnet50'.")
         given = {name: value for name, value in overrides.items() if value is not None}
         return cls(**{**values, **given})
-
-
-def parse_duration(value: str | float) -> float:
-    """Seconds of ``"90s"``, ``"8m"``, ``"2h"``, ``"1d"`` or a number of seconds.
-
-    Raises:
-        ValueError: it is none of these, or not above 0.
-    """
-    text = str(value).strip().lower()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text)
-    seconds = float(match[1]) * _UNITS.get(match[2], 1.0) if match else math.nan
-    if not 0 < seconds < math.inf:
-        raise ValueError("a duration is a number above 0 with s, m, h or d, such as 90s, 8m or 2h")
-    return seconds
-
-
-def parse_resources(text: str) -> dict[str, float]:
-    """Amounts above 0 by name, of ``"GPU=0.5,edge=1"``; CPU and GPU in any case.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    amounts: dict[str, float] = {}
-    for part in filter(None, text.split(",")):
-        match = re.fullmatch(r"\s*([A-Za-z_][\w:.-]*)\s*=\s*(\d+(?:\.\d+)?|\.\d+)\s*", part)
-        amount = float(match[2]) if match else 0.0
-        if match is None or amount <= 0:
-            raise ValueError("resources are names and numbers above 0, such as GPU=0.5,edge=1")
-        if amount > 1 and amount % 1:
-            raise ValueError(f"an amount above 1 is a whole number; {match[1]} cannot be {amount:g}")
-        name = match[1].upper() if match[1].upper() in ("CPU", "GPU") else match[1]
-        amounts[name] = amount
-    return amounts
-
-
-def _unknown(value: str, known: Iterable[str]) -> str:
-    return f"{value!r} is unknown; allowed: {', '.join(known)}.{nearest(value, known)}"
-
-
-def _reason(problem: Any) -> str:
-    """What is wrong with a value, in our words where pydantic's would be another style."""
-    if problem["type"] != "literal_error":
-        return str(problem["msg"]).removeprefix("Value error, ")
-    names = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
-    return f"allowed: {', '.join(names)}.{nearest(str(problem['input']), names)}"
-
-
-def _explain(error: ValidationError) -> str:
-    lines: list[str] = []
-    expected: dict[str, list[str]] = {}
-    for problem in error.errors():
-        loc = problem["loc"]
-        # What follows a field's name is the place in its value, or which of several types was tried.
-        field = (
-            ".".join(str(part) for part in loc if part is loc[0] or isinstance(part, int)) or "configuration"
-        )
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {field!r}.{nearest(field, SearchConfig.model_fields)}")
-        elif problem["type"] == "missing":
-            lines.append(f"{field} is missing.")
-        else:
-            reason = _reason(problem)
-            if not loc:
-                lines.append(reason)
-                continue
-            subject = f"{field} is {problem['input']!r}"
-            expected.setdefault(subject, []).append(reason[:1].lower() + reason[1:])
-    for subject, reasons in expected.items():
-        mark = ";" if reasons[0].startswith("allowed:") else ":"
-        lines.append(f"{subject}{mark} {' or '.join(reasons)}")
-    ended = [line if line.endswith((".", "?")) else f"{line}." for line in lines]
-    return "\n".join(dict.fromkeys(ended))

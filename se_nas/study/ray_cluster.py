@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from se_nas.errors import ConfigError
-from se_nas.study.config import SearchConfig, parse_resources
+from se_nas.study.amounts import parse_resources
+from se_nas.study.config import SearchConfig
 from se_nas.wording import counted
 
 CONNECT_SECONDS = 5.0

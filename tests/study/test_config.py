@@ -6,7 +6,8 @@ from se_nas.early_stopping import RULES
 from se_nas.errors import ConfigError
 from se_nas.objectives import COSTS
 from se_nas.samplers.registry import SAMPLERS
-from se_nas.study.config import SearchConfig, parse_duration
+from se_nas.study.amounts import parse_duration
+from se_nas.study.config import SearchConfig
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 
 from se_nas.architecture import Architecture
-from se_nas.data.checking import UNREADABLE
-from se_nas.errors import DataError, RunError
 from se_nas.run import FINAL, SEARCH
 from se_nas.study.attributes import FIXED, LOSS, ROW
 from se_nas.study.budget import Division
@@ -26,15 +24,14 @@ from se_nas.study.executors.task import (
     CORRECT,
     LOST,
     Curve,
-    lost_images,
     set_aside_damaged,
     stopped_after,
 )
+from se_nas.study.phases.oddities import Oddities
 from se_nas.study.plan import Plan
 from se_nas.study.progress import Progress
 from se_nas.study.stopping import Stopping
 from se_nas.study.storage import COLUMNS, StudyStore, now
-from se_nas.training import DEFAULT_TRAINER, FALLBACKS
 from se_nas.wording import counted
 
 _log = logging.getLogger(__name__)
@@ -44,8 +41,6 @@ RECENT = 5
 """Trainings that say how long the next will last: machines get busier and idler."""
 POLL_SECONDS, LOOK_SECONDS = 2.0, 30.0
 """How often a worker without work looks whether others have ended theirs, and whether one of them is silent."""
-MAX_FAILURES = 3
-"""Candidates in a row that may fail before the run gives up: then the fault is not theirs."""
 
 
 class Trainings:
@@ -76,15 +71,11 @@ class Trainings:
     ) -> None:
         self._plan, self._store, self._executor, self._stopping = plan, store, executor, stopping
         self._progress, self._clock, self._interrupted = progress, clock, interrupted
-        self._runtime = replace(plan.runtime)
         self._costs: dict[int, dict[str, Any]] = {}
         self._began: dict[int, float] = {}
         self._lasted: list[float] = []
         self._lost: set[int] = set()
-        self._failures = 0
-        self._doubted = False
-        self._changed = False
-        self._missed: set[str] = set()
+        self._oddities = Oddities(plan, store, progress)
 
     def claim(self, task: Task, baseline: str | None) -> None:
         """Store what a trial is, in one write: from now on it is begun, and ``go_on`` trains it."""
@@ -281,14 +272,7 @@ class Trainings:
 
     def task_ended(self, task: Task, fields: dict[str, Any]) -> None:
         costs = self._costs.pop(task.number)
-        self._say_fallbacks(task)
-        changed = fields.pop(CHANGED, None)
-        if changed is not None and not self._changed:
-            self._changed = True
-            self._progress.message(
-                f"the trainer changes {', '.join(changed)} for the whole process; this is undone after every candidate"
-            )
-        self._say_lost(fields.pop(LOST, ()))
+        self._oddities.of_training(task, changed=fields.pop(CHANGED, None), lost=fields.pop(LOST, ()))
         self._end(task, {**costs, **fields})
 
     def _end(self, task: Task, fields: dict[str, Any]) -> None:
@@ -342,19 +326,7 @@ class Trainings:
             self._lasted.append(max(lasted, fields["seconds"]))
         self._store.refresh_table()
         self._progress.trial_finished({**task.row, "seed": task.seed, **fields}, self._store)
-        self._doubt(fields)
-        self._count_failures(fields)
-
-    def _doubt(self, fields: Mapping[str, Any]) -> None:
-        """Say once that an accuracy from a user's trainer looks like a fraction."""
-        accuracy = fields.get("accuracy")
-        if self._doubted or accuracy is None or fields["state"] != "complete":
-            return
-        if 0 < accuracy <= 1 and self._plan.config.trainer != DEFAULT_TRAINER:
-            self._doubted = True
-            self._progress.message(
-                f"an accuracy of {accuracy:g} % looks like a fraction: trainers return percent, 0 to 100"
-            )
+        self._oddities.of_outcome(fields)
 
     def _values(self, fields: Mapping[str, Any]) -> list[float] | None:
         if fields["state"] == STOPPED:
@@ -363,46 +335,3 @@ class Trainings:
         if any(value is None or not math.isfinite(value) for value in values):
             return None
         return [float(value) for value in values if value is not None]
-
-    def _say_lost(self, names: Sequence[str]) -> None:
-        """Name training images that can no longer be read, in the manifest too; other images were used instead.
-
-        Raises:
-            DataError: there is one, and the configuration is strict.
-        """
-        new = sorted(set(names) - self._missed)
-        if new and self._plan.config.strict:
-            raise DataError(f"{lost_images(new, 'train')}, and --strict allows none.")
-        if new:
-            self._missed.update(new)
-            said = f"{lost_images(new, 'train')}; other images were used instead"
-            self._progress.message(said)
-            folder = self._store.folder
-            data = folder.manifest.data
-            reasons = (*data.reasons, *[UNREADABLE] * len(new))
-            folder.update_manifest(
-                warnings=(*folder.manifest.warnings, said),
-                data=replace(data, skipped=(*data.skipped, *new), reasons=reasons),
-            )
-
-    def _count_failures(self, fields: Mapping[str, Any]) -> None:
-        if fields["state"] == "unfinished" and fields.get("error") is not None:
-            raise RunError(f"{fields['error']}\nContinue with:  se-nas resume {self._store.folder.path}")
-        self._failures = self._failures + 1 if fields["state"] in ("failed", "infeasible") else 0
-        if self._failures >= MAX_FAILURES:
-            raise RunError(
-                f"{MAX_FAILURES} candidates in a row failed, the last with: {fields.get('error')}\n"
-                f"Once the cause is fixed, continue with:  se-nas resume {self._store.folder.path}"
-            )
-
-    def _say_fallbacks(self, task: Task) -> None:
-        """Say what the runtime has given up since the last training ended."""
-        runtime = self._plan.runtime
-        for name, words in FALLBACKS.items():
-            if getattr(self._runtime, name) and not getattr(runtime, name):
-                reason = getattr(runtime, f"{name}_error")
-                self._progress.message(
-                    f"{words} failed for {task.architecture.describe()} ({reason}); this and later candidates are"
-                    " trained without it"
-                )
-        self._runtime = replace(runtime)
