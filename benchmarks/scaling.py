@@ -123,6 +123,7 @@ def timed(name: str) -> Iterator[None]:
 def instrument() -> None:
     """Time what workers do with the database and with the sampler."""
     from se_nas.study.server import SharedDatabase
+    from se_nas.study.shared_storage import SharedStore
     from se_nas.study.shared_trials import SharedTrials
     from se_nas.study.storage import StudyStore
     from se_nas.study.suggestions import Suggestions
@@ -130,7 +131,7 @@ def instrument() -> None:
     turn, save, look, suggest, table = (
         SharedDatabase.turn,
         SharedDatabase.save,
-        StudyStore.look,
+        SharedStore.look,
         Suggestions._find,
         StudyStore.write_table,
     )
@@ -155,7 +156,7 @@ def instrument() -> None:
         with timed("write") if self._turn is None else nullcontext():
             save(self, *given)
 
-    def timed_look(self: StudyStore) -> None:
+    def timed_look(self: SharedStore) -> None:
         with timed("look"):
             look(self)
 
@@ -170,7 +171,7 @@ def instrument() -> None:
 
     SharedDatabase.turn = timed_turn  # type: ignore[method-assign, assignment]
     SharedDatabase.save = timed_save  # type: ignore[method-assign, assignment]
-    StudyStore.look = timed_look  # type: ignore[method-assign]
+    SharedStore.look = timed_look  # type: ignore[method-assign]
     Suggestions._find = timed_find  # type: ignore[method-assign]
     StudyStore.write_table = timed_table  # type: ignore[method-assign]
 

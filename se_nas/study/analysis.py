@@ -14,7 +14,8 @@ from se_nas.samplers.importance import LEAST_TRIALS, effects, importance
 from se_nas.space.costs import Identity
 from se_nas.study.attributes import ROW
 from se_nas.study.plan import Plan
-from se_nas.study.storage import StudyStore, quiet_optuna
+from se_nas.study.run_storage import quiet_optuna
+from se_nas.study.storage import StudyStore
 from se_nas.study.suggestions import pareto_sampler
 from se_nas.study.warm_start import prior_runs
 

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.pool import NullPool
 
 from se_nas.architecture import Architecture
-from se_nas.study.database import explained
+from se_nas.study.database_errors import explained
 from se_nas.study.patience import Patience
 from se_nas.study.server import LOCKS, connect_options
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from se_nas.errors import RunError
-from se_nas.study.database import UnavailableError
+from se_nas.study.database_errors import UnavailableError
 
 T = TypeVar("T")
 LONGEST = 1800.0

@@ -17,13 +17,14 @@ from se_nas.errors import RunError
 from se_nas.run import CONFIG, MANIFEST, Manifest, RunFolder, write_json
 from se_nas.study.checking import ENDED
 from se_nas.study.config import SearchConfig
-from se_nas.study.database import NoStudyError, UnavailableError
+from se_nas.study.database_errors import NoStudyError, UnavailableError
 from se_nas.study.patience import Patience
 from se_nas.study.plan import Plan
 from se_nas.study.provenance import versions
+from se_nas.study.run_storage import directions_of, quiet_optuna
 from se_nas.study.server import CLOCK, SharedDatabase
+from se_nas.study.shared_storage import SharedStore
 from se_nas.study.shared_trials import SharedTrials
-from se_nas.study.storage import StudyStore, directions_of, quiet_optuna
 
 _CONFIG, _MANIFEST = "se_nas:config", "se_nas:manifest"
 """Attributes of the study."""
@@ -38,7 +39,7 @@ def connect(
     *,
     create: bool = False,
     patience: Patience | None = None,
-) -> StudyStore:
+) -> SharedStore:
     """The shared study of a configuration.
 
     Args:
@@ -57,13 +58,15 @@ def connect(
 
     with quiet_optuna():
         if patience is None:
-            return StudyStore(folder, SharedTrials(reach()))
+            return SharedStore(folder, SharedTrials(reach()))
         database = patience.until_done(reach)
         database.patience = patience
-        return StudyStore(folder, SharedTrials(database))
+        return SharedStore(folder, SharedTrials(database))
 
 
-def create(plan: Plan, manifest: Manifest, prepare: Callable[[StudyStore], None], patience: Patience) -> None:
+def create(
+    plan: Plan, manifest: Manifest, prepare: Callable[[SharedStore], None], patience: Patience
+) -> None:
     """Make the study of a plan, all or nothing.
 
     Args:
@@ -206,7 +209,7 @@ def run_folder(path: Path, config: SearchConfig, manifest: Manifest) -> RunFolde
     return folder
 
 
-def change_limits(store: StudyStore, limits: Mapping[str, Any]) -> None:
+def change_limits(store: SharedStore, limits: Mapping[str, Any]) -> None:
     """Give a study that nobody works on new limits, of the fields ``budget``, ``trials``, ``stop_when_settled``.
 
     Raises:
@@ -224,7 +227,7 @@ def change_limits(store: StudyStore, limits: Mapping[str, Any]) -> None:
     store.turn(change)
 
 
-def close_run(store: StudyStore, manifest: Manifest) -> None:
+def close_run(store: SharedStore, manifest: Manifest) -> None:
     """Store how the run ended, unless others still train for it: the last one does."""
 
     def close() -> None:

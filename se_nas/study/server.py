@@ -32,14 +32,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.pool import NullPool
 
 from se_nas.errors import RunError
-from se_nas.study.database import (
-    USER_ATTRIBUTES,
-    Database,
-    NoStudyError,
-    TakenOverError,
-    explained,
-    find_study,
-)
+from se_nas.study.database import USER_ATTRIBUTES, Database, find_study
+from se_nas.study.database_errors import NoStudyError, TakenOverError, explained
 from se_nas.study.patience import Patience
 
 T = TypeVar("T")

@@ -34,6 +34,7 @@ from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import LOGS, Plan, resolve
 from se_nas.study.progress import Progress
 from se_nas.study.provenance import make_manifest, trains_on
+from se_nas.study.shared_storage import SharedStore
 from se_nas.study.signs_of_life import signs_of_life
 from se_nas.study.stopping import Stopping
 from se_nas.study.storage import StudyStore
@@ -240,6 +241,7 @@ def _check_weights(config: SearchConfig, manifest: Manifest) -> None:
 
 def _carry_out(plan: Plan, folder: RunFolder, progress: Progress) -> Run:
     with Interrupts(progress.message) as interrupts:
+        store: StudyStore
         if plan.config.storage is not None:
             store = peers.connect(plan.config, folder, patience=Patience(progress.message))
         else:
@@ -387,5 +389,5 @@ def _close(folder: RunFolder, store: StudyStore, clock: Clock, **changes: Any) -
         return
     budget = replace(folder.manifest.budget, spent=round(clock.spent, 1))
     folder.update_manifest(**changes, budget=budget)
-    if store.shared:
+    if isinstance(store, SharedStore):
         peers.close_run(store, folder.manifest)

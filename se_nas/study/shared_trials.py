@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 from optuna.trial import FrozenTrial, TrialState
 
-from se_nas.study.database import TakenOverError, UnavailableError
+from se_nas.study.database_errors import TakenOverError, UnavailableError
 from se_nas.study.server import WORKER, SharedDatabase
 from se_nas.study.whole_trials import News, WholeTrials
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 from se_nas.errors import RunError
 from se_nas.study.clock import Clock
+from se_nas.study.shared_storage import SharedStore
 from se_nas.study.storage import StudyStore
 
 INTERVAL = 30.0
@@ -17,7 +18,7 @@ INTERVAL = 30.0
 @contextmanager
 def signs_of_life(store: StudyStore, clock: Clock) -> Iterator[None]:
     """While entered, prolong the claims of this process, and set its clock to the time that all have used."""
-    if not store.shared:
+    if not isinstance(store, SharedStore):
         yield
         return
     ended = threading.Event()

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from se_nas.architecture import Architecture
-from se_nas.errors import RunError
 from se_nas.objectives import OBJECTIVES
-from se_nas.run import FINAL, STUDY, RunFolder, packed_correct
+from se_nas.run import STUDY, RunFolder
 from se_nas.samplers.pareto_sampler import MODEL
-from se_nas.study.attributes import FIXED, IMAGES, IMPORTED, ROW
+from se_nas.study.attributes import FIXED, IMPORTED, ROW
 from se_nas.study.checking import ENDED, SPENT, check_study
-from se_nas.study.database import STUDY_NAME, Database, TakenOverError, UnavailableError
-from se_nas.study.journal import copy_journal
+from se_nas.study.database import STUDY_NAME
+from se_nas.study.database_errors import UnavailableError
 from se_nas.study.readings import Readings
-from se_nas.study.shared_trials import SharedTrials
+from se_nas.study.run_storage import open_storage, quiet_optuna
 from se_nas.study.whole_trials import STUDY_ID, News, WholeTrials
 
 if TYPE_CHECKING:
@@ -44,43 +39,16 @@ TABLE_SHARE = 0.01
 """Share of a run's time that writing ``trials.json`` may take: it grows with the number of trials."""
 
 
-def open_storage(folder: RunFolder, objectives: Sequence[str] | None = None) -> WholeTrials:
-    """The storage of a run's study, in its folder.
-
-    The journal of a run that version 0.1.0 began is copied over once; it stays where it is.
-
-    Args:
-        folder: of the run.
-        objectives: the study is made with these if there is none yet; None: it must exist.
-
-    Raises:
-        RunError: there is no study, it is damaged, or the file cannot be used.
-    """
-    path = folder.path / STUDY
-    with quiet_optuna():
-        if not copy_journal(folder, path) and not path.exists():
-            folder.check_study(())
-        directions = None if objectives is None else directions_of(objectives)
-        storage = WholeTrials(Database.open(path, directions))
-        if directions is not None and storage.get_study_directions(STUDY_ID) != directions:
-            raise RunError(f"{path} is damaged: its study has other objectives than the run.")
-        folder.check_study(range(storage.get_n_trials(STUDY_ID)))
-        return storage
-
-
-def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:
-    """Whether each objective is to be large or small."""
-    return [StudyDirection[OBJECTIVES[name].direction.upper()] for name in objectives]
-
-
 class StudyStore:
-    """The study of one run folder, with its trials as rows.
+    """The study of one run folder, with its trials as rows; ``SharedStore`` if other workers write it too.
 
     What has been asked once is kept and follows every change: our own at once, those of other workers in a turn.
     A second thread may ``ask``, and ``tell`` and ``mark`` what it has asked for; everything else belongs to one thread.
     """
 
-    def __init__(self, folder: RunFolder, storage: WholeTrials | SharedTrials) -> None:
+    shared = False
+
+    def __init__(self, folder: RunFolder, storage: WholeTrials) -> None:
         self.folder = folder
         self._storage = storage
         with quiet_optuna():
@@ -150,42 +118,6 @@ class StudyStore:
             except UnavailableError as error:
                 self._storage.wait(error)
 
-    def look(self) -> None:
-        """Learn without a turn what others have done in a shared study, to prepare one."""
-        assert isinstance(self._storage, SharedTrials)
-        try:
-            self._follow(self._storage.look())
-        except UnavailableError as error:
-            # The turn that follows is not taken before the database answers, and learns it all.
-            self._storage.wait(error)
-
-    def rehearsal(self) -> AbstractContextManager[list[FrozenTrial]]:
-        """Nothing that is written to a shared study inside of this is kept.
-
-        Afterwards the list that it yields has the trials that were begun or made, for ``adopt``.
-        """
-        assert isinstance(self._storage, SharedTrials)
-        return self._storage.rehearsal()
-
-    def adopt(self, trial: FrozenTrial, *, queued: bool) -> FrozenTrial | None:
-        """Make a trial that was rehearsed one of the study; only in a turn.
-
-        Args:
-            trial: of a rehearsal.
-            queued: whether it was in the study before, as a queued one.
-
-        Returns:
-            The trial with its number now; None if another worker has taken it from the queue.
-        """
-        assert isinstance(self._storage, SharedTrials)
-        number = self._storage.adopt(trial, queued=queued)
-        return None if number is None else self._storage.get_trial(number)
-
-    @property
-    def shared(self) -> bool:
-        """Whether other workers write the study too."""
-        return self._storage.shared
-
     def abandoned(self) -> FrozenTrial | None:
         """A trial that was begun and that nobody works on, now ours; only in a turn."""
         number = self._storage.abandoned()
@@ -195,36 +127,11 @@ class StudyStore:
         """How many trials, of one phase or of any, are in the hands of others, or abandoned."""
         return sum(phase in (None, trial.user_attrs[ROW]["phase"]) for trial in self._storage.elsewhere())
 
-    def others_at_work(self) -> bool:
-        """Whether another worker trains for a shared study; only in a turn."""
-        assert isinstance(self._storage, SharedTrials)
-        return self._storage.others_at_work()
-
-    def stirred(self) -> bool:
-        """Whether others have begun, ended or left a trial of a shared study since the last turn."""
-        assert isinstance(self._storage, SharedTrials)
-        return self._storage.stirred()
-
     def leave(self, number: int, **fields: Any) -> None:
         """Store the last fields of an unfinished trial, which whoever goes on continues."""
         with self.together():
             self.record(number, **fields)
             self._storage.leave(number)
-
-    def give_sign(self) -> float:
-        """Tell the other workers of a shared study that this one is alive; returns the seconds that all have used.
-
-        May be called from another thread.
-        """
-        assert isinstance(self._storage, SharedTrials)
-        return self._storage.give_sign()
-
-    def leave_all(self) -> None:
-        """Leave what this process has begun in a shared study to the other workers."""
-        if isinstance(self._storage, SharedTrials):
-            for number in sorted(self._storage.claimed):
-                with suppress(TakenOverError):
-                    self._storage.leave(number)
 
     def refresh(self) -> None:
         """Learn what other workers have done."""
@@ -236,9 +143,14 @@ class StudyStore:
         return self.attributes.get(ENDED)
 
     def end_search(self, reason: str) -> None:
-        """Let no worker of a shared study suggest anything more; only in a turn."""
-        if self.shared and self.search_ended is None:
-            self.set_attributes(**{ENDED: reason})
+        """Let no other worker suggest anything more; only in a turn."""
+
+    def stirred(self) -> bool:
+        """Whether others have begun, ended or left a trial since the last turn."""
+        return False
+
+    def leave_all(self) -> None:
+        """Leave what this process has begun to the other workers."""
 
     def enqueue(self, params: Mapping[str, Any] | None, architecture: Architecture, **fields: Any) -> None:
         """Queue an architecture; ``params`` is None if the space cannot express it."""
@@ -291,18 +203,8 @@ class StudyStore:
             self._storage.set_trial_user_attr(number, name, value)
 
     def keep_correct(self, number: int, correct: NDArray[np.bool_]) -> dict[str, Any]:
-        """Store which validation images a trial classified correctly, shape (images,); returns the fields of its row.
-
-        In a shared study, of which every worker may have a folder of its own, that is only kept of final trainings,
-        and in the database.
-        """
-        if not self.shared:
-            return {"correct": self.folder.write_correct(number, correct)}
-        if self._storage.get_trial(number).user_attrs[ROW]["phase"] != FINAL:
-            return {}
-        content = packed_correct(correct)
-        self.mark(number, **{IMAGES: base64.b64encode(content).decode("ascii")})
-        return {"correct": hashlib.sha256(content).hexdigest()}
+        """Store which validation images a trial classified correctly, shape (images,); returns fields of its row."""
+        return {"correct": self.folder.write_correct(number, correct)}
 
     def finish(
         self, number: int, values: Sequence[float] | None, *, stopped: bool = False, **fields: Any
@@ -327,12 +229,8 @@ class StudyStore:
         self._learn(number)
 
     def spend(self, seconds: float) -> None:
-        """Store the time that the run has used, so that a resumed run keeps to its budget.
-
-        That of a shared study is counted by its workers' signs of life.
-        """
-        if not self.shared:
-            self.set_attributes(**{SPENT: round(seconds, 1)})
+        """Store the time that the run has used, so that a resumed run keeps to its budget."""
+        self.set_attributes(**{SPENT: round(seconds, 1)})
 
     @property
     def spent(self) -> float:
@@ -408,13 +306,9 @@ class StudyStore:
         return self.folder.manifest.data.num_val
 
     def write_table(self) -> None:
-        """Bring ``trials.json`` up to date, and for a shared study the files in ``correct/``."""
+        """Bring ``trials.json`` up to date."""
         began = time.monotonic()
-        for trial in self.trials() if self.shared else ():
-            kept = trial.user_attrs.get(IMAGES)
-            if kept is not None and trial.state.is_finished() and not self.folder.has_correct(trial.number):
-                self.folder.put_correct(trial.number, base64.b64decode(kept))
-        self.folder.write_rows(self.rows())
+        self._write_files()
         self._written = time.monotonic()
         self._writing = self._written - began
 
@@ -422,6 +316,10 @@ class StudyStore:
         """Bring ``trials.json`` up to date, unless that was done a moment ago."""
         if time.monotonic() - self._written >= max(TABLE_SECONDS, self._writing / TABLE_SHARE):
             self.write_table()
+
+    def _write_files(self) -> None:
+        """The files that are derived from the study."""
+        self.folder.write_rows(self.rows())
 
     def _follow(self, news: News) -> None:
         if news.whole:
@@ -437,19 +335,6 @@ class StudyStore:
 def now() -> str:
     """The time, in ISO 8601 and UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's own log lines, and notices that its interfaces may change, out of ours."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def _fixed(params: Mapping[str, Any] | None, architecture: Architecture) -> dict[str, Any]:

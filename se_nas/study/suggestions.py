@@ -23,6 +23,7 @@ from se_nas.study.attributes import FIXED, LOSS, OVER_LIMIT
 from se_nas.study.plan import Plan
 from se_nas.study.sampler_choice import named_sampler
 from se_nas.study.sampler_process import SamplerProcess
+from se_nas.study.shared_storage import SharedStore
 from se_nas.study.storage import StudyStore
 from se_nas.study.warm_start import priors
 
@@ -103,6 +104,7 @@ class Suggestions:
         Others need not wait for sampler and measurements then: the turn claims what was found, unless others have
         evaluated the same meanwhile.
         """
+        assert isinstance(self._store, SharedStore)
         before, began = self._store.num_trials, time.thread_time()
         with self._store.rehearsal() as trials:
             found = self._find()
@@ -127,6 +129,7 @@ class Suggestions:
 
     def _taken(self, prepared: _Prepared) -> Found | Again:
         """What was prepared, if it still holds."""
+        assert isinstance(self._store, SharedStore)
         architecture, trials = prepared.architecture, list(prepared.trials)
         last = trials.pop() if architecture is not None else None
         for missed in trials:

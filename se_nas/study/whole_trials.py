@@ -26,7 +26,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table
 
 from se_nas.study.background_database import BackgroundDatabase
-from se_nas.study.database import STUDY_NAME, SYSTEM_ATTRIBUTES, USER_ATTRIBUTES, Database, UnavailableError
+from se_nas.study.database import STUDY_NAME, SYSTEM_ATTRIBUTES, USER_ATTRIBUTES, Database
+from se_nas.study.database_errors import UnavailableError
 
 STUDY_ID = 0
 

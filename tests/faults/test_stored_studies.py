@@ -16,8 +16,8 @@ from mutations import TRIED, mutated
 
 from se_nas.errors import RunError, SeNasError
 from se_nas.run import JOURNAL, STUDY, RunFolder, refuses_mapped_writes, rows_from_json
+from se_nas.run.study_file import SEALS
 from se_nas.study import database
-from se_nas.study.database import SEALS
 from se_nas.study.storage import StudyStore
 
 JOURNAL_OF_0_1_0 = Path(__file__).parent.parent / "run" / "data" / "v0.1.0-stopped" / JOURNAL

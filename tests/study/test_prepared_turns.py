@@ -12,10 +12,10 @@ from test_whole_trials import DIRECTIONS
 from se_nas.samplers.pareto_sampler import DUPLICATE
 from se_nas.study import suggestions as module
 from se_nas.study.attributes import OVER_LIMIT
-from se_nas.study.database import UnavailableError
+from se_nas.study.database_errors import UnavailableError
 from se_nas.study.server import CLOCK, SharedDatabase
+from se_nas.study.shared_storage import SharedStore
 from se_nas.study.shared_trials import SharedTrials
-from se_nas.study.storage import StudyStore
 from se_nas.study.suggestions import Again, Suggestions
 
 pytestmark = pytest.mark.cluster
@@ -26,7 +26,7 @@ class Worker:
 
     def __init__(self, folder, url, plan):
         database = SharedDatabase.connect(url, "one", DIRECTIONS)
-        self.plan, self.store = plan, StudyStore(empty_run(folder), SharedTrials(database))
+        self.plan, self.store = plan, SharedStore(empty_run(folder), SharedTrials(database))
         self.suggestions = Suggestions(plan, self.store)
 
     @property

@@ -19,10 +19,10 @@ from test_whole_trials import DIRECTIONS, check_against_optuna, facts, trials
 from se_nas.errors import RunError
 from se_nas.study import server as module
 from se_nas.study.attributes import ROW
-from se_nas.study.database import NoStudyError, TakenOverError, UnavailableError
+from se_nas.study.database_errors import NoStudyError, TakenOverError, UnavailableError
 from se_nas.study.server import CLOCK, WORKER, SharedDatabase
+from se_nas.study.shared_storage import SharedStore
 from se_nas.study.shared_trials import SharedTrials
-from se_nas.study.storage import StudyStore
 
 pytestmark = pytest.mark.cluster
 STUDY = "one"
@@ -36,7 +36,7 @@ def join(database_url, tmp_path):
 
     def joined():
         storage = SharedTrials(SharedDatabase.connect(database_url, STUDY, DIRECTIONS))
-        store = StudyStore(empty_run(tmp_path / str(len(stores))), storage)
+        store = SharedStore(empty_run(tmp_path / str(len(stores))), storage)
         store.study.sampler = optuna.samplers.RandomSampler(seed=0)
         stores.append(store)
         return store

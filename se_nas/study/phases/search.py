@@ -19,6 +19,7 @@ from se_nas.study.interrupts import Interrupts
 from se_nas.study.phases.trainings import Trainings
 from se_nas.study.plan import Plan
 from se_nas.study.progress import Progress
+from se_nas.study.shared_storage import SharedStore
 from se_nas.study.storage import StudyStore
 from se_nas.study.suggestions import Again, Suggestions
 
@@ -78,8 +79,8 @@ class Search:
             if not self._ahead.ready and self._reason_to_stop() is None and self._trainings.wait():
                 # The others train on until it is.
                 continue
-            if self._store.shared:
-                self._prepare_turn()
+            if isinstance(self._store, SharedStore):
+                self._prepare_turn(self._store)
             chosen = self._store.turn(self._choose)
             if isinstance(chosen, str):
                 return chosen
@@ -93,11 +94,11 @@ class Search:
                 if self._reason_to_stop() is None:
                     self._ahead.prepare()
 
-    def _prepare_turn(self) -> None:
+    def _prepare_turn(self, store: SharedStore) -> None:
         """Do what takes time before a turn: all other workers wait while one has it."""
         self._suggestions.forget()
-        self._store.look()
-        if self._store.search_ended is None and self._reason_to_stop() is None:
+        store.look()
+        if store.search_ended is None and self._reason_to_stop() is None:
             self._suggestions.prepare()
 
     def _choose(self) -> tuple[Task, Curve] | Again | str | None:

@@ -17,7 +17,7 @@ from se_nas.run import FINAL, SEARCH
 from se_nas.study.attributes import FIXED, LOSS, ROW
 from se_nas.study.budget import Division
 from se_nas.study.clock import Clock
-from se_nas.study.database import TakenOverError
+from se_nas.study.database_errors import TakenOverError
 from se_nas.study.executors import Executor, Task, failure
 from se_nas.study.executors.task import (
     CHANGED,
