@@ -48,7 +48,9 @@ def networks(kind: str) -> Iterator[se_nas.Architecture]:
         yield se_nas.Architecture.uniform("test_resnet", reduction=reduction, **kwargs)
 
 
-def collect(out: Path, kind: str, candidates: int, epochs: int) -> None:
+def collect(
+    out: Path, kind: str, candidates: int, epochs: int, images: str = "digits", val_images: Path | None = None
+) -> None:
     """Trains what `out` lacks and appends it, one line per training."""
     import torch
 
@@ -57,7 +59,7 @@ def collect(out: Path, kind: str, candidates: int, epochs: int) -> None:
 
     torch.set_num_threads(1)
     done = {(row["key"], row["seed"]) for row in rows(out)}
-    data = load_data("digits", input_size=32)
+    data = load_data(images, val_data=val_images, input_size=32)
     out.parent.mkdir(parents=True, exist_ok=True)
     chosen: dict[str, se_nas.Architecture] = {}
     for architecture in networks(kind):
@@ -204,12 +206,16 @@ def main() -> None:
     parser.add_argument("action", choices=("collect", "table"))
     parser.add_argument("--out", type=Path, default=Path("runs/curves.jsonl"))
     parser.add_argument("--networks", choices=("placements", "mixed"), default="placements")
+    parser.add_argument("--data", default="digits", help="images, as of `se-nas search --data`; at 32 pixels")
+    parser.add_argument("--val-data", type=Path)
     parser.add_argument("--candidates", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--orders", type=int, default=100)
     options = parser.parse_args()
     if options.action == "collect":
-        collect(options.out, options.networks, options.candidates, options.epochs)
+        collect(
+            options.out, options.networks, options.candidates, options.epochs, options.data, options.val_data
+        )
     else:
         print(table(trainings(options.out), options.orders))
 

@@ -9,29 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from se_nas.pareto import free_boxes, improvement, volume
-from se_nas.samplers._acquisition import contenders, front_rows, reread
+from se_nas.samplers._acquisition import front_rows
+from se_nas.samplers._belief import CAP, Belief, Fits
 from se_nas.samplers._conditions import Conditions
 from se_nas.samplers._gp import Surrogate
 from se_nas.samplers._grid import Array, Grid, Index
-from se_nas.samplers._likelihood import Points
+from se_nas.samplers._improvement import noisy_improvement, promise_of_reading, reference_point, sieve
 from se_nas.samplers._local_search import local_search
-from se_nas.samplers._models import Learned, Model, equivalent_readings, gathered, says_more
-from se_nas.samplers._observations import History, fit_count, thinned
-from se_nas.samplers._paired_gp import PairedSurrogate
+from se_nas.samplers._observations import History
 from se_nas.samplers._reachable import Reachable
 
-SIEVE = 512
-"""Points of an enumerated space that are weighed in double precision: the best in single precision."""
 SHORTLIST = 128
-DRAWS = 32
-EVALUATED = 64
 COMPLETIONS = PROBES = 512
 """Random points that are weighed if some parameters are given, or if one was never asked for."""
 TRUSTED = 2_048
 """Points over which it is judged how far estimates are trusted."""
-CAP = 256
-"""Readings that the process is conditioned on; more are thinned out."""
-FIT_CAP = 128
 MOST_SPACES = 4
 """Spaces that are kept: workers that ask at the same instant may know different conditions."""
 
@@ -82,10 +74,8 @@ class Proposer:
     ) -> None:
         self.grid, self._signs, self._repeats = grid, signs, repeats
         self._entropy = entropy
-        self._known = grid.known_columns
-        self._modelled = [m for m in range(len(signs)) if m not in self._known]
+        self._fits = Fits(grid, len(signs))
         self._spaces: dict[Conditions, Reachable] = {}
-        self._fits: dict[tuple[int, int, Conditions], tuple[bool, Array]] = {}
         self._initial, self._listed = initial, listed
         self._telling = [np.arange(size) for size in grid.sizes] if telling is None else telling
         self._reach(Conditions())
@@ -138,14 +128,14 @@ class Proposer:
         if probe is not None:
             return Proposal(row=probe, source="initial")
         rng = np.random.default_rng([self._entropy, 1, number])
-        usable = self._usable(history)
-        if len(history.keys) < self._initial or not self._enough(usable):
+        if len(history.keys) < self._initial or not self._enough(history):
             row = self._spread(history, rng, corners=True)
             return self._again(history, rng) if row is None else Proposal(row=row, source="initial")
-        return self._improve(history, usable, rng)
+        return self._improve(history, rng)
 
-    def _enough(self, usable: NDArray[np.bool_]) -> bool:
-        return bool(usable.sum() >= min(3, self._initial)) or not self._modelled
+    def _enough(self, history: History) -> bool:
+        readings = int(self._fits.usable(history).sum())
+        return readings >= min(3, self._initial) or not self._fits.modelled
 
     def _completed(self, history: History, number: int, fixed: Mapping[int, int]) -> Proposal:
         """The best of some random points with the given choices."""
@@ -154,10 +144,9 @@ class Proposer:
         free = rows[self._unasked(rows, history)][:COMPLETIONS]
         if not len(free):
             return Proposal(row=rows[0], source="again")
-        usable = self._usable(history)
-        if not self._enough(usable):
+        if not self._enough(history):
             return Proposal(row=free[rng.integers(len(free))], source="initial")
-        return self._improve(history, usable, rng, free)
+        return self._improve(history, rng, free)
 
     def _again(self, history: History, rng: np.random.Generator) -> Proposal:
         """A point once more, as every allowed one was asked for: of those that were read, one with fewest readings."""
@@ -188,129 +177,65 @@ class Proposer:
             self._space.positions,
             self._space.points(asked[-CAP:]),
             np.zeros(len(asked[-CAP:])),
-            by_cost=bool(self._known),
+            by_cost=bool(self.grid.known_columns),
         )
         _, sd = blank.predict(self._space.points(rows))
         return rows[int(sd.argmax())]
 
-    def _surrogate(self, history: History, usable: NDArray[np.bool_], column: int) -> Model:
-        chosen = np.flatnonzero(usable)
-        known = fit_count(len(chosen))
-        fit = self._fits.get((column, known, history.conditions))
-        by_cost = bool(self._known)
-        if fit is None:
-            some = thinned(chosen[:known], FIT_CAP)
-            paired = says_more(history, some, column)
-            fit = paired, gathered(self._space, history, some, column, paired=paired, by_cost=by_cost).theta
-            self._fits[column, known, history.conditions] = fit
-        paired, theta = fit
-        some = thinned(chosen, CAP)
-        return gathered(self._space, history, some, column, paired=paired, by_cost=by_cost, theta=theta)
-
-    def _models(self, history: History, usable: NDArray[np.bool_]) -> dict[int, Model]:
-        return {column: self._surrogate(history, usable, column) for column in self._modelled}
-
-    def _predict(self, models: dict[int, Model], points: Points) -> tuple[Array, Array]:
-        mean = self._space.costs(self._space.rows(points))
-        sd = np.zeros_like(mean)
-        for column, model in models.items():
-            mean[:, column], sd[:, column] = model.predict(points)
-        return mean, sd
-
-    def predict(self, history: History, rows: Index) -> tuple[Array, Array]:
-        """Mean and deviation (n, n_objectives) of the true objectives, in the directions of the study."""
+    def belief(self, history: History) -> Belief:
+        """What is believed of the objectives after ``history``."""
         self._reach(history.conditions)
-        models = self._models(history, self._usable(history))
-        mean, sd = self._predict(models, self._space.points(self._space.canonical(rows)))
-        return mean * self._signs, sd
-
-    def learned(self, history: History, column: int) -> Learned:
-        """What the evidence about a modelled objective has come to."""
-        self._reach(history.conditions)
-        usable = self._usable(history)
-        models = self._models(history, usable)
-        read = self.grid.distinct(history.rows[usable & ~history.barred])
-        points = self._space.points(read if len(read) else self.grid.distinct(history.rows))
-        front = points[front_rows(self._predict(models, points)[0])]
-        model = models[column]
-        found = model if isinstance(model, PairedSurrogate) else None
-        return Learned(
-            readings=int((~np.isnan(history.evidence[usable, column])).sum()),
-            correlation=None if found is None else found.correlation() * float(self._signs[column]),
-            noise_correlation=None
-            if found is None
-            else found.noise_correlation() * float(self._signs[column]),
-            equivalent_readings=equivalent_readings(model, front),
-        )
+        return self._fits.belief(self._space, history)
 
     def trust(self, history: History) -> list[float]:
         """How far each estimate of the first modelled objective is trusted, see `ParetoSampler.trust`."""
-        self._reach(history.conditions)
-        if not self._modelled:
-            return [0.0] * self.grid.num_priors
-        model = self._surrogate(history, self._usable(history), self._modelled[0])
-        rows = self._space.some(np.random.default_rng([self._entropy, 4]), TRUSTED)
-        return [float(share) for share in model.trusts(self._space.points(rows))]
+        belief = self.belief(history)
+        return belief.trust(self._space.some(np.random.default_rng([self._entropy, 4]), TRUSTED))
 
-    def contrast(self, history: History, plus: Index, minus: Index, column: int) -> tuple[float, float]:
-        """Mean and deviation of a modelled objective's average over ``plus`` less that over ``minus``."""
-        self._reach(history.conditions)
-        model = self._surrogate(history, self._usable(history), column)
-        plus, minus = self._space.canonical(plus), self._space.canonical(minus)
-        mean, sd = model.contrast(self._space.points(plus), self._space.points(minus))
-        return mean * float(self._signs[column]), sd
-
-    def _usable(self, history: History) -> NDArray[np.bool_]:
-        return np.asarray(np.isfinite(history.values[:, self._modelled]).all(axis=1))
-
-    def _improve(
-        self,
-        history: History,
-        usable: NDArray[np.bool_],
-        rng: np.random.Generator,
-        among: Index | None = None,
-    ) -> Proposal:
+    def _improve(self, history: History, rng: np.random.Generator, among: Index | None = None) -> Proposal:
         """The point that promises most, of the whole space or of the points ``among``."""
-        models = self._models(history, usable)
+        belief = self._fits.belief(self._space, history)
         read = self.grid.distinct(history.rows[~history.barred])
         evaluated = self.grid.distinct(np.concatenate([read, history.pending]))
         if not len(evaluated):
             evaluated = self.grid.distinct(history.rows)
         evaluated_points = self._space.points(evaluated)
-        means, deviations = self._predict(models, evaluated_points)
-        reference = self._reference(means)
+        means, deviations = belief.predict(evaluated_points)
+        reference = reference_point(belief, means)
         boxes, total = free_boxes(means, reference), volume(means, reference)
-        # If all readings are equal, nothing says where to find better ones, so the space is covered.
-        flat = bool(models) and not np.ptp(history.values[usable][:, self._modelled], axis=0).any()
 
         def weigh(rows: Index) -> Array:
-            return improvement(*self._predict(models, self._space.points(rows)), *boxes)
+            return improvement(*belief.predict(self._space.points(rows)), *boxes)
 
-        rows = among if among is not None else self._sieve(models, boxes)
+        rows = among if among is not None else sieve(belief, boxes)
         if rows is None:
             best = evaluated[front_rows(means)]
             rows, scores = local_search(self._space, best, self._space.extremes, weigh, rng)
         else:
             scores = weigh(rows)
         picked = self._best_unasked(rows, scores, history)
-        if among is None and (flat or not len(picked)):
+        if among is None and (self._is_flat(history) or not len(picked)):
             left = self._spread(history, rng, corners=False)
             if left is None:
                 return self._again(history, rng)
-            return self._proposal(models, left, "spread", 0.0, total if total > 0 else 1.0)
+            return self._proposal(belief, left, "spread", 0.0, total if total > 0 else 1.0)
         shortlist = self._space.points(rows[picked])
-        chosen = contenders(means, deviations, EVALUATED)
-        scores = self._noisy(models, evaluated_points[chosen], shortlist, reference, rng)
+        scores = noisy_improvement(belief, evaluated_points, (means, deviations), shortlist, reference, rng)
         place = int(scores.argmax())
         gain, row = float(scores[place]), rows[picked][place]
-        if self._repeats and models and len(read) and among is None:
-            place, promised = self._reread(models, read, reference, history)
+        if self._repeats and self._fits.modelled and len(read) and among is None:
+            place, promised = promise_of_reading(belief, read, reference, history)
             if promised > gain:
-                return self._proposal(models, read[place], "repeat", promised, total)
+                return self._proposal(belief, read[place], "repeat", promised, total)
         if gain <= 1e-9 * max(total, 1e-300) and among is None:
             left = self._spread(history, rng, corners=False)
-            return self._proposal(models, row if left is None else left, "spread", gain, total)
-        return self._proposal(models, row, "model", gain, total)
+            return self._proposal(belief, row if left is None else left, "spread", gain, total)
+        return self._proposal(belief, row, "model", gain, total)
+
+    def _is_flat(self, history: History) -> bool:
+        """Whether all readings are equal: then nothing says where to find better ones, so the space is covered."""
+        readings = history.values[self._fits.usable(history)][:, self._fits.modelled]
+        return bool(self._fits.modelled) and not np.ptp(readings, axis=0).any()
 
     def _best_unasked(self, rows: Index, scores: Array, history: History) -> Index:
         """Indices of the `SHORTLIST` best points that nobody has asked for, best first."""
@@ -323,77 +248,15 @@ class Proposer:
                 break
         return np.array(picked[:SHORTLIST], dtype=np.int64)
 
-    def _proposal(
-        self, models: dict[int, Model], row: Index, source: str, gain: float, total: float
-    ) -> Proposal:
-        mean, sd = self._predict(models, self._space.points(row[None]))
+    def _proposal(self, belief: Belief, row: Index, source: str, gain: float, total: float) -> Proposal:
+        mean, sd = belief.at(row[None])
         return Proposal(
             row=row,
             source=source,
             improvement=gain / total if total > 0 else None,
-            mean=tuple((mean[0] * self._signs).tolist()),
+            mean=tuple(mean[0].tolist()),
             sd=tuple(sd[0].tolist()),
         )
-
-    def _reread(
-        self, models: dict[int, Model], read: Index, reference: Array, history: History
-    ) -> tuple[int, float]:
-        """Index of the point of ``read`` whose next reading promises most, and how much that is."""
-        points = self._space.points(read)
-        means, deviations = self._predict(models, points)
-        numbers = self.grid.identify(read)
-        # What was stopped early is not started again: the rule that stopped it judged the same promise.
-        whole = history.rows[(history.extra[:, self._modelled] == 0).all(axis=1)]
-        free = np.isin(numbers, self.grid.identify(whole)) & ~np.isin(
-            numbers, self.grid.identify(history.pending)
-        )
-        rows = contenders(means, deviations, EVALUATED)
-        steps = np.zeros_like(means)
-        for column, model in models.items():
-            steps[:, column] = model.step(deviations[:, column], points)
-        return reread(means, steps, reference, rows[free[rows]])
-
-    def _noisy(
-        self,
-        models: dict[int, Model],
-        evaluated: Points,
-        at: Points,
-        reference: Array,
-        rng: np.random.Generator,
-    ) -> Array:
-        """Improvement, averaged over draws of the true values at ``evaluated``, which includes pending points."""
-        values = np.repeat(self._space.costs(self._space.rows(evaluated))[None], DRAWS, axis=0)
-        means = np.repeat(self._space.costs(self._space.rows(at))[None], DRAWS, axis=0)
-        sd = np.zeros((len(at), len(self._signs)))
-        for column, model in models.items():
-            normal = rng.standard_normal((DRAWS, len(evaluated)))
-            values[..., column], means[..., column], sd[:, column] = model.draw(evaluated, at, normal)
-        total = np.zeros(len(at))
-        for drawn, mean in zip(values, means, strict=True):
-            total += improvement(mean, sd, *free_boxes(drawn, reference))
-        return total / DRAWS
-
-    def _reference(self, means: Array) -> Array:
-        """The worst value of every known objective; a little below the worst mean of a modelled one."""
-        out = np.empty(len(self._signs))
-        for i, column in enumerate(self._known):
-            ordered = self._signs[column] * self._space.spread[:, i]
-            out[column] = ordered.min() - 1e-9 * np.ptp(ordered)
-        for column in self._modelled:
-            worst, best = means[:, column].min(), means[:, column].max()
-            out[column] = worst - 0.1 * max(best - worst, 1e-12)
-        return out
-
-    def _sieve(self, models: dict[int, Model], boxes: tuple[Array, Array]) -> Index | None:
-        """The most promising points of an enumerated space; None if it is too large to enumerate."""
-        pool, points, costs = self._space.pool, self._space.pool_points, self._space.pool_costs
-        if pool is None or points is None or costs is None or len(pool) <= SIEVE or not models:
-            return pool
-        mean, sd = costs.copy(), np.zeros_like(costs)
-        for column, model in models.items():
-            mean[:, column], sd[:, column] = model.rough(points)
-        kept = np.argpartition(-improvement(mean, sd, *boxes), SIEVE)[:SIEVE]
-        return pool[np.sort(kept)]
 
     def probe(self, history: History) -> Index | None:
         """While a parameter was never asked for: a point with choices that no trial has had; None if none is left.

@@ -27,6 +27,7 @@ class Reachable:
         entropy: seed of the sketch.
 
     Attributes:
+        signs: as given.
         pool: (n, n_params) every point; None if the grid has more than `ENUMERATE`.
         extremes: (2 * n_known, n_params) points with the least and the greatest value of each known objective.
         positions: see `Grid.positions`.
@@ -37,7 +38,7 @@ class Reachable:
     """
 
     def __init__(self, grid: Grid, conditions: Conditions, signs: Array, entropy: int) -> None:
-        self.grid, self._conditions, self._signs = grid, conditions, signs
+        self.grid, self._conditions, self.signs = grid, conditions, signs
         self.pool: Index | None = None
         if grid.total <= ENUMERATE:
             sketch = self.pool = self.allowed(grid.everything())
@@ -122,6 +123,6 @@ class Reachable:
     def costs(self, rows: Index) -> Array:
         """(n, n_objectives) known objectives, signed to be maximised; 0 for the modelled ones."""
         known = self.grid.known_columns
-        out = np.zeros((len(rows), len(self._signs)))
-        out[:, known] = self.grid.functions(rows)[:, : len(known)] * self._signs[known]
+        out = np.zeros((len(rows), len(self.signs)))
+        out[:, known] = self.grid.functions(rows)[:, : len(known)] * self.signs[known]
         return out

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.arguments import checked
@@ -34,14 +34,13 @@ from se_nas.samplers._observations import (
     read,
     unheard,
 )
-from se_nas.samplers._parameters import as_distribution, asked_space, check_kind, choices_of, telling_choices
+from se_nas.samplers._options import Options, Proposers, identity
+from se_nas.samplers._parameters import as_distribution, asked_space, check_kind, choices_of
 from se_nas.samplers._proposer import Proposal, Proposer
 from se_nas.samplers._told import Told
 
 __all__ = ["DUPLICATE", "MODEL", "PARTIAL", "Learned", "ParetoSampler"]
 
-INITIAL = 3
-"""Points of the initial design unless another number is asked for."""
 MOST_UNSEEN = 16
 """Simultaneous proposals of others that are worked out first."""
 
@@ -92,41 +91,19 @@ class ParetoSampler(BaseSampler):
         prior: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
         evidence: Mapping[int, str] | None = None,
     ) -> None:
-        known = dict(known or {})
-        for column, function in known.items():
-            if not isinstance(column, int) or isinstance(column, bool) or column < 0:
-                raise ConfigError(
-                    f"known has the key {column!r}; it must be the number of an objective, from 0."
-                )
-            if not callable(function):
-                raise ConfigError(f"known[{column}] is {function!r}; it must be a function of a params dict.")
-        evidence = dict(evidence or {})
-        for column, name in evidence.items():
-            if not isinstance(column, int) or isinstance(column, bool) or column < 0 or column in known:
-                raise ConfigError(
-                    f"evidence has the key {column!r}; it must be the number, from 0, of an objective that is not"
-                    " known."
-                )
-            if not isinstance(name, str) or not name:
-                raise ConfigError(f"evidence[{column}] is {name!r}; it must be the name of a user attribute.")
-        listed = isinstance(initial, Sequence) and all(isinstance(point, Mapping) for point in initial)
-        count = isinstance(initial, int) and not isinstance(initial, bool) and initial >= 1
-        if not (initial is None or listed or count):
-            raise ConfigError(
-                f"initial is {initial!r}; it must be a number of points from 1, or a list of params."
-            )
-        if seed is not None and seed < 0:
-            raise ConfigError(f"seed is {seed!r}; it must be an integer from 0, or None.")
-        seed = None if seed is None else int(seed)
-        self._known, self._seed, self._repeats, self._key = known, seed, repeats, key
-        self._listed = [] if initial is None or isinstance(initial, int) else list(initial)
-        self._initial = INITIAL if initial is None else initial if isinstance(initial, int) else 0
-        priors = [] if prior is None else list(prior) if isinstance(prior, Sequence) else [prior]
-        self._feasible, self._priors, self._evidence = feasible, priors, evidence
-        self._entropy = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self._given = None if space is None else {name: as_distribution(name, v) for name, v in space.items()}
+        self._options = Options(
+            known=dict(known or {}),
+            seed=seed,
+            repeats=repeats,
+            key=key,
+            initial=initial,
+            space=None if space is None else {name: as_distribution(name, v) for name, v in space.items()},
+            feasible=feasible,
+            priors=[] if prior is None else list(prior) if isinstance(prior, Sequence) else [prior],
+            evidence=dict(evidence or {}),
+        )
         self._told, self._warned = Told(), not evidence
-        self._proposers: dict[str, Any] = {}
+        self._proposers = Proposers(self._options)
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -141,12 +118,12 @@ class ParetoSampler(BaseSampler):
     @property
     def known(self) -> Mapping[int, Callable[..., Any]]:
         """The known objectives, by number."""
-        return self._known
+        return self._options.known
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The parameters that earlier trials asked for (or those given as ``space``), ordered by name."""
-        self._signs(study)
-        return dict(self._given) if self._given is not None else asked_space(study)
+        self._options.signs(study)
+        return dict(self._options.space) if self._options.space is not None else asked_space(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -165,7 +142,7 @@ class ParetoSampler(BaseSampler):
             study._storage.set_trial_system_attr(trial._trial_id, MODEL, _record(None, {}))
             return {}
         with self._lock:
-            proposer, signs = self._prepared(study, whole)
+            proposer, signs = self._proposers.of(study, whole)
             trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
             history = self._read(trials, proposer, signs, trial.number)
             self._refuse_unasked(proposer, history, trials)
@@ -178,7 +155,7 @@ class ParetoSampler(BaseSampler):
             proposal = proposer.propose(history, trial.number, fixed=given, others=others)
         params = proposer.grid.params(proposal.row[None])[0]
         study._storage.set_trial_system_attr(trial._trial_id, MODEL, _record(proposal, params))
-        return {} if self._given is not None else {name: params[name] for name in search_space}
+        return {} if self._options.space is not None else {name: params[name] for name in search_space}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -189,9 +166,10 @@ class ParetoSampler(BaseSampler):
             ConfigError: the parameter has too many values, or ``space`` has another kind of it.
         """
         choices = choices_of(param_name, param_distribution)
-        if self._given is not None and param_name in self._given:
-            check_kind(param_name, self._given[param_name], param_distribution)
-        wanted = dict(self._listed[trial.number]) if trial.number < len(self._listed) else {}
+        space, listed = self._options.space, self._options.listed
+        if space is not None and param_name in space:
+            check_kind(param_name, space[param_name], param_distribution)
+        wanted = dict(listed[trial.number]) if trial.number < len(listed) else {}
         wanted |= proposed_params(trial)
         if param_name in wanted:
             value = wanted[param_name]
@@ -200,7 +178,8 @@ class ParetoSampler(BaseSampler):
                     return value
             elif any(value == choice and type(value) is type(choice) for choice in choices):
                 return value
-        seed = np.random.default_rng([self._entropy, 2, trial.number, *param_name.encode()]).integers(2**31)
+        entropy = [self._options.entropy, 2, trial.number, *param_name.encode()]
+        seed = np.random.default_rng(entropy).integers(2**31)
         return RandomSampler(seed=int(seed)).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -212,32 +191,32 @@ class ParetoSampler(BaseSampler):
             ConfigError: they do not.
         """
         with self._lock:
-            current = self._proposers if self._proposers.get("of", (None,))[0] == _identity(study) else {}
-            proposer: Proposer | None = current.get("proposer")
+            proposer = self._proposers.latest(study)
             if state == TrialState.COMPLETE and values is not None:
-                self._told.add(_identity(study), trial, values)
+                self._told.add(identity(study), trial, values)
                 if proposer is not None:
-                    self._told.check(_identity(study), proposer.grid)
-            missing = self._given is not None and not self._given.keys() <= trial.params.keys()
+                    self._told.check(identity(study), proposer.grid)
+            space = self._options.space
+            missing = space is not None and not space.keys() <= trial.params.keys()
             if proposer is not None and missing and state in ENDED:
                 ended = copy(trial)
                 ended.state, ended.values = state, values
                 trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-                history = self._read([*trials, ended], proposer, self._signs(study), -1)
+                history = self._read([*trials, ended], proposer, self._options.signs(study), -1)
                 self._refuse_unasked(proposer, history, trials)
 
     def _refuse_unasked(self, proposer: Proposer, history: History, trials: Sequence[FrozenTrial]) -> None:
         """Refuse a name in ``space`` that no trial asks for, once nothing is left that it may depend on."""
         never = np.flatnonzero((history.asked < 0).all(axis=0))
         if (
-            self._given is None
+            self._options.space is None
             or not len(history.asked)
             or not len(never)
             or proposer.probe(history) is not None
         ):
             return
         name = proposer.grid.names[int(never[0])]
-        others = {name for trial in trials for name in trial.params} - self._given.keys()
+        others = {name for trial in trials for name in trial.params} - self._options.space.keys()
         raise ConfigError(
             f"space names {name!r}, and none of {len(history.asked)} trials with other values of the other parameters"
             f" has asked for it: take it out, or correct its name.{nearest(name, others)}"
@@ -245,7 +224,7 @@ class ParetoSampler(BaseSampler):
 
     def _warn_of_missing(self, trials: Sequence[FrozenTrial]) -> None:
         """Say once that no trial has the evidence."""
-        text = None if self._warned else unheard(trials, self._evidence)
+        text = None if self._warned else unheard(trials, self._options.evidence)
         if text is not None:
             self._warned = True
             warnings.warn(text, stacklevel=2)
@@ -265,7 +244,7 @@ class ParetoSampler(BaseSampler):
         """
         with self._lock:
             proposer, history = self._current(study)
-            return proposer.predict(history, _rows(proposer.grid, params))
+            return proposer.belief(history).at(_rows(proposer.grid, params))
 
     def contrast(
         self,
@@ -281,12 +260,12 @@ class ParetoSampler(BaseSampler):
         """
         with self._lock:
             proposer, history = self._current(study)
-            if objective in self._known or not 0 <= objective < len(study.directions):
+            if objective in self._options.known or not 0 <= objective < len(study.directions):
                 raise ConfigError(
                     f"objective {objective} is not modelled; contrasts are of modelled objectives."
                 )
             rows = _rows(proposer.grid, plus), _rows(proposer.grid, minus)
-            return proposer.contrast(history, *rows, objective)
+            return proposer.belief(history).contrast(*rows, objective)
 
     def learned(self, study: Study) -> dict[int, Learned]:
         """What the model has learned from the attributes that are evidence, by the number of the objective.
@@ -296,7 +275,8 @@ class ParetoSampler(BaseSampler):
         """
         with self._lock:
             proposer, history = self._current(study)
-            return {column: proposer.learned(history, column) for column in sorted(self._evidence)}
+            belief = proposer.belief(history)
+            return {column: belief.learned(column) for column in sorted(self._options.evidence)}
 
     def trust(self, study: Study) -> list[float]:
         """How far the model trusts each function given as ``prior``, from 0 to 1.
@@ -319,72 +299,18 @@ class ParetoSampler(BaseSampler):
         number: int,
         as_of: datetime | None = None,
     ) -> History:
-        return read(trials, proposer.grid, signs, number, as_of, self._evidence)
+        return read(trials, proposer.grid, signs, number, as_of, self._options.evidence)
 
     def _current(self, study: Study) -> tuple[Proposer, History]:
         """The proposer and the history of all trials of the study."""
         trials = study.get_trials(deepcopy=False)
         space = self.infer_relative_search_space(study, trials[-1]) if trials else {}
         if space:
-            proposer, signs = self._prepared(study, space)
+            proposer, signs = self._proposers.of(study, space)
             history = self._read(trials, proposer, signs, len(trials))
             if len(history.rows):
                 return proposer, history
         raise ConfigError("the study has no finished trial yet: there is nothing to predict from.")
-
-    def _signs(self, study: Study) -> Array:
-        """(n_objectives,) 1 for an objective that the study maximises, -1 for one that it minimises."""
-        directions = study.directions
-        if len(directions) > 3:
-            raise ConfigError(f"the study has {len(directions)} objectives; ParetoSampler takes 1 to 3.")
-        for option, columns in (("known", self._known), ("evidence", self._evidence)):
-            for column in columns:
-                if column >= len(directions):
-                    raise ConfigError(
-                        f"{option} has the objective {column}; the study has objectives 0 to {len(directions) - 1}."
-                    )
-        return np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
-
-    def _prepared(self, study: Study, search_space: dict[str, BaseDistribution]) -> tuple[Proposer, Array]:
-        """The proposer of this study and space, kept between proposals with its known functions and fits."""
-        signs = self._signs(study)
-        current = (_identity(study), search_space, tuple(signs))
-        if self._proposers.get("of") != current:
-            grid = Grid(
-                {name: choices_of(name, distribution) for name, distribution in search_space.items()},
-                known=self._known,
-                feasible=self._feasible,
-                priors=self._priors,
-                key=self._key,
-            )
-            proposer = Proposer(
-                grid,
-                signs,
-                entropy=self._entropy,
-                repeats=self._repeats,
-                initial=self._initial,
-                listed=self._first_rows(grid),
-                telling=[telling_choices(distribution) for distribution in search_space.values()],
-            )
-            self._proposers = {"of": current, "proposer": proposer}
-        return self._proposers["proposer"], signs
-
-    def _first_rows(self, grid: Grid) -> list[Index]:
-        """The initial points that the user listed."""
-        rows = []
-        for params in self._listed:
-            row = grid.row(params)
-            if row is None:
-                raise ConfigError(
-                    f"initial has the point {dict(params)!r}, which is not in the space {grid.names}."
-                )
-            rows.append(row)
-        return rows
-
-
-def _identity(study: Study) -> tuple[int, int]:
-    """Studies of different storages may have the same name and number."""
-    return id(study._storage), study._study_id
 
 
 def _rows(grid: Grid, points: Sequence[Mapping[str, Any]]) -> Index:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from se_nas.pareto import free_boxes, front_of, hypervolume, improvement, volume
-from se_nas.samplers import _likelihood, _proposer
+from se_nas.samplers import _improvement, _likelihood
 from se_nas.samplers._acquisition import contenders
+from se_nas.samplers._belief import Belief
 from se_nas.samplers._gp import Surrogate
 from se_nas.samplers._grid import Grid
 from se_nas.samplers._likelihood import Points, prior
+from se_nas.samplers._observations import read
 from se_nas.samplers._proposer import Proposer
 
 
@@ -128,7 +130,7 @@ def test_a_rough_prediction_is_the_prediction() -> None:
 
 
 def test_the_sieve_keeps_what_promises_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_proposer, "SIEVE", 20)
+    monkeypatch.setattr(_improvement, "SIEVE", 20)
     choices = {f"p{i}": (0, 1, 2) for i in range(5)}
     grid = Grid(choices, known={1: lambda params: float(sum(params.values()))})
     proposer = Proposer(grid, np.array([1.0, -1.0]), entropy=0, repeats=False, initial=3)
@@ -139,8 +141,11 @@ def test_the_sieve_keeps_what_promises_most(monkeypatch: pytest.MonkeyPatch) -> 
     means = np.stack([values, -rows.sum(axis=1)], axis=1)
     boxes = free_boxes(front_of(means), np.array([values.min() - 0.1, -10.1]))
     everything = grid.everything()
-    mean, sd = proposer._predict({0: model}, proposer._space.points(everything))
+    belief = Belief(
+        proposer._space, read([], grid, np.array([1.0, -1.0]), 0), np.zeros(0, dtype=bool), {0: model}
+    )
+    mean, sd = belief.predict(proposer._space.points(everything))
     best = np.argsort(-improvement(mean, sd, *boxes))[:20]
-    kept = proposer._sieve({0: model}, boxes)
+    kept = _improvement.sieve(belief, boxes)
     assert kept is not None
     assert set(grid.identify(kept)) == set(grid.identify(everything[best]))

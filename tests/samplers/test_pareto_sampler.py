@@ -164,7 +164,7 @@ def test_a_trial_that_never_suggested_is_forgotten(monkeypatch: pytest.MonkeyPat
         study.ask()
     sampler = ParetoSampler(known={1: cost}, seed=0, space=CHOICES)
     run(sampler, 12, study=study)
-    trials = read(study.trials, sampler._proposers["proposer"].grid, np.array([1.0, -1.0]), 99)
+    trials = read(study.trials, sampler._proposers.latest(study).grid, np.array([1.0, -1.0]), 99)
     assert trials.unseen == ()
     assert len(set(asked_of(study, 5))) == len(set(alone)) == 12
 
@@ -202,7 +202,7 @@ def test_a_point_that_was_stopped_early_is_not_read_again() -> None:
 
 def test_a_duplicate_that_was_told_anothers_result_is_no_further_reading() -> None:
     study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 5)
-    grid = study.sampler._proposers["proposer"].grid
+    grid = study.sampler._proposers.latest(study).grid
     before = read(study.trials, grid, np.array([1.0, -1.0]), 99)
     copied = study.trials[2]
     study.add_trial(
