@@ -68,7 +68,7 @@ def main() -> None:
     """Entry point of ``se-nas``. A user's mistake ends in one message and exit code 2, never in a traceback."""
     try:
         _refuse_empty(sys.argv)
-        app()
+        app(prog_name="se-nas")
     except BrokenPipeError:
         # The reader (head, less) went away; writing on would raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
