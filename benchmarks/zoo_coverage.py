@@ -200,23 +200,23 @@ def _markdown(rows: dict[str, dict[str, Any]]) -> str:
         "# SE in timm's architectures",
         "",
         f"Written by `benchmarks/zoo_coverage.py` with timm {timm.__version__}, torch {torch.__version__}.",
-        f"timm lists {len(timm.list_models())} architectures; {len(rows)} are in this table. Denominator: the"
+        f"timm lists {len(timm.list_models())} architectures; {len(rows)} are in this table. Counted are the"
         f" {len(counted)} whose forward pass has at least {MIN_SPATIAL} spatial convolutions.",
         "",
-        "| nature | architectures | all checks pass | of these with real passes | sites | native gates |",
+        "| nature | architectures | all checks pass | of these checked with numbers too | sites | native gates |",
         "|---|---|---|---|---|---|",
     ]
     for nature in ("conv", "hybrid"):
         lines.append(_summary(nature, [row for row in counted if row["nature"] == nature]))
     lines += [
         "",
-        "Checks on numbers (the plain checkpoint loads, the identity start leaves the output unchanged to the bit,"
+        "Checks on numbers (the plain checkpoint loads, the identity start leaves the output unchanged bit for bit,"
         " gradients reach every block) run on models of up to 60 M parameters, at the smallest of 64, 96 and 128"
         " pixels that the network accepts, or at its default size. Wiring, parameters and MACs are checked for all.",
         "",
         "## By family",
         "",
-        "| family | nature | architectures | all checks pass | with real passes | sites | native gates |",
+        "| family | nature | architectures | all checks pass | checked with numbers too | sites | native gates |",
         "|---|---|---|---|---|---|---|",
     ]
     for family, nature in sorted({(row["family"], row["nature"]) for row in counted}):
@@ -254,7 +254,7 @@ def usage_section(rows: list[dict[str, str]]) -> str:
     uses = [column for column in rows[0] if column not in ("family", "nature", "model", "side")]
     exceptions = [(row, use) for row in rows for use in uses if row[use]]
     lines = [
-        "## What people do next",
+        "## Further uses",
         "",
         f"One small model of each of the {len(rows)} rows above, built with SE, goes through {len(uses)} uses:"
         f" {', '.join(uses)} (`tests/test_model_usage.py`; six families by default, all with `-m slow`). An exception"

@@ -1,4 +1,4 @@
-"""Rewrites of a trained network that keep its function: to the bit, or up to rounding."""
+"""Rewrites of a trained network that keep its function: bit for bit, or up to rounding."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Folded:
 
 
 def fold_gate_scale(model: nn.Module, *, input_size: tuple[int, int, int] | None = None) -> Folded:
-    """Turn scaled gates (2·sigmoid) into plain ones, in place, if outputs stay equal to the bit.
+    """Turn scaled gates (2·sigmoid) into plain ones, in place, if outputs stay equal bit for bit.
 
     s·gate(W1·z)·x = gate((W1/s)·(s·z))·(s·x): if x comes from a norm or a convolution with weights and nothing
     else reads it, those weights are multiplied by s and the first SE layer's are divided by it. ReLU, leaky ReLU

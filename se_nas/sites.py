@@ -63,8 +63,8 @@ class Site:
         sizes = (self.channels, self.reduction_base, *self.resolution, self.rd_divisor)
         if not all(1 <= size <= _MAX_SIZE for size in sizes) or self.stage < 0 or self.block < 0:
             raise ConfigError(
-                f"{self.path!r} is no site: channels, reduction_base, resolution and rd_divisor are {sizes}, from 1 to"
-                f" {_MAX_SIZE} each; stage and block are {self.stage} and {self.block}, from 0."
+                f"{self.path!r} is not a site: channels, reduction_base, resolution and rd_divisor are {sizes}, from 1"
+                f" to {_MAX_SIZE} each; stage and block are {self.stage} and {self.block}, from 0."
             )
 
     def rd_channels(self, reduction: float, rounding: str = "timm") -> int:

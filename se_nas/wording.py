@@ -15,8 +15,10 @@ def counted(count: int, noun: str) -> str:
 
 
 def as_words(seconds: float) -> str:
-    """A duration for a sentence: ``"80 s"``, ``"12.5 min"``."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.1f} min"
+    """A duration for a sentence: ``"2.5 s"``, ``"80 s"``, ``"12.5 min"``, ``"6.3 h"``."""
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 10_000 else f"{seconds / 3600:,.1f} h"
 
 
 def as_budget(seconds: float) -> str:

@@ -7,11 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from se_nas.wording import counted, printable, printable_data, printable_json
+from se_nas.wording import as_words, counted, printable, printable_data, printable_json
 
 
 def test_numbers_and_their_nouns():
     assert [counted(number, "epoch") for number in (0, 1, 2)] == ["no epochs", "1 epoch", "2 epochs"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.34, "0.34 s"),
+        (1, "1 s"),
+        (6.25, "6.2 s"),
+        (61.4, "61 s"),
+        (480, "8.0 min"),
+        (7200, "120.0 min"),
+        (22_554, "6.3 h"),
+    ],
+)
+def test_durations_in_words(seconds, words):
+    assert as_words(seconds) == words
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,6 @@ def _refuse_repository(name: str) -> None:
         )
     if kind in ("hf-hub", "local-dir"):
         raise BackboneError(
-            f"backbone {name!r} is a place of weights; give the name of the timm model that they are of, and the"
-            " file with --checkpoint."
+            f"backbone {name!r} says where weights are; give the name of the timm model that they belong to,"
+            " and the file with --checkpoint."
         )

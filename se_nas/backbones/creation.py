@@ -42,8 +42,8 @@ def _create_pretrained(name: str, **kwargs: Any) -> nn.Module:
     repository = None if config is None or config.file else config.hf_hub_id
     if repository and not _can_download(repository):
         raise BackboneError(
-            f"the pretrained weights of {name} cannot be downloaded: {ENDPOINT} is not found from here; give a file"
-            " that has them with --checkpoint."
+            f"the pretrained weights of {name} cannot be downloaded: {ENDPOINT} cannot be reached from here; give a"
+            " file that has them with --checkpoint."
         )
     try:
         return timm.create_model(name, pretrained=True, **kwargs)

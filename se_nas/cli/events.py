@@ -86,8 +86,8 @@ class JsonProgress(Progress):
         self._people.close()
 
 
-def emit_finished(run: Run, exit_code: int) -> None:
-    """The last event: what ``show`` prints of the run, and the code with which the program ends."""
+def emit_finished(run: Run, exit_code: int, resume: str | None) -> None:
+    """The last event: what ``show`` prints of the run, the command that continues it, and the exit code."""
     report = run.report
     emit(
         "finished",
@@ -96,6 +96,7 @@ def emit_finished(run: Run, exit_code: int) -> None:
         stop_reason=report.manifest.stop_reason,
         final=report.final,
         front=[candidate.to_dict() for candidate in report.front],
+        resume=resume,
         exit_code=exit_code,
     )
 

@@ -117,7 +117,7 @@ def profile(
         left = max_seconds - (time.monotonic() - began)
         try:
             if left <= 0:
-                raise TimeUpError(f"the time limit of {max_seconds:g} s had passed before it was begun.")
+                raise TimeUpError(f"the time limit of {max_seconds:g} s had passed before it was started.")
             result = measure(
                 backbone,
                 space=space,

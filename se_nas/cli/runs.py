@@ -221,35 +221,48 @@ def _finish(run: Any, json: bool = False) -> None:
         code = INTERRUPTED if run.signal is None else SIGNALLED + run.signal
     else:
         code = OK if run.front else NOTHING_FINISHED
+    command = _way_on(run)
     if json:
         from se_nas.cli.events import emit_finished
 
-        emit_finished(run, code)
+        emit_finished(run, code, command)
     else:
-        _print_end(run)
+        _print_end(run, command)
+    if code == NOTHING_FINISHED:
+        typer.echo(f"\nNo candidate has finished. Continue with:  {command}", err=True)
     if code != OK:
         raise typer.Exit(code)
 
 
-def _print_end(run: Any) -> None:
-    from se_nas.cli import tables
-    from se_nas.run import CHECKPOINTS, HTML, RunFolder
+def _way_on(run: Any) -> str | None:
+    """The command that continues a run which was stopped, or which ended before its front was final."""
+    from se_nas.run import RunFolder
     from se_nas.study.continuation import resume_command
+
+    folder = RunFolder.open(run.path)
+    if run.interrupted or run.signal is not None:
+        return f"se-nas resume {run.path}"
+    budget = folder.manifest.budget.seconds
+    if run.front and (run.report.final or budget is None or not folder.config["final_seeds"]):
+        return None
+    return resume_command(folder, budget=budget)
+
+
+def _print_end(run: Any, command: str | None) -> None:
+    from se_nas.cli import tables
+    from se_nas.run import CHECKPOINTS, HTML
     from se_nas.training.checkpoint import WEIGHTS
 
     tables.print_front(run.report)
     if run.interrupted:
-        typer.echo(f"\nStopped. Continue with:  se-nas resume {run.path}")
-    if run.interrupted or run.signal is not None:
-        return
-    if not run.front:
-        folder = RunFolder.open(run.path)
-        command = resume_command(folder, budget=folder.manifest.budget.seconds)
-        typer.echo(f"\nNo candidate has finished. Continue with:  {command}", err=True)
+        typer.echo(f"\nStopped. Continue with:  {command}")
+    if run.interrupted or run.signal is not None or not run.front:
         return
     # A user's trainer keeps no weights, and neither does --keep none.
-    command = "export" if any((run.path / CHECKPOINTS).glob(f"*{WEIGHTS}")) else "retrain"
+    use = "export" if any((run.path / CHECKPOINTS).glob(f"*{WEIGHTS}")) else "retrain"
+    if command is not None:
+        typer.echo(f"\nThe budget ended before the front was final. Continue with:  {command}")
     typer.echo(
         f"\nrun     {run.path}\nreport  {run.path / HTML}\n"
-        f"{command:<8}se-nas {command} {run.path} --pick best --out best"
+        f"{use:<8}se-nas {use} {run.path} --pick best --out best"
     )

@@ -109,7 +109,8 @@ class Profile:
         found = first.conditions
         lines = [table.check.describe() for table in self.tables_by_position.values()]
         lines += [
-            f"Besides what each gate adds at {position!r}, having any gate at all adds {table.gates.any_gate:.2%}."
+            f"Besides what each gate adds at {position!r}, having any gate at all adds"
+            f" {100 * table.gates.any_gate:.2f} %."
             for position, table in self.tables_by_position.items()
             if table.gates.any_gate > 0
         ]
@@ -129,8 +130,8 @@ class Profile:
             lines.append(f"The {self.mode_note}")
         if any(not reach.exact for reach in self.ranges.values()):
             lines.append(
-                "The space is too large to enumerate: quartiles are those of a sample, and the ends are"
-                " the best that local search found from it."
+                "The space is too large to enumerate: quartiles are those of a sample, and the"
+                " extremes are the best that a local search starting from it found."
             )
         return "\n".join(lines)
 

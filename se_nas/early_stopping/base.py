@@ -66,7 +66,7 @@ class EarlyStopping:
             raise ConfigError(f"control is {control!r}; it must be a share between 0 and 1.")
         for name, number in (("epochs", epochs), ("min_epochs", min_epochs)):
             if not isinstance(number, int) or number < 1:
-                raise ConfigError(f"{name} is {number!r}; it must be an integer from 1.")
+                raise ConfigError(f"{name} is {number!r}; it must be an integer of at least 1.")
         if not reduction > 1:
             raise ConfigError(f"reduction is {reduction!r}; it must be above 1.")
         self.rule, self.epochs = rule, epochs

@@ -53,7 +53,7 @@ class LearningCurves:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a share between 0 and 1.")
         if not isinstance(self.min_finished, int) or self.min_finished < MIN_FINISHED:
             raise ConfigError(
-                f"min_finished is {self.min_finished!r}; it must be an integer from {MIN_FINISHED}."
+                f"min_finished is {self.min_finished!r}; it must be an integer of at least {MIN_FINISHED}."
             )
 
     def decide(self, record: Record, epoch: int, others: Sequence[Record], *, reduction: float) -> Decision:

@@ -47,7 +47,7 @@ class SqueezeExcite(nn.Module):
         gate: one of ``se_nas.architecture.GATES``; the paper uses the sigmoid.
         bias: whether both layers have biases (timm and the released SENet weights: yes).
         init: "default" is torch's default for convolutions, as in timm. "identity" makes the block return its
-            input unchanged, to the bit, in float32, bfloat16 and float16, while the last layer gets its full
+            input unchanged, bit for bit, in float32, bfloat16 and float16, while the last layer gets its full
             gradient from the first step and the first layer from the second: 2·sigmoid and 2·hard_sigmoid
             with a zero last layer; ReLU and 2·tanh with last weights 0 and last biases 1 and artanh(1/2).
         channel_dim: 1, or -1 for tensors whose last axis holds the channels (MambaOut, ConvNeXt's inside).

@@ -66,16 +66,17 @@ def _judged(
         return Earlier(run=where, trainings=sum(_counts(row) for row in folder.rows()))
     if config.sampler != "pareto":
         raise RunError(
-            f"--warm-start {source}: its readings cannot stand beside new ones; it differs in: {'; '.join(reasons)}."
-            f" As prior knowledge only --sampler pareto takes it, and the sampler is {config.sampler}."
+            f"--warm-start {source}: its readings cannot be combined with new ones, because it differs in:"
+            f" {'; '.join(reasons)}. Only --sampler pareto can use it as prior knowledge; the sampler is"
+            f" {config.sampler}."
         )
     readings = list(_readings(folder.manifest, folder.rows(), source))
     different = {(tuple(reading.sites), tuple(reading.widths)) for reading in readings}
     if len(different) < FEWEST:
         raise RunError(
-            f"--warm-start {source}: it has trained {counted(len(different), 'different network')} to the end, and"
-            f" {FEWEST} are needed before it says where SE pays. Its readings cannot stand beside new ones; it differs"
-            f" in: {'; '.join(reasons)}."
+            f"--warm-start {source}: it has trained {counted(len(different), 'different network')} to the end, but at"
+            f" least {FEWEST} are needed to learn where SE pays. Its readings cannot be combined with new ones, because"
+            f" it differs in: {'; '.join(reasons)}."
         )
     found = site_effects(readings)
     if found is None or not np.ptp(_some(space, found)) > 0:
@@ -163,19 +164,20 @@ def _by_position(space: SearchSpace, effects: SiteEffects) -> dict[str, WidthCos
 
 
 def prior_notes(earlier: Sequence[Earlier], *, measured: bool = True) -> list[str]:
-    """What the plan says of each of the runs."""
+    """What the plan says about each of the runs."""
     notes = []
     for one in earlier:
         if one.differs:
             notes.append(
                 f"{Path(one.run).name} serves as prior knowledge of where SE pays, by depth and width (it differs in:"
-                f" {'; '.join(one.differs)}): {counted(one.trainings, 'training')}, of whose accuracies this explains"
-                f" {100 * (one.explained or 0.0):.0f} % of the variance. How far it is trusted is learned."
+                f" {'; '.join(one.differs)}): {counted(one.trainings, 'training')}, in which this explains"
+                f" {100 * (one.explained or 0.0):.0f} % of the variance of accuracy. The sampler learns how far"
+                " to trust it."
             )
         elif not measured:
             notes.append(
-                f"whether {Path(one.run).name} gives readings or serves as prior knowledge is decided when the search"
-                " starts."
+                f"whether the readings of {Path(one.run).name} are reused, or only serve as prior knowledge, is decided"
+                " when the search starts."
             )
     return notes
 

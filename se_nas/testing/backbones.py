@@ -133,7 +133,7 @@ class BackboneConformance:
         assert not strange, f"keys that are neither the backbone's nor SE's: {strange[:3]}"
 
     def test_identity_start(self) -> None:
-        """With ``init="identity"`` the outputs are those of the plain backbone, to the bit."""
+        """With ``init="identity"`` the outputs are those of the plain backbone, bit for bit."""
         plain, built = self.subject.pair
         built.load_state_dict(plain.state_dict(), strict=False)
         image = self.subject.image(1)

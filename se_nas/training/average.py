@@ -72,7 +72,7 @@ class _Block:
         if self._block.is_cuda:
             self.move_at_once(share)
         else:
-            # The same to the bit, without the copies that launches are worth on a GPU.
+            # The same bit for bit, without the copies that launches are worth on a GPU.
             torch._foreach_lerp_(self._averages, self._weights, [share] * len(self._averages))
 
     def move_at_once(self, share: torch.Tensor) -> None:

@@ -128,7 +128,7 @@ def _try_graphs(model: nn.Module, context: Context, found: CompileChoice) -> Com
         return replace(found, reason=f"; no CUDA graphs: {runtime.graphs_error}")
     assert found.eager_step is not None
     saved = context.epochs * _steps(context) * (found.eager_step - step)
-    words = f"{1000 * step:.1f} ms a step instead of {1000 * found.eager_step:.1f} ms"
+    words = f"{1000 * step:.1f} ms per step instead of {1000 * found.eager_step:.1f} ms"
     if runtime.graphs_note:
         words += f" ({runtime.graphs_note})"
     # A candidate is captured once; the trial with its validation takes longer than that.

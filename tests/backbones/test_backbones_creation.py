@@ -26,7 +26,7 @@ def test_timms_repositories_name_their_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["hf-hub:someone/flowers", "local-dir:/models/flowers"])
 def test_other_places(name: str) -> None:
-    with pytest.raises(BackboneError, match=r"is a place of weights.*--checkpoint"):
+    with pytest.raises(BackboneError, match=r"says where weights are.*--checkpoint"):
         find_sites(name)
 
 

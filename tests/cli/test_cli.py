@@ -2,6 +2,7 @@ import json
 import os
 import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from se_nas.cli import app
 from se_nas.cli.exit_codes import MEANINGS
 from se_nas.cost.latency import axis, meter
 from se_nas.data.checking import Checker
+from se_nas.run import RunFolder, write_json
 from se_nas.study import SearchConfig, schedule, search
 
 
@@ -418,6 +420,32 @@ def test_a_search_that_finishes_nothing_says_how_to_go_on(se):
         err.rstrip(),
     )
     assert "--pick best" not in out
+
+
+def test_the_way_on_is_said_to_programs_too(se):
+    code, out, err = se(*SEARCH, "--budget", "1s", "--force", "--json")
+    assert code == 4
+    finished = json.loads(out.splitlines()[-1])
+    assert finished["exit_code"] == 4
+    assert finished["resume"].startswith("se-nas resume runs/test_resnet-digits-1 --budget ")
+    assert err.rstrip().endswith(finished["resume"])
+
+
+def test_a_budget_that_ends_before_the_front_is_final_has_a_way_on(se):
+    code, out, err = se(*SEARCH, "--trials", "2", "--final-seeds", "0", "--budget", "1h")
+    assert code == 0, err
+    assert "Continue with" not in out  # no final seeds were asked for
+    folder = RunFolder.open("runs/test_resnet-digits-1")
+    write_json(folder.path / "config.json", {**folder.config, "final_seeds": 3})
+    folder.update_manifest(budget=replace(folder.manifest.budget, spent=3600.0))
+    code, out, err = se("resume", "runs/test_resnet-digits-1")
+    assert code == 0, err
+    assert re.search(
+        r"^The budget ended before the front was final\. Continue with:  se-nas resume runs/test_resnet-digits-1"
+        r" --budget \d+[smh]$",
+        out,
+        re.MULTILINE,
+    )
 
 
 def test_a_budget_for_less_than_two_candidates_is_refused(se, tmp_path):

@@ -175,7 +175,7 @@ class BusyMeter(FakeMeter):
     [
         (BusyMeter, "300", "the time limit is too short for a latency table of resnet18"),
         # Its imports alone take longer.
-        (FakeMeter, "1e-9", "the time limit of 1e-09 s had passed before it was begun"),
+        (FakeMeter, "1e-9", "the time limit of 1e-09 s had passed before it was started"),
     ],
 )
 @pytest.mark.parametrize("json", [(), ("--json",)])

@@ -112,12 +112,12 @@ def test_a_short_limit_is_exceeded_where_little_more_will_do(monkeypatch: pytest
     [
         (
             0.34, 6.25, 0.2,
-            "after 0.3 s the interval of the ratio is 4.96% wide instead of 1.00%; about 6.2 s per"
+            "after 0.34 s the interval of the ratio is 4.96 % wide instead of 1.00 %; about 6.2 s per"
             " network would be enough.",
         ),
         (
             20.0, 61.4, 1.5,
-            "after 20 s the interval of the ratio is 4.96% wide instead of 1.00%; about 61 s per"
+            "after 20 s the interval of the ratio is 4.96 % wide instead of 1.00 %; about 61 s per"
             " network would be enough."
             " The machine is busy: 1.5 processes compete for each core.",
         ),
@@ -211,8 +211,8 @@ def test_a_busy_device_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = meter.measure(SE, width=0.001, max_seconds=0.3)
     assert not measured.narrow_enough
     assert re.match(
-        r"after \d\.\d s the interval of the ratio is \d+\.\d\d% wide instead of 0\.10%; about \d+(\.\d)? s per"
-        r" network would be enough\.",
+        r"after 0\.\d+ s the interval of the ratio is \d+\.\d\d % wide instead of 0\.10 %; about \d+(\.\d)? (s|min|h)"
+        r" per network would be enough\.",
         str(measured.note),
     )
     assert measured.interval[0] < measured.ratio < measured.interval[1]

@@ -101,8 +101,8 @@ def test_auto_is_tried_only_where_it_can_pay(
 @pytest.mark.parametrize(
     ("graphs", "pays", "reason"),
     [
-        (0.4, True, "; CUDA graphs: 400.0 ms a step instead of 1000.0 ms"),
-        (0.5, False, "; no CUDA graphs: 500.0 ms a step instead of 1000.0 ms"),
+        (0.4, True, "; CUDA graphs: 400.0 ms per step instead of 1000.0 ms"),
+        (0.5, False, "; no CUDA graphs: 500.0 ms per step instead of 1000.0 ms"),
         (None, False, "; no CUDA graphs: it waits for the device"),
     ],
 )

@@ -16,6 +16,7 @@ from se_nas.cost.preparation import cpu_threads, infeasible_if_out_of_memory, pr
 from se_nas.cost.settings import AUTO, LatencySettings, conditions, device_lock
 from se_nas.errors import ConfigError
 from se_nas.sites import ABSENT, image_size, native_width
+from se_nas.wording import as_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -289,13 +290,9 @@ def _too_wide(pairs: Pairs, width: float, load: float | None) -> str:
         "" if load is None or load < 1 else f" The machine is busy: {load:g} processes compete for each core."
     )
     return (
-        f"after {_duration(pairs.seconds)} the interval of the ratio is {high - low:.2%} wide instead of {width:.2%};"
-        f" about {_duration(pairs.seconds_needed)} per network would be enough.{busy}"
+        f"after {as_words(pairs.seconds)} the interval of the ratio is {100 * (high - low):.2f} % wide instead of"
+        f" {100 * width:.2f} %; about {as_words(pairs.seconds_needed)} per network would be enough.{busy}"
     )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
 
 
 def _timer(run: Callable[[], object], iterations: int) -> Callable[[], float]:

@@ -109,8 +109,9 @@ class TableCheck:
         verdict = "passes" if self.passed else "FAILS"
         return (
             f"The latency table {verdict}: on {len(self.held_out)} held-out networks, the median error is"
-            f" {self.total_error:.2%} of the latency (limit {MAX_TOTAL_ERROR:.0%}) and {self.added_error:.1%}"
-            f" of what SE adds (limit {MAX_ADDED_ERROR:.0%}); they were measured to ±{self.noise:.2%}."
+            f" {100 * self.total_error:.2f} % of the latency (limit {100 * MAX_TOTAL_ERROR:.0f} %) and"
+            f" {100 * self.added_error:.1f} % of what SE adds (limit {100 * MAX_ADDED_ERROR:.0f} %); they were"
+            f" measured to ±{100 * self.noise:.2f} %."
         )
 
 

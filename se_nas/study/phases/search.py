@@ -142,7 +142,7 @@ class Search:
         ):
             return (
                 f"the search has settled: each of the last {SETTLED_IN_A_ROW} suggestions promised less than"
-                f" {SETTLED_SHARE:.1%} more hypervolume ({self._done()} candidates)"
+                f" {100 * SETTLED_SHARE:.1f} % more hypervolume ({self._done()} candidates)"
             )
         if self._trainings.should_stop() or not self._another_fits():
             return f"the search's share of the budget is spent ({self._done()} candidates)"

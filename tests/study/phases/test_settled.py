@@ -56,7 +56,7 @@ def test_a_settled_search_ends_says_why_and_can_be_made_to_go_on(small, noisy_tr
     assert 8 <= count < 60
     assert manifest.status == "finished"
     assert manifest.stop_reason == (
-        "the search has settled: each of the last 5 suggestions promised less than 0.1% more hypervolume"
+        "the search has settled: each of the last 5 suggestions promised less than 0.1 % more hypervolume"
         f" ({count} candidates)"
     )
     assert "the search has settled" in (run.path / "report.html").read_text()
