@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
 from pathlib import Path
 
 import torch
 
 from se_nas.errors import DeviceError, nearest, not_allowed
+
+BUSY = 1.5
+"""Processes per core from which on threads that spin while they wait cost several times the time of a training."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -72,3 +77,29 @@ def device_name(device: torch.device | str) -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def load_per_core() -> float | None:
+    """Processes per core that ran or waited to, over the last minute; None if the system does not say."""
+    try:
+        return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)
+    except OSError:
+        return None
+
+
+def advice_if_busy(device: torch.device | str) -> str | None:
+    """What helps trainings on a processor that other programs keep busy, or None if it is not busy.
+
+    Threads of GNU's OpenMP, which PyTorch uses on Linux, spin while they wait for each other. Where one of them has to
+    wait for a core, the others use theirs up, unless the environment says otherwise.
+    """
+    load = load_per_core()
+    chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
+    if sys.platform != "linux" or torch.device(device).type != "cpu" or torch.get_num_threads() == 1:
+        return None
+    if chosen or load is None or load < BUSY:
+        return None
+    return (
+        f"the machine is busy ({load:g} processes per core): training can be several times as fast with"
+        " OMP_WAIT_POLICY=passive in the environment"
+    )

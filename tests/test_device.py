@@ -1,7 +1,10 @@
+import os
+import sys
+
 import pytest
 import torch
 
-from se_nas.device import available_devices, device_name, resolve_device, resolve_devices
+from se_nas.device import advice_if_busy, available_devices, device_name, resolve_device, resolve_devices
 from se_nas.errors import DeviceError
 
 
@@ -63,3 +66,22 @@ def test_all_devices_of_a_machine_without_any(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="no CUDA device"):
         resolve_devices("cuda:all")
+
+
+def test_a_busy_processor_is_pointed_out_where_its_threads_would_spin(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (8.4, 1.0, 1.0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert "2.1 processes per core" in (advice_if_busy("cpu") or "")
+    assert advice_if_busy("cuda:0") is None
+    with monkeypatch.context() as patch:
+        patch.setenv("OMP_WAIT_POLICY", "passive")
+        assert advice_if_busy("cpu") is None
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 1)
+        assert advice_if_busy("cpu") is None
+    monkeypatch.setattr(os, "getloadavg", lambda: (5.9, 9.0, 9.0))
+    assert advice_if_busy("cpu") is None

@@ -103,7 +103,7 @@ def conditions(
     """
     import torch
 
-    from se_nas.device import device_name
+    from se_nas.device import device_name, load_per_core
 
     return {
         "device": device.type,
@@ -126,7 +126,7 @@ def conditions(
         },
         "platform": f"{platform.system()} {platform.machine()}",
         "clock_mhz": _clock_mhz(device),
-        "load": _load(),
+        "load": load_per_core(),
     }
 
 
@@ -222,10 +222,3 @@ def _clock_mhz(device: torch.device) -> float | None:
             if line.startswith("cpu MHz"):
                 return float(line.partition(":")[2])
     return None
-
-
-def _load() -> float | None:
-    try:
-        return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)
-    except OSError:
-        return None

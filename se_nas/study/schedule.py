@@ -11,6 +11,7 @@ import torch
 
 from se_nas.architecture import Architecture
 from se_nas.data import ImageData
+from se_nas.device import advice_if_busy
 from se_nas.documents.typed import parse
 from se_nas.errors import RunError
 from se_nas.model import build_model
@@ -89,6 +90,9 @@ def schedule(
         say: is given what takes time.
         spent: gives the seconds of the budget that are gone.
     """
+    advice = advice_if_busy(runtime.device)
+    if advice is not None:
+        say(advice)
     budget, candidates = config.budget_seconds, config.trials or USUAL
     seconds = None if budget is None else (1 - LATENCY_SHARE) * budget
     if config.epochs is not None:
