@@ -12,7 +12,7 @@ import se_nas
 from se_nas.errors import ConfigError, RunError
 from se_nas.run import MANIFEST, Earlier, RunFolder, read_json, write_json
 from se_nas.sites import Site
-from se_nas.study import resume, search
+from se_nas.study import resume, search, session, suggestions
 from se_nas.study.plan import resolve
 from se_nas.study.site_effects import DEPTHS, LOG_RATIOS, Reading, SiteEffects, site_effects
 from se_nas.study.warm_start import priors
@@ -178,6 +178,33 @@ def test_what_an_earlier_run_said_is_kept_in_the_run(configured, before, right, 
     write_json(rest.path / MANIFEST, manifest)
     with pytest.raises(RunError, match=r"the effects of an earlier run must be 16 rows of 7 numbers"):
         resume(rest.path, trials=10)
+
+
+def test_workers_elsewhere_suggest_by_what_an_earlier_run_said(
+    configured, before, database_url, tmp_path, monkeypatch
+):
+    config = configured("shared", trials=9, epochs=2, warm_start=before.path, storage=database_url)
+    with monkeypatch.context() as patch:
+        # Whoever begins the study is gone before it suggests anything.
+        patch.setattr(session, "_carry_out", lambda plan, folder, progress: None)
+        search(config)
+    sampler, given = suggestions.ParetoSampler, []
+    monkeypatch.setattr(
+        suggestions,
+        "ParetoSampler",
+        lambda **options: (given.append(len(options["prior"] or ())), sampler(**options))[1],
+    )
+    # The earlier run is not on the worker's machine.
+    before.path.rename(tmp_path / "elsewhere")
+    try:
+        run = session.work(database_url, "shared", runs=str(tmp_path / "runs"))
+    finally:
+        (tmp_path / "elsewhere").rename(before.path)
+    assert given
+    assert set(given) == {1}
+    assert len(run.to_dataframe()) >= 9
+    (earlier,) = RunFolder.open(run.path).manifest.earlier
+    assert earlier.trust > 0.3
 
 
 def test_an_earlier_run_that_tells_nothing_is_refused(configured, before):
