@@ -3,6 +3,7 @@
     python benchmarks/early_stopping.py collect --out runs/digits.jsonl
     python benchmarks/early_stopping.py collect --out runs/mixed.jsonl --networks mixed
     python benchmarks/early_stopping.py table --out runs/mixed.jsonl [--orders 100]
+    python benchmarks/early_stopping.py losses --out runs/mixed.jsonl [--orders 100]
 
 `collect` trains random networks to the end on digits, each with two seeds; it continues where an earlier run stopped.
 `placements`: SE on or off in each block of test_resnet. These networks differ by little more than a retraining does.
@@ -10,6 +11,11 @@
 `table` replays the first seed's curves in random orders under each rule: the rule sees a network's accuracies epoch
 by epoch until it stops the network. What was found is judged by the means over seeds, which no rule has seen, and by
 the readings that the rules have seen. Nothing is retrained, so only the rules differ.
+`losses` asks whether `curves` should read the validation losses too. It compares three ways to predict the final
+accuracy: from the accuracies so far (today's), from the losses in their place, and from both. What a rule stops wrongly
+are members of the front of means. Both of its limits are scaled together, and rules are compared where they spend as
+many epochs as today's rule does with its own limits. Intervals are of a delete-d jackknife over networks (Shao & Wu,
+1989): each order is of two thirds of them, drawn at random.
 """
 
 from __future__ import annotations
@@ -18,18 +24,22 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import se_nas
-from se_nas.early_stopping import RULES, Candidate, EarlyStopping
+from se_nas.early_stopping import RULES, Candidate, EarlyStopping, MemoryTable, Record
+from se_nas.early_stopping._curve_model import stretched
+from se_nas.early_stopping.learning_curves import LearningCurves
 from se_nas.pareto import hypervolume, non_dominated
 from se_nas.space import SearchSpace
 
 DIRECTIONS = ("maximize", "minimize")
+KINDS = ("accuracy", "loss", "both")
+SCALES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 SEEDS = 2
 WIDTHS = (2, 3, 4, 6, 8, 12, 16)
 """What each stage of test_resnet may have in the mixed networks."""
@@ -108,10 +118,12 @@ class Training:
     """A finished training: accuracy in percent after every epoch, costs, and the share of sites with SE.
 
     Attributes:
+        losses: validation loss after every epoch; empty if it was not recorded.
         mean: final accuracy, averaged over all seeds of this network.
     """
 
     curve: tuple[float, ...]
+    losses: tuple[float, ...]
     mean: float
     cost: float
     share: float
@@ -126,6 +138,7 @@ def trainings(out: Path) -> list[Training]:
     return [
         Training(
             curve=tuple(seeds[0]["curve"]),
+            losses=tuple(seeds[0].get("losses", ())),
             mean=float(np.mean([row["curve"][-1] for row in seeds])),
             cost=float(seeds[0]["macs"]),
             share=float(seeds[0]["share"]),
@@ -154,6 +167,114 @@ def replay(rule: Any, order: Sequence[Training], seed: int) -> dict[str, Any]:
             stopping.finish(me, training.curve)
             finished.append(training)
     return {"epochs": epochs, "finished": finished, "report": stopping.report()}
+
+
+class WithLosses(MemoryTable):
+    """Records as they look to a rule that reads losses, at one epoch of a candidate.
+
+    A loss is told as ``100 * exp(-loss)``: the geometric mean of the probabilities of the right classes, in percent.
+
+    Args:
+        order: the trainings; a candidate's number is its place.
+        kind: "loss" puts losses in the place of accuracies at rungs, "both" makes them two more features.
+    """
+
+    def __init__(self, order: Sequence[Training], kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+        self.told = [tuple(100 * np.exp(-np.array(training.losses))) for training in order]
+        self.epoch = 0
+
+    def features(self, number: int) -> tuple[float, ...]:
+        """Those of a candidate at this epoch: the logit of what its loss is told as, and by how much that grew."""
+        told, before = self.told[number], self.epoch // 2
+        level = stretched(told[self.epoch - 1])
+        return level, level - stretched(told[before - 1]) if before else 0.0
+
+    def records(self) -> list[Record]:
+        found = []
+        for record in super().records():
+            me = record.candidate
+            if self._kind == "both":
+                me = replace(me, features=(*me.features[:1], *self.features(me.number)))
+                found.append(replace(record, candidate=me))
+            else:
+                rungs = {epoch: self.told[me.number][epoch - 1] for epoch in record.rungs}
+                found.append(replace(record, rungs=rungs))
+        return found
+
+
+def stopped_at(order: Sequence[Training], kind: str, scale: float) -> tuple[int, list[int]]:
+    """Epochs that `curves` spends with limits times ``scale``, and which trainings it stops; without controls."""
+    planned, table = len(order[0].curve), None if kind == "accuracy" else WithLosses(order, kind)
+    usual = LearningCurves()
+    stopping = EarlyStopping(
+        "curves", epochs=planned, table=table, control=0.0,
+        threshold=usual.threshold * scale, negligible=usual.negligible * scale,
+    )  # fmt: skip
+    epochs, stopped = 0, []
+    for number, training in enumerate(order):
+        me = Candidate(number=number, costs=(training.cost,), features=(training.share,))
+        curve = training.curve
+        for epoch in range(1, planned + 1):
+            epochs += 1
+            if table is not None and epoch < planned:
+                table.epoch = epoch
+                if kind == "both":
+                    me = replace(me, features=(training.share, *table.features(number)))
+                else:
+                    curve = table.told[number]
+            if epoch < planned and stopping.decide(me, epoch, curve[:epoch]).stop:
+                stopped.append(number)
+                break
+        else:
+            stopping.finish(me, training.curve)
+    return epochs, stopped
+
+
+def wrongly(order: Sequence[Training], stopped: Sequence[int]) -> tuple[float, float]:
+    """Share in percent of the front of means that was stopped, and of its hypervolume that was lost."""
+    front = non_dominated(np.array([[one.mean, one.cost] for one in order]), DIRECTIONS)
+    left = [one for number, one in enumerate(order) if number not in stopped]
+    return 100 * float(np.isin(front, stopped).mean()), 100 - share_found(left, order, means=True)
+
+
+def losses(found: list[Training], orders: int) -> str:
+    """Markdown: what each kind of curves stops wrongly at equal epochs, and paired differences from today's."""
+    count = 2 * len(found) // 3
+    widen = 1.96 * np.sqrt(count / (len(found) - count))
+    spent = np.empty((orders, len(KINDS), len(SCALES)))
+    wrong = np.empty((orders, len(KINDS), len(SCALES), 2))
+    for seed in range(orders):
+        order = [found[i] for i in np.random.default_rng(seed).permutation(len(found))[:count]]
+        for k, kind in enumerate(KINDS):
+            for s, scale in enumerate(SCALES):
+                epochs, stopped = stopped_at(order, kind, scale)
+                spent[seed, k, s] = 100 * epochs / (count * len(order[0].curve))
+                wrong[seed, k, s] = wrongly(order, stopped)
+    lines = [
+        f"{len(found)} networks, {len(found[0].curve)} epochs each; {orders} orders of {count}.",
+        "",
+        "| epochs spent % | what | " + " | ".join(KINDS) + " | "
+        + " | ".join(f"{kind} minus accuracy" for kind in KINDS[1:]) + " |",
+        "|---" * (2 * len(KINDS) + 1) + "|",
+    ]  # fmt: skip
+    for s in range(1, len(SCALES) - 1):
+        at = spent[:, 0].mean(axis=0)[s]
+        # Where each kind spends as much, between two scales: the mean curves give the weights, the same in all orders.
+        here = np.array([_between(spent[:, k].mean(axis=0), at) for k in range(len(KINDS))])
+        values = np.einsum("oksw,ks->okw", wrong, here)
+        for w, what in enumerate(("front members stopped %", "hypervolume lost %")):
+            cells = [f"{value:.2f}" for value in values[..., w].mean(axis=0)]
+            gaps = values[:, 1:, w] - values[:, :1, w]
+            cells += [f"{gap.mean():+.2f} ± {widen * gap.std(ddof=1):.2f}" for gap in gaps.T]
+            lines.append(f"| {at:.1f} | {what} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _between(spent: np.ndarray, at: float) -> np.ndarray:
+    """Weights of the scales (n_scales,) by which ``spent``, which falls as limits are scaled up, becomes ``at``."""
+    return np.array([np.interp(-at, -spent, unit) for unit in np.eye(len(spent))])
 
 
 def share_found(found: Sequence[Training], everything: Sequence[Training], *, means: bool) -> float:
@@ -203,7 +324,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=("collect", "table"))
+    parser.add_argument("action", choices=("collect", "table", "losses"))
     parser.add_argument("--out", type=Path, default=Path("runs/curves.jsonl"))
     parser.add_argument("--networks", choices=("placements", "mixed"), default="placements")
     parser.add_argument("--data", default="digits", help="images, as of `se-nas search --data`; at 32 pixels")
@@ -217,7 +338,8 @@ def main() -> None:
             options.out, options.networks, options.candidates, options.epochs, options.data, options.val_data
         )
     else:
-        print(table(trainings(options.out), options.orders))
+        show = table if options.action == "table" else losses
+        print(show(trainings(options.out), options.orders))
 
 
 if __name__ == "__main__":

@@ -229,13 +229,22 @@ class Simulated:
     def close(self, *, kill: bool = False) -> None: ...
 
 
-def make_plan(runs: Path, url: str, study: str, sampler: str, trials: int) -> Any:
+def make_plan(
+    runs: Path,
+    url: str,
+    study: str,
+    sampler: str,
+    trials: int,
+    *,
+    backbone: str = "resnet50",
+    **settings: Any,
+) -> Any:
     from se_nas.study.config import SearchConfig
     from se_nas.study.plan import resolve
 
     return resolve(
         SearchConfig(
-            backbone="resnet50",
+            backbone=backbone,
             objectives="accuracy,params",
             sampler=sampler,
             trials=trials,
@@ -249,6 +258,7 @@ def make_plan(runs: Path, url: str, study: str, sampler: str, trials: int) -> An
             name=study,
             storage=url,
             study=study,
+            **settings,
         )
     )
 
