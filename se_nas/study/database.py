@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy
@@ -177,10 +178,15 @@ class Database:
             found[place][key] = text
         return found
 
-    def _read(self, connection: Connection, which: ColumnElement[bool]) -> Iterator[FrozenTrial]:
-        """The study's trials of which a condition on `TrialModel` holds, in order of number."""
+    def _read(
+        self,
+        connection: Connection,
+        which: ColumnElement[bool],
+        described: Mapping[int, FrozenTrial] = MappingProxyType({}),
+    ) -> Iterator[FrozenTrial]:
+        """The study's trials of which a condition on `TrialModel` holds, in order of number; see ``read_trials``."""
         wanted = (TrialModel.__table__.c.study_id == self._study_id) & which
-        for own, trial in read_trials(connection, wanted):
+        for own, trial in read_trials(connection, wanted, described):
             self._ids[trial.number] = own
             yield trial
 

@@ -13,7 +13,6 @@ import secrets
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -45,8 +44,8 @@ GRACE = 300.0
 """Seconds without a sign of life after which a worker's trials are anyone's."""
 LOCKS = 0x5E7A5
 """First key of the advisory locks; the second is the study, or 0 for whoever makes tables."""
-_Stamp = tuple[TrialState, datetime | None]
-"""What tells that a trial was written: its state, and its last sign of life."""
+_Stamp = tuple[TrialState, bool, str]
+"""What tells that a trial was written: its state, whether a worker has it, and the transaction that wrote it last."""
 _OPTIONS = {
     # The server ends a session whose machine or network is gone, or which is frozen in its turn: nobody else has one.
     "tcp_keepalives_idle": 30,
@@ -155,7 +154,7 @@ class SharedDatabase(Database):
         """What other workers have written since the last call, in order of number.
 
         How long this takes depends on how much that is, and on how many trials are in training, but not on how many
-        there are: every write of a trial that is not finished is a sign of life too.
+        there are. In a turn, for which others wait, epochs that have ended are left to the next call.
 
         Args:
             unfinished: trials that had not ended by the last call.
@@ -169,11 +168,26 @@ class SharedDatabase(Database):
         with explained(self._name), self._reading() as connection:
             looked = self._look(connection, unfinished, first)
             stamps = {number: stamp for number, _, stamp in looked}
-            changed = [
-                own for number, own, stamp in looked if number < first and self._stamps.get(number) != stamp
-            ]
-            which = (trials.c.trial_id > self._last(first)) | trials.c.trial_id.in_(changed)
-            found = list(self._read(connection, which)) if changed or max(stamps, default=-1) >= first else []
+            changed = []
+            for number, own, stamp in looked:
+                before = self._stamps.get(number)
+                if number >= first or before == stamp:
+                    continue
+                if self._turn is not None and before is not None and before[:2] == stamp[:2]:
+                    stamps[number] = before
+                else:
+                    changed.append((number, own))
+            which = (trials.c.trial_id > self._last(first)) | trials.c.trial_id.in_(
+                [own for _, own in changed]
+            )
+            # What is in training keeps its parameters.
+            described = {
+                own: trial
+                for number, own in changed
+                if (trial := self._saved.get(number)) is not None and trial.state == TrialState.RUNNING
+            }
+            read = changed or max(stamps, default=-1) >= first
+            found = list(self._read(connection, which, described)) if read else []
         added = [trial.number for trial in found if trial.number >= first]
         if added != list(range(first, first + len(added))) or not stamps.keys() >= set(unfinished):
             raise RunError(f"{self._name} is damaged: a trial is missing.")
@@ -186,17 +200,13 @@ class SharedDatabase(Database):
 
         Those who wait look often, and turns are what those who train have to wait for.
         """
-        known = {number: stamp for number, stamp in self._stamps.items() if not stamp[0].is_finished()}
+        known = {number: stamp[:2] for number, stamp in self._stamps.items() if not stamp[0].is_finished()}
 
-        def look() -> dict[int, _Stamp]:
+        def look() -> dict[int, tuple[TrialState, bool]]:
             with explained(self._name), self._reading() as connection:
-                return {number: stamp for number, _, stamp in self._look(connection, known, self._count)}
+                return {number: stamp[:2] for number, _, stamp in self._look(connection, known, self._count)}
 
-        found = self._patiently(look)
-        return found.keys() != known.keys() or any(
-            (state, sign is None) != (known[number][0], known[number][1] is None)
-            for number, (state, sign) in found.items()
-        )
+        return self._patiently(look) != known
 
     def save(self, trials: Iterable[FrozenTrial], attributes: Iterable[tuple[Table, str, Any]] = ()) -> None:
         """See ``Database.save``.
@@ -251,9 +261,16 @@ class SharedDatabase(Database):
         """
         trials, signs = TrialModel.__table__, TrialHeartbeatModel.__table__
         age = func.extract("epoch", _now() - signs.c.heartbeat)
+        # Every write of a trial updates its row, and PostgreSQL keeps which transaction did; signs of life do not.
+        written = sqlalchemy.cast(sqlalchemy.literal_column("trials.xmin"), sqlalchemy.Text)
         wanted = (
             sqlalchemy.select(
-                trials.c.number, trials.c.trial_id, trials.c.state, signs.c.heartbeat, age < GRACE
+                trials.c.number,
+                trials.c.trial_id,
+                trials.c.state,
+                signs.c.heartbeat.is_not(None),
+                age < GRACE,
+                written,
             )
             .join(signs, isouter=True)
             .where(
@@ -264,7 +281,7 @@ class SharedDatabase(Database):
         )
         found = connection.execute(wanted).all()
         self._alive = {row[0] for row in found if row[2] == TrialState.RUNNING and row[4]}
-        return [(number, own, (state, sign)) for number, own, state, sign, _ in found]
+        return [(number, own, (state, claimed, writer)) for number, own, state, claimed, _, writer in found]
 
     def _last(self, first: int) -> int:
         """Id of the trial before number ``first``, below every id if there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -39,35 +39,49 @@ _FACTS = ("number", "state", "datetime_start", "datetime_complete")
 _STEP = ("step", "intermediate_value", "intermediate_value_type")
 
 
-def read_trials(connection: Connection, wanted: ColumnElement[bool]) -> Iterator[tuple[int, FrozenTrial]]:
+def read_trials(
+    connection: Connection, wanted: ColumnElement[bool], described: Mapping[int, FrozenTrial]
+) -> Iterator[tuple[int, FrozenTrial]]:
     """Trials with their ids in the tables, in order of number; in a `FrozenTrial`, the id is the number.
 
     Args:
         connection: in a transaction, so that all tables are as they were at one moment.
         wanted: a condition on `TrialModel`.
+        described: trials by their ids in the tables whose parameters are as they were: most rows of a trial, which are
+            not read again. Only of a database without digests.
 
     Raises:
         ValueError: a trial is not what was written.
     """
     trials = TrialModel.__table__
 
-    def rows_of(table: Table, columns: Sequence[str]) -> dict[int, list[Any]]:
+    def rows_of(table: Table, columns: Sequence[str], without: Collection[int] = ()) -> dict[int, list[Any]]:
         """Some columns of a table's rows by trial."""
         found: dict[int, list[Any]] = defaultdict(list)
         chosen = sqlalchemy.select(table.c.trial_id, *(table.c[name] for name in columns))
         for own, *row in connection.execute(
-            chosen.join(trials).where(wanted).order_by(table.primary_key.columns[0])
+            chosen.join(trials)
+            .where(wanted, trials.c.trial_id.not_in(without) if without else sqlalchemy.true())
+            .order_by(table.primary_key.columns[0])
         ):
             found[own].append(tuple(row))
         return found
 
-    stored = {name: rows_of(*where) for name, where in _CHILDREN.items()}
+    stored = {
+        name: rows_of(*where, described if name == "params" else ()) for name, where in _CHILDREN.items()
+    }
     steps = rows_of(TrialIntermediateValueModel.__table__, _STEP)
     for row in connection.execute(sqlalchemy.select(trials).where(wanted).order_by(trials.c.number)):
         own = row.trial_id
         children: _Children = {name: stored[name][own] for name in _CHILDREN}
         _check(row, children)
-        distributions = {name: _distribution(text) for name, _, text in children["params"]}
+        if own in described:
+            params, distributions = described[own].params, described[own].distributions
+        else:
+            distributions = {name: _distribution(text) for name, _, text in children["params"]}
+            params = {
+                name: distributions[name].to_external_repr(value) for name, value, _ in children["params"]
+            }
         yield (
             own,
             FrozenTrial(
@@ -82,9 +96,7 @@ def read_trials(connection: Connection, wanted: ColumnElement[bool]) -> Iterator
                 or None,
                 datetime_start=_local(row.datetime_start),
                 datetime_complete=_local(row.datetime_complete),
-                params={
-                    name: distributions[name].to_external_repr(value) for name, value, _ in children["params"]
-                },
+                params=params,
                 distributions=distributions,
                 user_attrs={key: json.loads(text) for key, text in children["user_attrs"]},
                 system_attrs={

@@ -210,7 +210,7 @@ def test_what_is_left_is_taken_over_at_once(join):
     assert one.turn(one.abandoned).number == number
 
 
-def test_a_turn_reads_what_is_new_whatever_trial_is_still_in_training(join, monkeypatch):
+def test_a_turn_reads_what_is_new_and_leaves_epochs_to_a_look(join, monkeypatch):
     one, other = join(), join()
     oldest = claim(other)
     for _ in range(3):
@@ -229,13 +229,27 @@ def test_a_turn_reads_what_is_new_whatever_trial_is_still_in_training(join, monk
     other.record(oldest, epochs=1)
     newest = claim(other)
     one.refresh()
-    assert read == [[oldest, newest]]
-    assert one.trials()[oldest].user_attrs[ROW]["epochs"] == 1
+    assert read == [[newest]]
     other.finish(newest, [61.0, 1.0], state="complete")
     one.refresh()
     one.refresh()
-    assert read == [[oldest, newest], [newest]]
+    assert read == [[newest], [newest]]
+    params = one.trials()[oldest].params
+    one.look()
+    assert read == [[newest], [newest], [oldest]]
+    assert one.trials()[oldest].user_attrs[ROW]["epochs"] == 1
+    assert one.trials()[oldest].params is params
     assert one.rows() == other.rows()
+
+
+def test_a_sign_of_life_is_not_news(join, monkeypatch):
+    one, other = join(), join()
+    claim(other)
+    one.look()
+    monkeypatch.setattr(one._storage._database, "_read", lambda *given: pytest.fail("read a trial again"))
+    other.give_sign()
+    one.look()
+    one.refresh()
 
 
 def test_who_waits_sees_without_a_turn_that_others_begin_end_or_leave(join):
