@@ -11,7 +11,7 @@ between the first claim and the last in which workers train. Time in storage is 
 for one trial: turns, looks before them, and writes, but neither the sampler nor the wait for its turn. What a turn
 takes is what others wait for.
 
-`trials`: the same time in a study that has so many trials already.
+`trials`: the same time in a study that has so many trials already, each with what a training of 30 epochs leaves there.
 
 `ray`: one search with so many actors.
 
@@ -39,10 +39,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import numpy as np
 from golden_trainer import accuracy_of
 from postgres_server import PASSWORD, Server
 
 MINUTE, EPOCHS = 60.0, 3
+LONG, IMAGES = 30, 3680
+"""Epochs and validation images of the trainings that fill a study."""
 
 
 def main() -> None:
@@ -410,48 +413,60 @@ def claim(store: Any, suggestions: Any) -> tuple[int, Any]:
     return trial.number, architecture
 
 
-def describe(store: Any, number: int, architecture: Any) -> None:
+def describe(store: Any, number: int, architecture: Any, phase: str = "search") -> None:
     store.describe(
         number,
         key=architecture.key,
         description=architecture.describe(),
         position=architecture.position,
         widths=list(architecture.widths),
-        seed=0,
-        phase="search",
+        seed=0 if phase == "search" else 1,
+        phase=phase,
         state="running",
     )
 
 
 def finish(store: Any, number: int, architecture: Any) -> None:
-    """End a training with values as they come: most are on no front."""
+    """End a training of 30 epochs, of which three are written one by one; it leaves what a real one leaves.
+
+    Values are as they come, so that most are on no front.
+    """
+    rng = random.Random(number)
     accuracy = accuracy_of(architecture.key, 0, architecture.num_gated)
     curve = [
-        {"epoch": epoch, "accuracy": accuracy, "loss": 1.0, "train_loss": 1.2, "seconds": 1.0}
-        for epoch in range(1, EPOCHS + 1)
+        {
+            "epoch": epoch,
+            "accuracy": round(accuracy * epoch / LONG + rng.random(), 4),
+            "loss": round(rng.random(), 6),
+            "train_loss": round(rng.random(), 6),
+            "seconds": round(rng.uniform(1, 3), 3),
+        }
+        for epoch in range(1, LONG + 1)
     ]
-    for epoch in range(1, EPOCHS + 1):
+    for epoch in range(LONG - EPOCHS + 1, LONG + 1):
         store.record(number, curve=curve[:epoch], epochs=epoch)
     params = 10**6 + sum(architecture.widths)
-    fields = {"accuracy": accuracy, "loss": 1.0, "num_params": params, "seconds": 60.0}
-    store.finish(number, [accuracy, float(params)], state="complete", **fields)
+    with store.together():
+        store.mark(number, **{"se_nas:loss": curve[-1]["loss"]})
+        fields = store.keep_correct(number, np.array([rng.random() < accuracy / 100 for _ in range(IMAGES)]))
+        fields |= {"accuracy": accuracy, "loss": curve[-1]["loss"], "curve": curve, "epochs": LONG}
+        fields |= {"num_params": params, "macs": 900 * params, "activations": 11 * params, "seconds": 60.0}
+        store.finish(number, [accuracy, float(params)], state="complete", **fields, elapsed=60.0 * number)
 
 
 def fill(plan: Any, store: Any, count: int) -> None:
-    """Add finished trials, many in one transaction."""
-    import numpy as np
-
+    """Add trials that have ended, many in one transaction; every 20th is a final training."""
     rng = np.random.default_rng(store.num_trials)
 
     def add(many: int) -> None:
         seen = set(store.values_by_key())
-        for _ in range(many):
+        for own in range(many):
             architecture = plan.space.sample(rng)
             while architecture.key in seen:
                 architecture = plan.space.sample(rng)
             seen.add(architecture.key)
             number = store.begin(plan.space.params(architecture), plan.space.choices, architecture)
-            describe(store, number, architecture)
+            describe(store, number, architecture, "search" if own % 20 else "final")
             finish(store, number, architecture)
 
     while count > 0:
