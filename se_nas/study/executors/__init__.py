@@ -9,6 +9,7 @@ from se_nas.study.executors.inline import Inline
 from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.process_pool import ProcessPool
 from se_nas.study.executors.task import Setup, Task, failure
+from se_nas.study.executors.worker import Pack
 from se_nas.study.packing import Packing
 from se_nas.training.masked import Capacity
 
@@ -36,14 +37,16 @@ def make_executor(
         rooms: what masked networks can be.
         say: is given what a person should know, such as that a worker died.
     """
+    rooms = rooms if packing.masked else ()
     if setup.config.on_ray:
         # Ray is an extra; whether it is installed was checked when the run was planned.
         from se_nas.study.executors.ray import RayExecutor
 
         return RayExecutor(setup, packing, rooms, say)
-    if packing.packed:
-        runtimes = [setup.runtime, *(setup.runtime.on(device) for device in packing.devices[1:])]
-        return Packed(setup, rooms if packing.masked else (), packing.at_a_time, say, runtimes)
     # Only another process can be ended wherever its training is.
-    alone = packing.places == 1 and setup.config.candidate_seconds is None
-    return Inline(setup) if alone else ProcessPool(setup, packing.places, say)
+    elsewhere = setup.config.candidate_seconds is not None
+    if packing.packed:
+        if elsewhere:
+            return ProcessPool(setup, packing.at_a_time, say, Pack(packing=packing, rooms=rooms))
+        return Packed.planned(setup, packing, rooms, say)
+    return ProcessPool(setup, packing.places, say) if elsewhere or packing.places > 1 else Inline(setup)

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from se_nas.errors import RunError
 from se_nas.study.executors.task import Setup
-from se_nas.study.executors.worker import sendable, work
+from se_nas.study.executors.worker import Pack, sendable, work
 from se_nas.study.interrupts import SIGNALS
 
 ORPHAN_SECONDS = 120
@@ -26,8 +26,8 @@ UNGUARDED = 78
 _LOCKS = "worker-*.lock"
 
 
-def start_worker(setup: Setup, number: int) -> tuple[BaseProcess, Connection]:
-    """A process that trains for ``setup``, and our end of the pipe to it."""
+def start_worker(setup: Setup, number: int, pack: Pack | None) -> tuple[BaseProcess, Connection]:
+    """A process that trains for ``setup``, one candidate at a time or a pack, and our end of the pipe to it."""
     context = torch.multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
@@ -37,6 +37,7 @@ def start_worker(setup: Setup, number: int) -> tuple[BaseProcess, Connection]:
             sendable(setup),
             torch.get_num_threads(),
             setup.folder / _LOCKS.replace("*", str(number)),
+            pack,
         ),
         name=f"se-nas worker {number + 1}",
         daemon=False,

@@ -19,7 +19,7 @@ import torch
 
 from se_nas.architecture import Architecture
 from se_nas.study.candidate import build_plain_candidate
-from se_nas.study.executors._deadline import too_late
+from se_nas.study.executors._deadline import HANG_SECONDS, too_late
 from se_nas.study.executors.base import Listener
 from se_nas.study.executors.task import (
     Curve,
@@ -30,6 +30,7 @@ from se_nas.study.executors.task import (
     make_context,
     outcome,
 )
+from se_nas.study.packing import Packing
 from se_nas.study.tracking import make_loggers
 from se_nas.training import Context, Runtime, Training
 from se_nas.training.batches import REMEMBERED, Batches, MemoryBatches
@@ -73,14 +74,14 @@ class _Running:
     context: Context
     place: Place | _Built
     device: int
-    deadline: float
 
 
 class Packed:
     """An ``Executor`` of ``capacity`` places, shared evenly among devices.
 
     A candidate that runs out of memory beside others waits until there is room and goes on from its checkpoint, with
-    one place less from then on. One that fails in any other way, or takes longer than it may, ends alone.
+    one place less from then on. One that fails in any other way ends alone, as does one that takes longer than it
+    may, between two of its turns. A turn that does not end can only be seen (``hanging``).
 
     Args:
         setup: what all trainings share; trained by se-nas' own trainer.
@@ -107,9 +108,19 @@ class Packed:
         self._running: list[_Running] = []
         self._waiting: list[Task] = []
         self._saving: list[tuple[_Running, dict[str, Any]]] = []
+        self._deadlines: dict[int, float] = {}
+        self._at: tuple[Task | None, float] = None, 0.0
         self._batches: dict[tuple[int, int], MemoryBatches | SharedBatches] = {}
         self._under_way = False
         self._reported = False
+
+    @classmethod
+    def planned(
+        cls, setup: Setup, packing: Packing, rooms: Sequence[Capacity], say: Callable[[str], object]
+    ) -> Packed:
+        """The pack that was decided on, on all of its devices."""
+        runtimes = [setup.runtime, *(setup.runtime.on(device) for device in packing.devices[1:])]
+        return cls(setup, rooms, packing.at_a_time, say, runtimes)
 
     @property
     def capacity(self) -> int:
@@ -120,6 +131,21 @@ class Packed:
     def tasks(self) -> list[Task]:
         saving = (running.task for running, _ in self._saving)
         return [*saving, *(running.task for running in self._running), *self._waiting]
+
+    @property
+    def hanging(self) -> int | None:
+        """The trial whose turn, or the writing of whose weights, goes on long after its deadline, or None.
+
+        Another thread may ask.
+        """
+        saving = ((running.task, 0.0) for running, _ in self._saving if not running.training.saved)
+        for task, since in (self._at, *saving):
+            if task is None:
+                continue
+            deadline = self._deadlines.get(task.number, math.inf)
+            if time.monotonic() > max(deadline, since) + HANG_SECONDS:
+                return task.number
+        return None
 
     def submit(self, task: Task, listener: Listener) -> Mapping[str, Any]:
         """Begin a candidate, or let it wait; it is trained in ``wait``."""
@@ -144,33 +170,29 @@ class Packed:
     def _begin(self, task: Task, listener: Listener) -> None:
         if not self._running:
             self._under_way = False
-        device = min(range(len(self._runtimes)), key=self._load)
-        place = self._place(task, device)
-        context = make_context(
-            self._setup,
-            task,
-            self._runtimes[device],
-            self._loggers,
-            lambda curve, metrics: self._epoch_ended(task, curve, metrics, listener),
-            listener.should_stop,
-            place.layout,
-        )
-        training = place.begin(
-            task.architecture,
-            context,
-            batches=self._shared_batches(task.seed, device),
-            alone=lambda: len(self._running) <= 1,
-        )
         limit = self._setup.config.candidate_seconds
-        self._running.append(
-            _Running(
-                task=task,
-                training=training,
-                context=context,
-                place=place,
-                device=device,
-                deadline=math.inf if limit is None else time.monotonic() + limit,
+        if limit is not None:
+            self._deadlines[task.number] = time.monotonic() + limit
+        device = min(range(len(self._runtimes)), key=self._load)
+        with self._turn(task):
+            place = self._place(task, device)
+            context = make_context(
+                self._setup,
+                task,
+                self._runtimes[device],
+                self._loggers,
+                lambda curve, metrics: self._epoch_ended(task, curve, metrics, listener),
+                lambda: self._should_stop(listener),
+                place.layout,
             )
+            training = place.begin(
+                task.architecture,
+                context,
+                batches=self._shared_batches(task.seed, device),
+                alone=lambda: len(self._running) <= 1,
+            )
+        self._running.append(
+            _Running(task=task, training=training, context=context, place=place, device=device)
         )
 
     def wait(self, listener: Listener) -> None:
@@ -182,7 +204,8 @@ class Packed:
         while self._running and not self._reported and time.monotonic() < until:
             began, round_, self._under_way = time.monotonic(), list(self._running), True
             for running in round_:
-                self._advance(running, listener)
+                with self._turn(running.task):
+                    self._advance(running, listener)
             self._share(time.monotonic() - began, round_)
             for task in [task for task in self._waiting if self._can_begin(task)]:
                 if self._can_begin(task):
@@ -197,9 +220,10 @@ class Packed:
             if runtime.device.startswith("cuda"):
                 torch.cuda.synchronize(runtime.device)
         began = time.monotonic()
-        yield
-        for running in self._running:
-            running.deadline += time.monotonic() - began
+        with self._turn(None):
+            yield
+            for number in self._deadlines:
+                self._deadlines[number] += time.monotonic() - began
 
     def close(self, *, kill: bool = False) -> None:
         for running in [*self._running, *(running for running, _ in self._saving)]:
@@ -207,9 +231,19 @@ class Packed:
         self._running.clear()
         self._saving.clear()
         self._idle.clear()
+        self._deadlines.clear()
+
+    @contextmanager
+    def _turn(self, task: Task | None) -> Iterator[None]:
+        """While entered, it is this candidate's turn; None is for whoever drives this executor."""
+        (before, _), self._at = self._at, (task, time.monotonic())
+        try:
+            yield
+        finally:
+            self._at = before, time.monotonic()
 
     def _advance(self, running: _Running, listener: Listener) -> None:
-        if time.monotonic() > running.deadline:
+        if time.monotonic() > self._deadlines.get(running.task.number, math.inf):
             running.training.close()
             late = too_late(self._setup.config, self._setup.folder, running.task.number)
             self._running.remove(running)
@@ -256,16 +290,24 @@ class Packed:
 
     def _end(self, running: _Running, fields: dict[str, Any], listener: Listener) -> None:
         self._reported = True
-        listener.task_ended(running.task, fields)
+        self._deadlines.pop(running.task.number, None)
+        with self._turn(None):
+            listener.task_ended(running.task, fields)
 
     def _epoch_ended(self, task: Task, curve: Curve, metrics: dict[str, Any], listener: Listener) -> bool:
         self._reported = True
-        return listener.epoch_ended(task, curve, metrics)
+        with self._turn(None):
+            return listener.epoch_ended(task, curve, metrics)
+
+    def _should_stop(self, listener: Listener) -> bool:
+        with self._turn(None):
+            return listener.should_stop()
 
     def _crowd_out(self, running: _Running, error: OutOfMemoryError) -> None:
         running.training.close()
         self._running.remove(running)
         self._waiting.append(running.task)
+        self._deadlines.pop(running.task.number, None)
         self._idle.clear()
         self._places = max(1, len(self._running))
         if running.context.device.startswith("cuda"):

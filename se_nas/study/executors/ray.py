@@ -15,13 +15,24 @@ from typing import Any
 
 from se_nas.errors import DiskError, RunError
 from se_nas.study.executors._actors import Actor, Actors
-from se_nas.study.executors._deadline import KILL_SECONDS, too_late
+from se_nas.study.executors._deadline import KILL_SECONDS, ended_for, too_late
 from se_nas.study.executors._mirror import write_files
 from se_nas.study.executors.base import Listener
 from se_nas.study.executors.process_pool import MOST_DEATHS, POLL_SECONDS
-from se_nas.study.executors.remote import FILES, LEAVING, READY, SAY
+from se_nas.study.executors.remote import FILES, LEAVING, READY
 from se_nas.study.executors.task import Setup, Task
-from se_nas.study.executors.worker import BROKEN, DISK, DONE, EPOCH, GO_ON, RESUME, STOP, learn
+from se_nas.study.executors.worker import (
+    BROKEN,
+    DISK,
+    DONE,
+    EPOCH,
+    GO_ON,
+    HANGS,
+    RESUME,
+    SAY,
+    STOP,
+    learn,
+)
 from se_nas.study.packing import Packing
 from se_nas.study.ray_cluster import in_one_line, join
 from se_nas.training.masked import Capacity
@@ -172,6 +183,8 @@ class RayExecutor:
         member.listen()
         for kind, *content in events:
             self._take(member, kind, content, listener)
+            if member not in self._members:
+                return
         if member.leaving and not member.tasks:
             self._dismiss(member)
 
@@ -197,6 +210,8 @@ class RayExecutor:
             self._say(f"Ray is draining a node on {member.host}; what trains there continues elsewhere")
         elif kind == SAY:
             self._say(content[0])
+        elif kind == HANGS:
+            self._end_hanging(member, member.task(content[0]), listener)
         elif kind == BROKEN:
             raise RunError(f"a candidate cannot be trained {content[0]}")
         elif kind == DISK:
@@ -209,6 +224,14 @@ class RayExecutor:
             self._waiting.append(task)
         else:
             listener.task_ended(task, fields)
+
+    def _end_hanging(self, member: Actor, task: Task, listener: Listener) -> None:
+        """End an actor that trains a pack for one of its candidates; the others go on elsewhere."""
+        member.tasks.remove(task)
+        self._dismiss(member)
+        if member.tasks:
+            self._say(ended_for(task.number, len(member.tasks)))
+        listener.task_ended(task, too_late(self._setup.config, self._setup.folder, task.number))
 
     def _bury(self, member: Actor, error: Exception, listener: Listener) -> None:
         """Let the candidates of an actor that is gone go on in others."""

@@ -12,7 +12,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import ray
 import torch
 
 from se_nas.errors import DiskError
-from se_nas.study.executors._deadline import Deadline
+from se_nas.study.executors._deadline import Deadline, Watch
 from se_nas.study.executors._mirror import Mirror
 from se_nas.study.executors._travel import Work, check_versions, setup_of
 from se_nas.study.executors.base import Executor
@@ -33,15 +32,17 @@ from se_nas.study.executors.worker import (
     DONE,
     EPOCH,
     GO_ON,
+    HANGS,
     PAUSE,
     RESUME,
+    SAY,
     STOP,
     TRAIN,
     learned_by,
     unpack,
 )
 
-READY, FILES, LEAVING, SAY = "ready", "files", "leaving", "say"
+READY, FILES, LEAVING = "ready", "files", "leaving"
 LOOK_SECONDS = 1.0
 """Between looks for files that are to be sent."""
 DRAIN_SECONDS = 5.0
@@ -123,12 +124,15 @@ class Remote:
         if self._mirror is not None:
             setup = self._mirror.within(setup)
         self._setup, self._looked = setup, 0.0
-        self._deadline = Deadline(setup.config.candidate_seconds, setup.folder)
-        self._executor: Executor = (
-            Inline(setup)
-            if work.places is None
-            else Packed(setup, work.rooms, work.places, lambda text: self._outbox.put((SAY, text)))
-        )
+        seconds = setup.config.candidate_seconds
+        # Candidates of a pack are in one process, which must not end for one of them before the driver knows it.
+        self._deadline = Deadline(seconds if work.places is None else None, setup.folder)
+        self._executor: Executor = Inline(setup)
+        if work.places is not None:
+            pack = Packed(setup, work.rooms, work.places, lambda text: self._outbox.put((SAY, text)))
+            self._executor = pack
+            if seconds is not None:
+                Watch(lambda: pack.hanging, self._report_hanging, setup.folder, seconds)
         node = _node_id()
         threading.Thread(target=self._watch_drain, args=node, daemon=True).start()
         self._outbox.put((READY, socket.gethostname(), node[0], shared))
@@ -141,8 +145,7 @@ class Remote:
         if self._mirror is not None:
             self._mirror.take(files)
         task = unpack(values)
-        # Candidates of a pack are in one process, which must not end for one of them.
-        with nullcontext() if isinstance(self._executor, Packed) else self._deadline.within(task.number):
+        with self._deadline.within(task.number):
             self._executor.submit(task, self)
 
     def epoch_ended(self, task: Task, curve: Curve, metrics: Mapping[str, Any]) -> bool:
@@ -184,6 +187,11 @@ class Remote:
                 content[0].set()
                 while (other := self._inbox.get())[0] != RESUME:
                     self._obey(other)
+
+    def _report_hanging(self, number: int) -> None:
+        """Called by another thread, while the one that trains does not go on."""
+        self._send_files()
+        self._outbox.put((HANGS, number))
 
     def _send_files(self) -> None:
         changed = {} if self._mirror is None else self._mirror.changed()

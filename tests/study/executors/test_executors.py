@@ -5,7 +5,7 @@ from least_manifest import empty_run
 from small_cases import SEARCH
 
 import se_nas
-from se_nas.study.executors import Inline, Packed, ProcessPool, Task
+from se_nas.study.executors import Inline, Packed, ProcessPool, Task, make_executor
 from se_nas.study.executors.ray import RayExecutor
 from se_nas.study.packing import Packing, capacities
 from se_nas.study.plan import resolve
@@ -23,6 +23,15 @@ def packed(plan, folder):
     return Packed(plan.setup(folder), capacities(plan.space, list(plan.baselines.values())), 2, print)
 
 
+def pack_in_a_process(plan, folder):
+    """What a GPU does with --candidate-timeout, on a CPU."""
+    packing = Packing(places=2, devices=("cpu",), packed=True, masked=True, reason="")
+    rooms = capacities(plan.space, list(plan.baselines.values()))
+    made = make_executor(plan.setup(folder), packing, rooms, print)
+    assert isinstance(made, ProcessPool)
+    return made
+
+
 def on_ray(plan, folder):
     return RayExecutor(plan.setup(folder), plan.packing, (), print)
 
@@ -35,7 +44,7 @@ def pack_on_ray(plan, folder):
     )
 
 
-CASES = (inline, process_pool, packed)
+CASES = (inline, process_pool, packed, pack_in_a_process)
 ON_RAY = (on_ray, pack_on_ray)
 
 
@@ -49,6 +58,8 @@ def executor(request, tmp_path):
     if request.param in ON_RAY:
         request.getfixturevalue("ray_here")
         given["executor"] = "ray"
+    if request.param is pack_in_a_process:
+        given["candidate_timeout"] = "10m"
     recipe = {**SEARCH["recipe"], "batch_size": 512}
     plan = resolve(se_nas.SearchConfig(**{**SEARCH, **given, "recipe": recipe}))
     made = request.param(plan, empty_run(tmp_path / "run"))

@@ -20,12 +20,14 @@ from se_nas.study import schedule
 from se_nas.study.database import Database
 from se_nas.study.executors import Task
 from se_nas.study.executors import packed as packed_module
+from se_nas.study.executors._deadline import HANG_SECONDS
 from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.task import CORRECT, CandidateTrainer
 from se_nas.study.packing import Packing
 from se_nas.study.plan import resolve
 from se_nas.study.sampler_process import SamplerProcess
 from se_nas.training import checkpoint, faults
+from se_nas.training.checkpoint import StateWriter
 from se_nas.training.masked import Capacity
 from se_nas.training.step import Step
 
@@ -337,6 +339,84 @@ def test_a_candidate_that_takes_too_long_is_ended_between_steps_and_replaced(pla
     assert listener.ended[0]["error"] == "it took longer than candidate_timeout (100s)"
     for number in (1, 2):
         assert told(listener.ended[number]) == told(expected.ended[number])
+
+
+def test_a_turn_that_goes_on_after_the_deadline_hangs_and_not_what_waits_beside_it(plan, packed, monkeypatch):
+    made, now, seen = plan(candidate_timeout="100s"), [0.0], []
+    monkeypatch.setattr(packed_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    listener = Listener()
+    executor, _ = packed(made, 2)
+    first, second, _ = some_tasks(made)
+    executor.submit(first, listener)
+    now[0] += 50
+    executor.submit(second, listener)
+    with executor.paused():
+        now[0] += 1000
+        seen.append(executor.hanging)
+    seen.append(executor.hanging)
+    steps = Step.run
+
+    def hangs(self):
+        if executor._running[1].training.step is self and len(seen) == 2:
+            # The deadline of the first is over too, but it is not its turn.
+            for seconds in (99, 1 + HANG_SECONDS, 0.1):
+                now[0] += seconds
+                seen.append(executor.hanging)
+        steps(self)
+
+    monkeypatch.setattr(Step, "run", hangs)
+    drain(executor, listener)
+    assert seen == [None, None, None, None, second.number]
+    # The step came back after all: both were ended between two turns.
+    assert {fields["state"] for fields in listener.ended.values()} == {"failed"}
+
+
+def test_an_answer_that_takes_long_is_not_the_candidates_hanging(plan, packed, monkeypatch):
+    made = plan(candidate_timeout="100s")
+    now, seen = [0.0], []
+    monkeypatch.setattr(packed_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def passes(task, curve):
+        now[0] += 3600
+        seen.append(executor.hanging)
+        return True
+
+    save = StateWriter.write
+
+    def saves(self, state):
+        seen.append(executor.hanging)
+        save(self, state)
+
+    monkeypatch.setattr(StateWriter, "write", saves)
+    executor, _ = packed(made, 1)
+    listener = run(executor, some_tasks(made)[:1], Listener(passes))
+    assert seen == [None, None]
+    assert listener.ended[0]["error"] == "it took longer than candidate_timeout (100s)"
+
+
+def test_weights_whose_writing_does_not_end_are_the_candidates_hanging(plan, packed, monkeypatch):
+    made, now, disk = plan(candidate_timeout="100s", epochs=1), [0.0], threading.Event()
+    monkeypatch.setattr(packed_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    write = checkpoint.save_weights
+
+    def slow(path, weights, about):
+        assert disk.wait(60)
+        write(path, weights, about)
+
+    monkeypatch.setattr(checkpoint, "save_weights", slow)
+    executor, _ = packed(made, 2)
+    listener = Listener()
+    executor.submit(some_tasks(made)[0], listener)
+    while executor._running:
+        executor.wait(listener)
+        now[0] += 0.1
+    assert executor.hanging is None
+    now[0] += 200
+    assert executor.hanging == 0
+    disk.set()
+    drain(executor, listener)
+    assert listener.ended[0]["state"] == "complete"
+    assert executor.hanging is None
 
 
 @pytest.mark.slow
