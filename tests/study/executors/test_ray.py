@@ -15,7 +15,10 @@ from se_nas.errors import ConfigError
 from se_nas.run import ROW_FIELDS, RunFolder
 from se_nas.study import ray_cluster, resume, search, session
 from se_nas.study.executors import Inline, Task, make_executor
+from se_nas.study.executors._actors import Actors
 from se_nas.study.executors.ray import RayExecutor
+from se_nas.study.executors.worker import HANGS
+from se_nas.study.packing import Packing, capacities
 from se_nas.study.plan import resolve
 from se_nas.study.progress import Progress
 from se_nas.study.ray_cluster import actors_of
@@ -154,6 +157,33 @@ def test_without_a_shared_folder_a_checkpoint_travels(executor, tmp_path):
     assert listener.ended[0]["state"] == "complete"
     assert curve_of(listener.ended[0]) == curve_of(alone(executor.plan, tmp_path / "alone", "all_se_16"))
     assert [path.suffix for path in states.iterdir()] == [".safetensors"]
+
+
+def test_a_pack_of_which_one_hangs_goes_on_without_it_in_another_actor(small, cluster, tmp_path, monkeypatch):
+    """What an actor says of a candidate that hangs is tested without Ray."""
+    monkeypatch.setattr(Actors, "most", 1)
+    plan, said = resolve(small(executor="ray", epochs=3, candidate_timeout="10m")), []
+    packing = Packing(places=2, devices=("cpu",), packed=True, masked=True, reason="").trained_by(1)
+    rooms = capacities(plan.space, list(plan.baselines.values()))
+    executor = make_executor(plan.setup(empty_run(tmp_path / "run")), packing, rooms, said.append)
+    executor.plan, executor.said, listener = plan, said, Listener()
+    begin(executor, listener, "plain", "all_se_16")
+    while not listener.epochs:
+        executor.wait(listener)
+    [member] = executor._members
+    assert numbers(member) == [0, 1]
+    executor._take(member, HANGS, [1], listener)
+    assert executor._members == []
+    drain(executor, listener)
+    assert listener.ended[1] == {
+        "state": "failed",
+        "error": "it took longer than candidate_timeout (10m)",
+    }
+    assert listener.ended[0]["state"] == "complete"
+    assert said == [
+        "trial 1 hangs and its process was ended; 1 trial beside it continues in a new one",
+    ]
+    executor.close(kill=True)
 
 
 def test_a_node_that_is_drained_is_left(executor, cluster, tmp_path):

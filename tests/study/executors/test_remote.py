@@ -11,11 +11,23 @@ from small_cases import SEARCH
 
 import se_nas
 from se_nas.errors import RunError
-from se_nas.study.executors import Inline, Task, remote
+from se_nas.study.executors import Inline, Packed, Task, _deadline, packed, remote
 from se_nas.study.executors._mirror import Mirror, files_of, write_files
 from se_nas.study.executors._travel import Work, check_versions, elsewhere, from_arrays, to_arrays, versions
 from se_nas.study.executors.remote import FILES, READY, Remote
-from se_nas.study.executors.worker import BROKEN, DONE, EPOCH, GO_ON, RESUME, STOP, TRAIN, learned_by, pack
+from se_nas.study.executors.worker import (
+    BROKEN,
+    DONE,
+    EPOCH,
+    GO_ON,
+    HANGS,
+    RESUME,
+    STOP,
+    TRAIN,
+    learned_by,
+    pack,
+)
+from se_nas.study.packing import capacities
 from se_nas.study.plan import resolve
 
 
@@ -139,6 +151,27 @@ def test_a_pause_is_over_when_it_is_told(actor, plan, setup):
     assert len(seen[-1][2]) == 2
     made.tell(GO_ON, False)
     assert until(made, DONE)[-1][2]["state"] == "stopped"
+
+
+def test_an_actor_says_who_hangs_in_its_pack_and_the_stacks_travel(actor, plan, setup, tmp_path, monkeypatch):
+    ended, never = threading.Event(), threading.Event()
+    monkeypatch.setattr(packed, "HANG_SECONDS", 0.0)
+    monkeypatch.setattr(_deadline, "KILL_SECONDS", 0.0)
+    monkeypatch.setattr(_deadline.os, "_exit", lambda code: ended.set())
+    # A loaded machine may keep the thread that watches from running.
+    monkeypatch.setattr(remote, "Watch", lambda *given: _deadline.Watch(*given[:3], seconds=3600))
+    monkeypatch.setattr(Packed, "_place", lambda *given: never.wait())
+    values = elsewhere(setup)
+    values["config"] = values["config"].model_copy(update={"candidate_timeout": "1s"})
+    rooms = capacities(plan.space, list(plan.baselines.values()))
+    made = actor(setup=values, places=2, rooms=rooms, probe=tmp_path / "elsewhere")
+    until(made, READY)
+    made.tell(TRAIN, pack(task_of(plan)), learned_by(setup), {})
+    [*before, hangs] = until(made, HANGS)
+    assert hangs == (HANGS, 7)
+    [(_, files)] = [event for event in before if event[0] == FILES]
+    assert b"in _begin" in files["stacks-of-trial-7.txt"]
+    assert ended.wait(60)
 
 
 def test_what_differs_there_is_named(actor):
