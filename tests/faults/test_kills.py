@@ -65,12 +65,15 @@ def test_many_searches_that_are_killed_at_random(undisturbed, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_searches_in_a_pack_that_are_killed_at_random(tmp_path):
+@pytest.mark.parametrize("timeout", [None, "30m"], ids=["in this process", "in another process"])
+def test_searches_in_a_pack_that_are_killed_at_random(tmp_path, timeout):
     """Three places in one process, trained for real; every architecture of the space is evaluated."""
     space = tmp_path / "space.yaml"
     space.write_text("granularity: stage\nreduction: [16]\n")
     images = command.write_images(tmp_path / "images", 80)
     options = {"trainer": "default", "space": space, "trials": 100, "epochs": 4, "final-seeds": 0}
+    if timeout is not None:
+        options["candidate-timeout"] = timeout
     search = command.search_arguments(**options, sampler="random", data=images)
 
     def folder(name):

@@ -124,6 +124,21 @@ def test_a_cpu_trains_one_at_a_time_and_the_executor_follows(tmp_path):
     made = make_executor(setup, packed, capacities(plan.space, list(plan.baselines.values())), print)
     assert isinstance(made, Packed)
     assert made.capacity == 2
+    ended = planned(candidate_timeout="10m")
+    setup = ended.setup(SimpleNamespace(path=tmp_path, checkpoints=tmp_path))
+    for packing in (ended.packing, packed):
+        made = make_executor(setup, packing, [], print)
+        assert isinstance(made, ProcessPool)
+        assert made.capacity == packing.at_a_time
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_actors_have_masked_networks_if_the_packing_has_them(monkeypatch, masked):
+    executor = pytest.importorskip("se_nas.study.executors.ray")
+    monkeypatch.setattr(executor, "RayExecutor", lambda setup, packing, rooms, say: rooms)
+    setup = SimpleNamespace(config=SimpleNamespace(on_ray=True))
+    packing = Packing(places=2, devices=("cuda:0",), packed=True, masked=masked, reason="")
+    assert list(make_executor(setup, packing, ["a room"], print)) == (["a room"] if masked else [])
 
 
 def test_actors_train_one_candidate_each_or_a_pack_on_one_device():
