@@ -20,7 +20,7 @@ from rich.text import Text
 
 from se_nas.wording import printable
 
-_NUMBERS = frozenset("0123456789.,:+-±–−×~%eKMG●✓ ")
+_NUMBERS = frozenset("0123456789.,:+-±–−×~%eKMG●✓[] ")
 _GAP = 2
 _SHORT = 12
 """Cells of up to so many letters never break."""

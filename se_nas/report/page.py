@@ -324,7 +324,14 @@ def _setup(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
     }
     blocks = [("Run", other), *((title, values[head]) for head, title in _HEADS.items())]
     return [
-        (title, [(_words(name), _value(value)) for name, value in block.items() if name not in _LONG])
+        (
+            title,
+            [
+                (_words(name), _value(value))
+                for name, value in block.items()
+                if name not in _LONG and _value(value)
+            ],
+        )
         for title, block in (*blocks, *_conditions(manifest))
         if block
     ]
@@ -341,7 +348,7 @@ def _conditions(manifest: Manifest) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _words(name: str) -> str:
-    return str(name).replace("_", " ")
+    return str(name).replace("_", " ").replace("se nas", "se-nas")
 
 
 def _value(value: Any) -> str:

@@ -478,6 +478,32 @@ def test_comparison_page(page, tmp_path):
     assert find(opened, "#table-0 th:nth-child(4)").get_attribute("aria-sort") == "ascending"
 
 
+@pytest.mark.parametrize("width", [400, 1400])
+def test_long_names_leave_comparisons_whole(page, tmp_path, width):
+    names = ("resnet50-fashion-mnist-per-block-pareto-2026-11-28", "resnet50_fashion_mnist_random", "c")
+    reports = [ParetoReport.load(write_run(tmp_path / name, seed=seed)) for seed, name in enumerate(names)]
+    opened = page(write_comparison(compare(reports), tmp_path / "comparison.html"))
+    resize(opened, width)
+    cut = script(
+        opened,
+        """
+        const cells = [...document.querySelectorAll("th, td")].filter((cell) => cell.textContent.trim());
+        const text = (node) => {
+          const range = document.createRange();
+          range.selectNodeContents(node);
+          return range.getBoundingClientRect();
+        };
+        const room = document.documentElement.clientWidth;
+        return [...cells, ...document.querySelectorAll("h1, h2, h3, .chart text, .legend li")]
+          .filter((node) => { const box = text(node); return box.right > room + 1 || box.left < -1; })
+          .map((node) => node.textContent);
+        """,
+    )
+    assert cut == []
+    hosts = "return [...document.querySelectorAll('.scroll, .chart')].filter((e) => e.scrollWidth > e.clientWidth + 1)"
+    assert script(opened, hosts) == []
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_labels_of_page_and_figure_have_the_same_places(browser, seed):
     rng = np.random.default_rng(seed)

@@ -39,7 +39,7 @@ function drawDifference(pair) {
     const known = pair.low[0] !== null;
     const plot = new Plot(width, 280, {
       x: extent(pair.budgets, 0.03), y: extent([0, ...pair.value, ...(known ? [...pair.low, ...pair.high] : [])]),
-      xTitle: data.axis.title, yTitle: `points of accuracy: ${pair.title}`, label: `Accuracy at equal cost: ${pair.title}`,
+      xTitle: data.axis.title, yTitle: "points of accuracy", label: `Accuracy at equal cost: ${pair.title}`,
     });
     const end = plot.x[1];
     if (known) {
@@ -61,7 +61,7 @@ document.getElementById("fronts-legend").append(legend([...groups].map(([group, 
 })));
 for (const pair of data.pairs) {
   const host = html("div", { class: "chart" });
-  document.getElementById("differences").append(html("figure", {}, host));
+  document.getElementById("differences").append(html("h3", {}, pair.title), html("figure", {}, host));
   responsive(host, drawDifference(pair));
 }
 document.querySelectorAll("table.sortable").forEach(sortable);
