@@ -212,8 +212,8 @@ def profile(
             meter = LatencyMeter(next(iter(plains.values())), settings)
     except TimeUpError:
         raise TimeUpError(
-            f"the time limit of {max_seconds:.0f} s has passed before {backbone} was timed even once; allow more"
-            " time, or measure on an idle machine."
+            f"the time limit had passed before {backbone} was timed even once; allow more time, or measure on an idle"
+            " machine."
         ) from None
     tables: dict[str, LatencyTable] = {}
     for position in plains:

@@ -54,10 +54,11 @@ def _weigh(report: ParetoReport, noise: SeedModel, plain: Candidate, rivals: lis
         if (gain := gains[candidate.key]) is not None and gain.value > widening * (gain.half_width or 0.0)
     ]
     number = len(rivals)
+    which = "both" if number == 2 else f"all {number}"
     rests = (
         "At 95 % confidence."
         if number == 1
-        else f"At 95 % confidence for all {number} comparisons together, for which intervals are {widening:.1f}"
+        else f"At 95 % confidence for {which} comparisons together, for which intervals are {widening:.1f}"
         " times as wide as for a single one."
     )
     if better:

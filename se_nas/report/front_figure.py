@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from se_nas.wording import counted
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -201,7 +203,7 @@ def _clip_to_core(axes: Axes, rows: list[dict[str, Any]]) -> None:
         margin = 0.06 * (values[-1] - floor)
         axes.set_ylim(bottom=floor - margin)
         axes.set_title(
-            f"{hidden} weaker candidates lie below the plot", loc="right", fontsize=7.5, color=GREY
+            f"{counted(hidden, 'weaker candidate')} below the plot", loc="right", fontsize=7.5, color=GREY
         )
 
 
