@@ -222,19 +222,29 @@ def change_limits(store: SharedStore, limits: Mapping[str, Any]) -> None:
                 "workers are running on this study; wait for them or stop them before you change its limits."
             )
         changed = {**store.attributes[_CONFIG], **limits}
-        store.set_attributes(**{_CONFIG: changed, ENDED: None})
+        opened = {**store.attributes[_MANIFEST], "status": "running", "stop_reason": None}
+        store.set_attributes(**{_CONFIG: changed, _MANIFEST: opened, ENDED: None})
 
     store.turn(change)
 
 
 def close_run(store: SharedStore, manifest: Manifest) -> None:
-    """Store how the run ended, unless others still train for it: the last one does."""
+    """Store how the run ended, unless others still train for it: the last one does.
 
-    def close() -> None:
+    A worker that comes later changes nothing, and its folder says what the study says.
+    """
+
+    def close() -> dict[str, Any] | None:
+        stored: dict[str, Any] = store.attributes[_MANIFEST]
+        if stored["status"] == "finished":
+            return stored
         if not store.others_at_work():
             store.set_attributes(**{_MANIFEST: manifest.to_json()})
+        return None
 
-    store.turn(close)
+    stored = store.turn(close)
+    if stored is not None:
+        store.folder.write_manifest(Manifest.from_json(stored, f"study {manifest.name!r}"))
 
 
 def fetch(storage: str, study: str, path: Path) -> RunFolder:

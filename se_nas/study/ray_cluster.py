@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -18,8 +19,11 @@ from se_nas.study.config import SearchConfig
 from se_nas.wording import counted
 
 CONNECT_SECONDS = 5.0
-GROW_SECONDS, LOOK_SECONDS = 600.0, 1.0
-"""How long a cluster without room is waited for, and between two looks at its nodes."""
+GROW_SECONDS, JOIN_SECONDS, LOOK_SECONDS = 600.0, 15.0, 1.0
+"""How long a cluster without room is waited for: one that its autoscaler may enlarge, and one that has none, of which
+nodes may still be joining; and the time between two looks at its nodes."""
+_AUTOSCALER_STATUS = "__autoscaling_status"
+"""Where Ray keeps what ``ray status`` shows."""
 _OURS = ("CPU", "GPU")
 _PRIVATE = ("node:", "accelerator_type:", "memory", "object_store_memory")
 """Beginnings of the names of resources that Ray gives to every node, which no message needs to list."""
@@ -61,7 +65,7 @@ def join(config: SearchConfig) -> ModuleType:
             )
     except Exception as error:
         # Ray raises many kinds, Exception itself among them, with messages of several lines.
-        raise ConfigError(f"Ray at {config.executor!r}: {in_one_line(error)}") from None
+        raise ConfigError(f"Ray at {config.executor!r}: {_refusal(error)}") from None
     return ray
 
 
@@ -121,14 +125,37 @@ def actors_of(config: SearchConfig, device: str, say: Callable[[str], object]) -
     if not config.on_ray:
         return None
     ray, needs = join(config), actor_needs(config, device)
-    found = room(needs)
+    found, minutes = room(needs), f"{GROW_SECONDS / 60:g} minutes"
     if not found:
-        minutes = f"{GROW_SECONDS / 60:g} minutes"
-        say(f"{_too_small(needs)} Waiting up to {minutes} for one, which Ray's autoscaler is asked for")
+        if is_static():
+            say(f"{_too_small(needs)} Waiting {JOIN_SECONDS:g} seconds for one that is joining")
+        else:
+            say(f"{_too_small(needs)} Waiting up to {minutes} for one, which Ray's autoscaler is asked for")
         found = _wait_for_room(ray, needs)
+        if not found and is_static():
+            raise ConfigError(
+                f"{_too_small(needs)} This cluster has no autoscaler: join such a node to it (ray start"
+                " --address HOST:PORT) and start again."
+            )
         if not found:
             raise ConfigError(f"{_too_small(needs)} None has joined within {minutes}.")
     return found
+
+
+def is_static() -> bool:
+    """Whether the joined cluster was put together by hand, so that nobody brings a node that it lacks.
+
+    Ray describes such a cluster as one where every node has a type of its own, named after its id. False while it
+    has not described the cluster yet, and if it does so in another way than Ray 2.60.
+    """
+    import ray
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    try:
+        kinds = json.loads(_internal_kv_get(_AUTOSCALER_STATUS) or "{}")["autoscaler_report"]["active_nodes"]
+        return bool(kinds) and kinds.keys() <= {f"node_{node['NodeID']}" for node in ray.nodes()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
 
 
 def _wait_for_room(ray: ModuleType, needs: Mapping[str, float]) -> int:
@@ -138,9 +165,12 @@ def _wait_for_room(ray: ModuleType, needs: Mapping[str, float]) -> int:
         """Waits for its place like a candidate, which is what autoscalers look at."""
 
     demand = ray.remote(Demand).options(**as_options(needs)).remote()
-    until = time.monotonic() + GROW_SECONDS
+    began = time.monotonic()
     try:
-        while not (found := room(needs)) and time.monotonic() < until:
+        while not (found := room(needs)):
+            passed = time.monotonic() - began
+            if passed >= GROW_SECONDS or (passed >= JOIN_SECONDS and is_static()):
+                break
             time.sleep(LOOK_SECONDS)
         return found
     finally:
@@ -189,6 +219,20 @@ def in_one_line(error: Exception) -> str:
     return (
         lines[-1] if any("Traceback (most recent call last)" in line for line in lines) else " ".join(lines)
     )
+
+
+def _refusal(error: Exception) -> str:
+    """Why Ray could not be joined, in one line; it says of a wrong token only that it could not connect."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    # The cause is this error, or one in whose text is its traceback.
+    if any("AuthenticationError" in f"{type(cause).__name__}: {cause}" for cause in causes):
+        return (
+            "the cluster wants a token, and that of this process is missing or another one: set RAY_AUTH_MODE=token,"
+            " and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token."
+        )
+    return in_one_line(error)
 
 
 def _address(config: SearchConfig) -> str | None:

@@ -16,7 +16,7 @@ from se_nas.cli import app
 from se_nas.errors import RunError
 from se_nas.run import FINAL, RunFolder
 from se_nas.study import dashboard as dashboard_module
-from se_nas.study import search
+from se_nas.study import peers, search
 from se_nas.study.progress import Progress
 from se_nas.study.session import work
 
@@ -176,3 +176,11 @@ def test_a_worker_that_comes_late_says_as_events_what_came_of_the_study(shared):
     assert events[-1]["path"] == str(folder / "third" / "run")
     front = [candidate["key"] for candidate in events[-1]["front"]]
     assert front == json.loads(invoke("show", *study, "--json"))["front"]
+
+
+def test_a_worker_that_comes_late_changes_nothing(shared):
+    study, folder = shared
+    before = peers.read(study[1], "one")
+    run = work(study[1], "one", runs=str(folder / "late"), device="cpu")
+    assert peers.read(study[1], "one") == before
+    assert RunFolder.open(run.path).manifest == before[1]

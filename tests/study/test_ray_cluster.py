@@ -1,5 +1,6 @@
 """What is said of a Ray cluster before a search begins on it; no Ray runs here."""
 
+import json
 import socket
 import sys
 
@@ -139,3 +140,40 @@ def test_what_ray_says_in_one_line():
         "Traceback (most recent call last):\n  File x, line 1\nModuleNotFoundError: No module named 'y'\n"
     )
     assert in_one_line(RuntimeError(traced)) == "ModuleNotFoundError: No module named 'y'"
+
+
+def test_a_token_that_a_cluster_refuses_is_one_sentence(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def init(**_):
+        # As in Ray 2.60.
+        traced = "Traceback (most recent call last):\n  File x\nray.exceptions.AuthenticationError: InvalidAuthToken"
+        cause = RuntimeError(f"Failed to connect to GCS. Last connection error: {traced}")
+        raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.1:6379") from cause
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(
+        ConfigError, match=r"Ray at 'ray': the cluster wants a token, .* set RAY_AUTH_MODE=token"
+    ):
+        join(config())
+
+
+@pytest.mark.parametrize(
+    ("status", "static"),
+    [
+        # As Ray 2.60 writes it for nodes that were started by hand, for an autoscaler's, and before anything is known.
+        ({"autoscaler_report": {"active_nodes": {"node_ab": 1, "node_cd": 1}, "legacy": True}}, True),
+        ({"autoscaler_report": {"active_nodes": {"ray.head.default": 1, "small": 2}}}, False),
+        ({"autoscaler_report": {"active_nodes": {}}}, False),
+        ({"autoscaler_report": None}, False),
+        ({"load_metrics_report": {}}, False),
+        (None, False),
+    ],
+)
+def test_a_cluster_without_an_autoscaler(monkeypatch, status, static):
+    ray = pytest.importorskip("ray")
+    kept = pytest.importorskip("ray.experimental.internal_kv")
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "ab"}, {"NodeID": "cd"}])
+    monkeypatch.setattr(kept, "_internal_kv_get", lambda name: status and json.dumps(status).encode())
+    assert ray_cluster.is_static() is static

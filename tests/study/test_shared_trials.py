@@ -17,6 +17,8 @@ from sqlalchemy.pool import NullPool
 from test_whole_trials import DIRECTIONS, check_against_optuna, facts, trials
 
 from se_nas.errors import RunError
+from se_nas.run import Manifest
+from se_nas.study import peers
 from se_nas.study import server as module
 from se_nas.study.attributes import ROW
 from se_nas.study.database_errors import NoStudyError, TakenOverError, UnavailableError
@@ -26,6 +28,7 @@ from se_nas.study.shared_trials import SharedTrials
 
 pytestmark = pytest.mark.cluster
 STUDY = "one"
+CONFIG, MANIFEST = peers._CONFIG, peers._MANIFEST
 
 
 @pytest.fixture
@@ -273,6 +276,21 @@ def test_who_waits_sees_without_a_turn_that_others_begin_end_or_leave(join):
     assert one.stirred()
     one.refresh()
     assert not one.stirred()
+
+
+def test_a_finished_study_is_closed_once_and_opened_again_by_new_limits(join):
+    one, late = join(), join()
+    begun = one.folder.manifest
+    ended = begun.updated(status="finished", stop_reason="all have been evaluated")
+    one.turn(lambda: one.set_attributes(**{CONFIG: {"trials": 4}, MANIFEST: begun.to_json()}))
+    peers.close_run(one, ended)
+    peers.close_run(late, ended.updated(stop_reason="nothing was left"))
+    assert late.folder.manifest == ended == Manifest.from_json(late.attributes[MANIFEST])
+    peers.change_limits(late, {"trials": 9})
+    assert late.attributes[CONFIG] == {"trials": 9}
+    assert late.attributes[MANIFEST]["status"] == "running"
+    peers.close_run(one, ended.updated(stop_reason="five more have been evaluated"))
+    assert one.attributes[MANIFEST]["stop_reason"] == "five more have been evaluated"
 
 
 def test_the_time_that_a_study_uses_is_counted_once_and_only_while_somebody_works(join, monkeypatch):

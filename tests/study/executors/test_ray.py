@@ -225,29 +225,49 @@ def test_nodes_that_join_are_used(executor, cluster):
         time.sleep(0.2)
 
 
-def test_a_cluster_without_room_is_waited_for(small, cluster):
-    """Something that needs a place is what an autoscaler sees; here the test brings the node."""
+def wait_until_described():
+    """Ray describes a cluster some seconds after its begin."""
+    end = time.monotonic() + 120
+    while not ray_cluster.is_static():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_a_node_that_is_joining_is_waited_for(small, cluster):
     said = []
 
     def bring(text):
         said.append(text)
         cluster.add_node(num_cpus=1, resources={"edge": 2}, object_store_memory=100 * 2**20)
 
+    wait_until_described()
     config = small(executor="ray", ray_resources="CPU=1,edge=1")
     assert actors_of(config, "cpu", bring) == 1
     assert len(said) == 1
     assert said[0].startswith("no node of the Ray cluster has CPU=1,edge=1 for a candidate; its 3 nodes have")
-    assert "Waiting up to 10 minutes" in said[0]
+    assert said[0].endswith("Waiting 15 seconds for one that is joining")
     assert actors_of(config, "cpu", bring) == 1
     assert len(said) == 1
 
 
-def test_a_cluster_that_does_not_grow_is_refused(small, cluster, monkeypatch):
+def test_a_cluster_that_nobody_enlarges_is_refused(small, cluster, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "JOIN_SECONDS", 1.5)
+    wait_until_described()
+    with pytest.raises(
+        ConfigError, match=r"has CPU=1,edge=1 for a candidate; .* has no autoscaler: join such"
+    ):
+        actors_of(small(executor="ray", ray_resources="CPU=1,edge=1"), "cpu", [].append)
+
+
+def test_a_cluster_with_an_autoscaler_is_waited_for_until_it_does_not_grow(small, cluster, monkeypatch):
+    """Something that needs a place is what an autoscaler sees."""
+    monkeypatch.setattr(ray_cluster, "is_static", lambda: False)
     monkeypatch.setattr(ray_cluster, "GROW_SECONDS", 1.5)
     said = []
     with pytest.raises(ConfigError, match=r"has CPU=1,edge=1 for a candidate; .* None has joined within"):
         actors_of(small(executor="ray", ray_resources="CPU=1,edge=1"), "cpu", said.append)
     assert len(said) == 1
+    assert "which Ray's autoscaler is asked for" in said[0]
 
 
 def test_a_search_whose_driver_is_killed_goes_on_elsewhere(small, tmp_path, cluster):
