@@ -1,6 +1,6 @@
 """Faults while eight workers share one study on a PostgreSQL server; in the end nothing may be lost, or done twice.
 
-    python benchmarks/worker_faults.py [--kills 100] [--trials 260] [--seconds 3]
+    python benchmarks/worker_faults.py [--kills 100] [--trials 260] [--seconds 3] [--sampler random]
 
 The workers are processes on four "nodes" with a run folder each. One is killed whenever a trial ends, and another takes
 its place; five times a node goes, with its two workers and its folder, and five times the server. Trainings are
@@ -39,6 +39,7 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--trials", type=int, default=260)
+    parser.add_argument("--sampler", default="random")
     parser.add_argument("--seconds", type=float, default=3.0, help="That a training takes.")
     options = parser.parse_args()
     print_machine()
@@ -76,7 +77,7 @@ def break_everything(options: argparse.Namespace) -> None:
     scratch = Path(tempfile.mkdtemp())
     rng = random.Random(0)
     try:
-        plan = faults_plan(scratch / "first", url, options.trials)
+        plan = faults_plan(scratch / "first", url, options)
         begin(plan)
         fleet: list[list[tuple[Any, Path]]] = []
 
@@ -143,7 +144,7 @@ def replace_those_that_ended(fleet: list[list[tuple[Any, Path]]], start: Any) ->
                 own[place] = start(folder)
 
 
-def faults_plan(runs: Path, url: str, trials: int) -> Any:
+def faults_plan(runs: Path, url: str, options: argparse.Namespace) -> Any:
     from se_nas.study.config import SearchConfig
     from se_nas.study.plan import resolve
 
@@ -151,8 +152,8 @@ def faults_plan(runs: Path, url: str, trials: int) -> Any:
         SearchConfig(
             backbone="resnet18",
             objectives="accuracy,params",
-            sampler="random",
-            trials=trials,
+            sampler=options.sampler,
+            trials=options.trials,
             final_seeds=2,
             epochs=1,
             compile="off",
