@@ -22,13 +22,15 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "gallery",
     "generated_reference",
     "links_outside",
 ]
 exclude_patterns = ["_ext", "gallery"]
 html_theme = "furo"
 html_title = f"se-nas {version}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 # GitHub's rules: anchors of headings, tables that do not scroll, three backticks for every language.
 myst_heading_anchors = 4

@@ -276,11 +276,20 @@ def test_links_of_the_tutorial_exist():
         assert not anchor or anchor in anchors(page), target
 
 
-def test_reports_of_the_gallery_exist():
-    targets = re.findall(r'href="([^"]+)"', read(ROOT / "docs" / "gallery.md"))
-    assert targets
-    for target in targets:
-        assert (ROOT / "docs" / target).is_file(), target
+def test_the_gallery_is_rendered_from_saved_reports(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    gallery = importlib.import_module("gallery")
+    sources = gallery.sources(ROOT / "docs" / "gallery")
+    assert {f"gallery/{name}" for name in sources} == set(
+        re.findall(r'href="([^"]+)"', read(ROOT / "docs" / "gallery.md"))
+    )
+    for name, source in sources.items():
+        assert gallery.render(source, tmp_path / name).read_text().startswith("<!doctype html>")
+    for path in (ROOT / "docs" / "gallery").rglob("*.json"):
+        # Nothing of the machine that a run was made on but its processor.
+        saved = json.loads(read(path))
+        assert not saved["manifest"].get("paths"), path
+        assert saved["source"] == f"runs/{path.stem}"
 
 
 def test_the_reference_of_commands_has_every_option(monkeypatch):

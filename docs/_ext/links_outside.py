@@ -1,9 +1,7 @@
-"""Links of the pages to files outside of docs/, and the reports of the gallery, which Sphinx does not know."""
+"""Links of the pages to files outside of docs/."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 PAGES = {
@@ -21,13 +19,6 @@ def link_pages(app: Any, page: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"]({file}", f"]({target}")
 
 
-def copy_gallery(app: Any, failed: Exception | None) -> None:
-    """Reports are whole pages of their own, so they are copied as they are."""
-    if failed is None and app.builder.format == "html":
-        shutil.copytree(Path(app.srcdir) / "gallery", Path(app.outdir) / "gallery", dirs_exist_ok=True)
-
-
 def setup(app: Any) -> dict[str, bool]:
     app.connect("source-read", link_pages)
-    app.connect("build-finished", copy_gallery)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

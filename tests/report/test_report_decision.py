@@ -67,6 +67,11 @@ def test_plain_is_kept_if_nothing_is_significantly_better():
     assert "deviation of 1.63 points per reading that was seen (3 degrees of freedom)" in decision.details
 
 
+def test_two_comparisons_are_both_of_them():
+    details = report_of(final_rows([(90, 92), (93, 91), (91, 93)])).decision.details
+    assert "At 95 % confidence for both comparisons together" in details
+
+
 @pytest.mark.parametrize("sd", [0.2, 0.7, 1.5])
 @pytest.mark.parametrize("dof", [2, 9])
 @pytest.mark.parametrize("now", [1, 3])
