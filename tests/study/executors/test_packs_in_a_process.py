@@ -158,14 +158,14 @@ def test_one_that_hangs_is_ended_with_its_stacks_and_the_others_go_on_from_their
     (tmp_path / hanging["key"]).touch()
     heard, given["log"] = Heard(), ["loggers_of_the_test:Hangs"]
     # Long enough for what does not hang on any machine.
-    run = search(se_nas.SearchConfig(**given, candidate_timeout="60s", name="hangs"), heard)
+    run = search(se_nas.SearchConfig(**given, candidate_timeout="3m", name="hangs"), heard)
     rows = {row["key"]: row for row in table(run.path)}
     assert len(rows) == 5
     failed = rows.pop(hanging["key"])
     assert failed["state"] == "failed"
     stacks = run.path / f"stacks-of-trial-{failed['number']}.txt"
     assert failed["error"] == (
-        f"it took longer than candidate_timeout (60s); {stacks.name} shows where it was"
+        f"it took longer than candidate_timeout (3m); {stacks.name} shows where it was"
     )
     assert "on_epoch" in stacks.read_text()
     assert [path.name for path in run.path.glob("stacks-*")] == [stacks.name]
