@@ -13,9 +13,9 @@ by epoch until it stops the network. What was found is judged by the means over 
 the readings that the rules have seen. Nothing is retrained, so only the rules differ.
 `losses` asks whether `curves` should read the validation losses too. It compares three ways to predict the final
 accuracy: from the accuracies so far (today's), from the losses in their place, and from both. What a rule stops wrongly
-are members of the front of means. Both of its limits are scaled together, and rules are compared where they spend as
-many epochs as today's rule does with its own limits. Intervals are of a delete-d jackknife over networks (Shao & Wu,
-1989): each order is of two thirds of them, drawn at random.
+are members of the front of means over the seeds that each network has. Both limits of the rule are scaled together,
+and kinds are compared where they spend as many epochs. Intervals are over the front's members, and over orders for the
+hypervolume.
 """
 
 from __future__ import annotations
@@ -129,8 +129,12 @@ class Training:
     share: float
 
 
-def trainings(out: Path) -> list[Training]:
-    """The first seed's training of every network."""
+def trainings(out: Path, *, whole: bool = True) -> list[Training]:
+    """The first seed's training of every network.
+
+    Args:
+        whole: leave out networks of which a seed is missing.
+    """
     by_key: dict[str, list[dict[str, Any]]] = {}
     for row in rows(out):
         by_key.setdefault(row["key"], []).append(row)
@@ -144,7 +148,7 @@ def trainings(out: Path) -> list[Training]:
             share=float(seeds[0]["share"]),
         )
         for seeds in by_key.values()
-        if len(seeds) == most
+        if len(seeds) == most or not whole
     ]
 
 
@@ -232,42 +236,42 @@ def stopped_at(order: Sequence[Training], kind: str, scale: float) -> tuple[int,
     return epochs, stopped
 
 
-def wrongly(order: Sequence[Training], stopped: Sequence[int]) -> tuple[float, float]:
-    """Share in percent of the front of means that was stopped, and of its hypervolume that was lost."""
-    front = non_dominated(np.array([[one.mean, one.cost] for one in order]), DIRECTIONS)
-    left = [one for number, one in enumerate(order) if number not in stopped]
-    return 100 * float(np.isin(front, stopped).mean()), 100 - share_found(left, order, means=True)
-
-
 def losses(found: list[Training], orders: int) -> str:
     """Markdown: what each kind of curves stops wrongly at equal epochs, and paired differences from today's."""
-    count = 2 * len(found) // 3
-    widen = 1.96 * np.sqrt(count / (len(found) - count))
-    spent = np.empty((orders, len(KINDS), len(SCALES)))
-    wrong = np.empty((orders, len(KINDS), len(SCALES), 2))
+    from scipy.stats import t
+
+    count = len(found)
+    front = np.flatnonzero(non_dominated(np.array([[one.mean, one.cost] for one in found]), DIRECTIONS))
+    shape = orders, len(KINDS), len(SCALES)
+    spent, lost, gone = np.empty(shape), np.empty(shape), np.zeros((*shape, count))
     for seed in range(orders):
-        order = [found[i] for i in np.random.default_rng(seed).permutation(len(found))[:count]]
+        numbers = np.random.default_rng(seed).permutation(count)
+        order = [found[i] for i in numbers]
         for k, kind in enumerate(KINDS):
             for s, scale in enumerate(SCALES):
                 epochs, stopped = stopped_at(order, kind, scale)
+                left = [one for number, one in enumerate(order) if number not in stopped]
                 spent[seed, k, s] = 100 * epochs / (count * len(order[0].curve))
-                wrong[seed, k, s] = wrongly(order, stopped)
+                lost[seed, k, s] = 100 - share_found(left, order, means=True)
+                gone[seed, k, s, numbers[stopped]] = 100
     lines = [
-        f"{len(found)} networks, {len(found[0].curve)} epochs each; {orders} orders of {count}.",
+        f"{count} networks, {len(front)} on the front; {len(found[0].curve)} epochs each; {orders} orders.",
         "",
         "| epochs spent % | what | " + " | ".join(KINDS) + " | "
         + " | ".join(f"{kind} minus accuracy" for kind in KINDS[1:]) + " |",
         "|---" * (2 * len(KINDS) + 1) + "|",
     ]  # fmt: skip
     for s in range(1, len(SCALES) - 1):
-        at = spent[:, 0].mean(axis=0)[s]
-        # Where each kind spends as much, between two scales: the mean curves give the weights, the same in all orders.
+        at = float(spent[:, 0].mean(axis=0)[s])
+        # Where each kind spends as much: between two scales, the same in all orders.
         here = np.array([_between(spent[:, k].mean(axis=0), at) for k in range(len(KINDS))])
-        values = np.einsum("oksw,ks->okw", wrong, here)
-        for w, what in enumerate(("front members stopped %", "hypervolume lost %")):
-            cells = [f"{value:.2f}" for value in values[..., w].mean(axis=0)]
-            gaps = values[:, 1:, w] - values[:, :1, w]
-            cells += [f"{gap.mean():+.2f} ± {widen * gap.std(ddof=1):.2f}" for gap in gaps.T]
+        by_member = np.einsum("oksn,ks->nk", gone[..., front], here) / orders
+        by_order = np.einsum("oks,ks->ok", lost, here)
+        for what, values in (("front members stopped %", by_member), ("hypervolume lost %", by_order)):
+            cells = [f"{value:.2f}" for value in values.mean(axis=0)]
+            gaps = values[:, 1:] - values[:, :1]
+            half = t.ppf(0.975, len(gaps) - 1) * gaps.std(axis=0, ddof=1) / np.sqrt(len(gaps))
+            cells += [f"{gap:+.2f} ± {h:.2f}" for gap, h in zip(gaps.mean(axis=0), half, strict=True)]
             lines.append(f"| {at:.1f} | {what} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -339,7 +343,7 @@ def main() -> None:
         )
     else:
         show = table if options.action == "table" else losses
-        print(show(trainings(options.out), options.orders))
+        print(show(trainings(options.out, whole=options.action == "table"), options.orders))
 
 
 if __name__ == "__main__":
