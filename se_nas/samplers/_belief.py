@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,7 +94,7 @@ class Fits:
     def __init__(self, grid: Grid, objectives: int) -> None:
         self._by_cost = bool(grid.known_columns)
         self.modelled = [column for column in range(objectives) if column not in grid.known_columns]
-        self._kept: dict[tuple[int, int, Conditions], tuple[bool, Array]] = {}
+        self._kept: dict[tuple[int, Conditions, bytes], tuple[bool, Array]] = {}
 
     def usable(self, history: History) -> NDArray[np.bool_]:
         """(n_readings,) which readings have every modelled objective."""
@@ -106,13 +108,17 @@ class Fits:
         return Belief(space, history, usable, models)
 
     def _model(self, space: Reachable, history: History, chosen: Index, column: int) -> Model:
-        known = fit_count(len(chosen))
-        fit = self._kept.get((column, known, history.conditions))
+        some = thinned(chosen[: fit_count(len(chosen))], FIT_CAP)
+        # Workers that see equally many readings need not see the same ones.
+        content = hashlib.blake2b(digest_size=16)
+        for part in (history.rows, history.values, history.extra, history.evidence):
+            content.update(part[some].tobytes())
+        of = column, history.conditions, content.digest()
+        fit = self._kept.get(of)
         if fit is None:
-            some = thinned(chosen[:known], FIT_CAP)
             paired = says_more(history, some, column)
             fitted = gathered(space, history, some, column, paired=paired, by_cost=self._by_cost)
-            fit = self._kept[column, known, history.conditions] = paired, fitted.theta
+            fit = self._kept[of] = paired, fitted.theta
         paired, theta = fit
         some = thinned(chosen, CAP)
         return gathered(space, history, some, column, paired=paired, by_cost=self._by_cost, theta=theta)

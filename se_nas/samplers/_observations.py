@@ -79,8 +79,8 @@ def read(
 ) -> History:
     """The history that trial ``number`` may use. Trials with choices outside the grid are left out.
 
-    With ``as_of``, trials that ended later are still in progress. ``attributes`` has the user attribute that is
-    evidence about an objective, by the objective's number.
+    With ``as_of``, trials that ended later are still in progress, and those that began later are not there.
+    ``attributes`` has the user attribute that is evidence about an objective, by the objective's number.
     """
     width, count = len(grid.names), len(signs)
     found: list[tuple[FrozenTrial, TrialState, Index]] = []
@@ -89,6 +89,8 @@ def read(
     recent = datetime.now() - _PROPOSING
     for trial in trials:
         if trial.number == number or trial.state == TrialState.WAITING:
+            continue
+        if as_of is not None and trial.datetime_start is not None and trial.datetime_start > as_of:
             continue
         later = as_of is not None and trial.datetime_complete is not None and trial.datetime_complete > as_of
         state: TrialState = TrialState.RUNNING if later else trial.state

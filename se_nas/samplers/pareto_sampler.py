@@ -144,7 +144,8 @@ class ParetoSampler(BaseSampler):
         with self._lock:
             proposer, signs = self._proposers.of(study, whole)
             trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-            history = self._read(trials, proposer, signs, trial.number)
+            # Others who ask now work out what this trial gets, from what had ended when it began.
+            history = self._read(trials, proposer, signs, trial.number, trial.datetime_start)
             self._refuse_unasked(proposer, history, trials)
             self._warn_of_missing(trials)
             others = [

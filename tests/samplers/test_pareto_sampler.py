@@ -17,7 +17,8 @@ from optuna.trial import TrialState, create_trial
 
 from se_nas.errors import ConfigError, InfeasibleError
 from se_nas.samplers import _observations
-from se_nas.samplers._observations import read
+from se_nas.samplers._observations import History, read
+from se_nas.samplers._proposer import Proposal, Proposer
 from se_nas.samplers.pareto_sampler import MODEL, PARTIAL, ParetoSampler
 
 CHOICES: dict[str, tuple[Any, ...]] = {"a": (0, 16, 4), "b": ("none", "se"), "c": (0, 16, 4), "d": (2, 4, 8)}
@@ -154,6 +155,55 @@ def test_what_ends_while_others_propose_changes_nothing_about_their_points() -> 
     own = proposal(study, first.number)
     study.tell(busy, (99.0, cost(busy.params)))
     assert proposal(study, second.number) != own
+
+
+def test_others_know_what_a_trial_gets_whatever_ends_and_begins_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 10)
+    busy = study.ask()
+    suggest(busy)
+    found: list[tuple[int, list[int]]] = []
+    propose = Proposer._propose
+
+    def spy(proposer: Proposer, history: History, number: int) -> Proposal:
+        proposal = propose(proposer, history, number)
+        found.append((number, proposal.row.tolist()))
+        return proposal
+
+    monkeypatch.setattr(Proposer, "_propose", spy)
+
+    def ask(number: int) -> None:
+        """Another process proposes for a trial that has begun."""
+        sampler = ParetoSampler(known={1: cost}, seed=0, space=CHOICES)
+        trial = study.trials[number]
+        sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
+
+    for _ in range(2):
+        study._storage.create_new_trial(study._study_id)
+    ask(12)
+    believed = found.copy()
+    study.tell(busy, (99.0, cost(busy.params)))
+    later = study.ask()
+    suggest(later)
+    study.tell(later, (0.0, cost(later.params)))
+    found.clear()
+    ask(11)
+    assert [number for number, _ in believed] == [11, 12]
+    assert found == believed[:1]
+
+
+def test_workers_that_saw_other_readings_fit_alike() -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 12)
+    trials = study.trials
+    sampler, fresh = (ParetoSampler(known={1: cost}, seed=0, space=CHOICES) for _ in range(2))
+    proposer, signs = sampler._proposers.of(study, sampler.infer_relative_search_space(study, trials[-1]))
+    # As many readings, but not the same.
+    proposer.belief(read(trials[1:], proposer.grid, signs, 99))
+    history = read(trials[:-1], proposer.grid, signs, 99)
+    other, _ = fresh._proposers.of(study, fresh.infer_relative_search_space(study, trials[-1]))
+    rows = proposer.grid.everything()
+    assert proposer.belief(history).at(rows)[0].tolist() == other.belief(history).at(rows)[0].tolist()
 
 
 def test_a_trial_that_never_suggested_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
