@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from se_nas.pareto import t_quantile_975, wilson
@@ -18,8 +18,8 @@ class Best:
     Attributes:
         number: its first trial.
         accuracy: mean over its readings, in percent.
-        interval: 95 % interval in percent: over seeds, or for a single reading over the choice of validation images;
-            None if neither is known.
+        interval: 95 % interval in percent: over seeds, with the scatter of all candidates; for a single reading, or if
+            no candidate's readings differ, over the choice of validation images; None if neither is known.
         readings: how many there are.
     """
 
@@ -49,17 +49,23 @@ def best_so_far(rows: Sequence[Mapping[str, Any]], phase: str, num_val: int | No
     if not members:
         return None
     readings = max(members.values(), key=lambda found: fmean(row["accuracy"] for row in found))
+    groups = [[float(row["accuracy"]) for row in found] for found in members.values()]
     values = [float(row["accuracy"]) for row in readings]
     return Best(
         number=readings[0]["number"],
         accuracy=fmean(values),
-        interval=_interval(values, num_val),
+        interval=_interval(values, groups, num_val),
         readings=len(values),
     )
 
 
-def _interval(values: Sequence[float], num_val: int | None) -> tuple[float, float] | None:
-    if len(values) == 1:
-        return wilson(values[0], num_val) if num_val else None
-    half = float(t_quantile_975(len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+def _interval(
+    values: Sequence[float], groups: Sequence[Sequence[float]], num_val: int | None
+) -> tuple[float, float] | None:
+    """Over seeds with the scatter of all candidates: two readings that happen to be equal are not certain."""
+    squares = sum((value - fmean(group)) ** 2 for group in groups for value in group)
+    if len(values) == 1 or squares == 0:
+        return wilson(fmean(values), num_val) if num_val else None
+    dof = sum(len(group) - 1 for group in groups)
+    half = float(t_quantile_975(dof)) * math.sqrt(squares / dof / len(values))
     return fmean(values) - half, fmean(values) + half

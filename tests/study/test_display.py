@@ -153,6 +153,20 @@ def test_nothing_is_best_before_anything_has_finished():
     assert (str(alone), alone.readings) == ("90.00 %", 1)
 
 
+def test_equal_readings_are_not_certain():
+    def readings(*groups):
+        return [
+            row(number, state="complete", accuracy=accuracy) | {"key": f"group {index}"}
+            for index, group in enumerate(groups)
+            for number, accuracy in enumerate(group)
+        ]
+
+    # The scatter of all candidates: squares 0.5 with two degrees of freedom, Student's t 4.303 sqrt(0.25 / 2).
+    assert str(best_so_far(readings((92.0, 92.0), (90.0, 91.0)), "search", 400)) == "92.00±1.52 %"
+    # As long as no readings differ: Wilson's interval of 92 % of 400 images.
+    assert str(best_so_far(readings((92.0, 92.0)), "search", 400)) == "92.00±2.68 %"
+
+
 def test_preparations_have_a_bar(clock):
     progress, _ = recorded(LiveProgress, 80)
     progress.images_checked(1234, 5000)
