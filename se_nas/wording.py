@@ -8,6 +8,9 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+_NUMBERS = frozenset((int, float, bool, type(None)))
+"""Types of values without text."""
+
 
 def counted(count: int, noun: str) -> str:
     """``"1 epoch"``, ``"2 epochs"``, ``"no epochs"``: a number with its noun in the right form."""
@@ -45,11 +48,20 @@ def printable(text: str) -> str:
 
 def printable_data(value: Any) -> Any:
     """The same for all texts in lists and mappings, however deep."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, Mapping):
-        return {printable_data(name): printable_data(item) for name, item in value.items()}
-    return type(value)(map(printable_data, value)) if isinstance(value, list | tuple) else value
+    kind = type(value)
+    if kind is str:
+        return value if value.isprintable() else printable(value)
+    # Numbers are most of what there is: they are passed over before they cost a call.
+    if kind is dict or isinstance(value, Mapping):
+        return {
+            name if type(name) is str and name.isprintable() else printable_data(name): item
+            if type(item) in _NUMBERS
+            else printable_data(item)
+            for name, item in value.items()
+        }
+    if kind is list or isinstance(value, list | tuple):
+        return kind([item if type(item) in _NUMBERS else printable_data(item) for item in value])
+    return printable(value) if isinstance(value, str) else value
 
 
 def printable_json(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from se_nas.report.history import progress, retrained, retraining
 from se_nas.report.pareto_report import ParetoReport
 from se_nas.report.picks import names_of, pick
 from se_nas.report.placement import reduction
+from se_nas.sites import Site
 
 
 def view(report: ParetoReport) -> dict[str, Any]:
@@ -122,19 +124,26 @@ def selection_bias(report: ParetoReport) -> str:
 def usage(report: ParetoReport) -> list[dict[str, Any]]:
     """For each stage, the number of sites by realised γ, over the front and over all candidates."""
     groups = {"front": report.front, "all": report.candidates}
-    counts: dict[int, dict[str, dict[str, int]]] = {}
+    counts: dict[int, dict[str, Counter[str]]] = {}
     for group, members in groups.items():
-        for candidate in members:
-            sites = report.sites.get(candidate.position or "", ())
-            if len(sites) != len(candidate.widths):
-                continue
-            for site, width in zip(sites, candidate.widths, strict=True):
-                label = (
-                    "none" if width == 0 else "kept" if width < 0 else f"{nominal(reduction(site, width)):g}"
-                )
-                stage = counts.setdefault(site.stage, {"front": {}, "all": {}})
-                stage[group][label] = stage[group].get(label, 0) + 1
-    return [{"stage": stage, **groups} for stage, groups in sorted(counts.items())]
+        for position, sites in report.sites.items():
+            widths = [
+                member.widths
+                for member in members
+                if member.position == position and len(member.widths) == len(sites)
+            ]
+            for site, column in zip(sites, zip(*widths, strict=True), strict=False):
+                stage = counts.setdefault(site.stage, {"front": Counter(), "all": Counter()})
+                for width, count in Counter(column).items():
+                    stage[group][_label(site, width)] += count
+    return [
+        {"stage": stage, **{group: dict(found) for group, found in groups.items()}}
+        for stage, groups in sorted(counts.items())
+    ]
+
+
+def _label(site: Site, width: int) -> str:
+    return "none" if width == 0 else "kept" if width < 0 else f"{nominal(reduction(site, width)):g}"
 
 
 def nominal(ratio: float) -> float:
@@ -192,7 +201,9 @@ def _candidate(
         "widths": list(candidate.widths),
         "state": candidate.state,
         "front": candidate.on_front,
-        "counted": candidate in report.counted if notable else candidate.accuracy is not None,
+        "counted": all(candidate.value(item) is not None for item in report.objectives)
+        if notable
+        else candidate.accuracy is not None,
         "probability": _rounded(candidate.probability, 3),
         "accuracy": _rounded(candidate.accuracy, 3),
         "interval": _pair(candidate.accuracy_interval, 3),
@@ -268,6 +279,8 @@ def _predictions(report: ParetoReport, cost: Objective) -> dict[str, Any]:
     """Candidates of which a cost was predicted in one trial and measured in another, as ratios."""
     pairs = []
     for candidate in report.candidates:
+        if len(candidate.readings) < 2:
+            continue
         costs = [item.costs[cost.name] for item in candidate.readings if cost.name in item.costs]
         known = [reading for reading in costs if reading.ratio is not None]
         predicted = [item for item in known if not item.measured]

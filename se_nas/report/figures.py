@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from se_nas.arguments import checked
+from se_nas.documents import without_collections
 from se_nas.report.chart_data import nominal
 from se_nas.report.front_figure import (
     BLUE,
@@ -40,6 +41,8 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
+OUTLINE = "#d8dde3"
+"""Of cells."""
 # Without the time, the same report gives the same bytes.
 _FORMATS: dict[str, dict[str, Any]] = {
     ".png": {"Software": "se-nas"},
@@ -64,7 +67,7 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     data = report.drawn
     written = []
-    with writing(folder):
+    with writing(folder), without_collections():
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context({**STYLE, "figure.autolayout": False, "figure.constrained_layout.use": False}):
             for name, (draw, size) in _FIGURES.items():
@@ -72,7 +75,9 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
                 if not draw(figure, data):
                     continue
                 # Laid out once: each savefig would do it again, and with any engine would draw everything twice.
-                figure.draw_without_rendering()
+                engine = figure.get_layout_engine()
+                assert engine is not None
+                engine.execute(figure)
                 figure.set_layout_engine(None)
                 for suffix, metadata in _FORMATS.items():
                     path = folder / f"{name}{suffix}"
@@ -88,6 +93,7 @@ def _by_number(data: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
 
 
 def _sites(figure: Figure, data: Mapping[str, Any]) -> bool:
+    from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
     rows = _map_rows(data)
@@ -97,16 +103,24 @@ def _sites(figure: Figure, data: Mapping[str, Any]) -> bool:
     axes = figure.subplots()
     stages = sorted({site[0] for site in sites})
     xs = [index + 0.4 * stages.index(site[0]) for index, site in enumerate(sites)]
+    cells, fills = [], []
     for row, item in enumerate(rows):
         for x, site, width in zip(xs, sites, item["widths"], strict=True):
             ratio = nominal(site[5] / width) if width > 0 else None
             alpha = _strength(ratio) if ratio else 1.0
             color = PURPLE if width < 0 else BLUE if ratio else "white"
-            patch = Rectangle((x + 0.04, row + 0.08), 0.92, 0.84, fc=color, alpha=alpha, ec="#d8dde3", lw=0.6)
-            axes.add_patch(patch)
+            cells.append(Rectangle((x + 0.04, row + 0.08), 0.92, 0.84))
+            fills.append((color, alpha))
             if ratio and len(sites) <= 40:
                 ink = "white" if alpha > 0.55 else "black"
-                axes.text(x + 0.5, row + 0.5, f"{ratio:g}", ha="center", va="center", fontsize=6.5, color=ink)
+                text = axes.text(
+                    x + 0.5, row + 0.5, f"{ratio:g}", ha="center", va="center", fontsize=6.5, color=ink
+                )
+                text.set_in_layout(False)
+    lines = [(OUTLINE, alpha) for _, alpha in fills]
+    axes.add_collection(
+        PatchCollection(cells, facecolors=fills, edgecolors=lines, linewidths=0.6), autolim=False
+    )
     for stage in stages:
         first = next(x for x, site in zip(xs, sites, strict=True) if site[0] == stage)
         axes.text(first, -0.25, f"stage {stage}", fontsize=7.5, color="#58626d")
@@ -153,7 +167,7 @@ def _usage(figure: Figure, data: Mapping[str, Any]) -> bool:
                 plain = label in ("none", "kept")
                 alpha = 1.0 if plain else _strength(float(label))
                 color = "white" if label == "none" else PURPLE if label == "kept" else BLUE
-                axes.barh(row, share, left=left, color=color, alpha=alpha, ec="#d8dde3", lw=0.6, height=0.8)
+                axes.barh(row, share, left=left, color=color, alpha=alpha, ec=OUTLINE, lw=0.6, height=0.8)
                 if share > 5:
                     ink = "white" if not plain and alpha > 0.55 else "black"
                     axes.text(left + share / 2, row, label, ha="center", va="center", fontsize=7, color=ink)

@@ -84,7 +84,7 @@ def _front_panel(
     rows = [item for item in data["candidates"] if shown_accuracy(item) is not None and name in item["costs"]]
     others = [item for item in rows if not item["front"] and not item["role"]]
     retrained = [item for item in others if data["final"] and item["accuracy"] is not None]
-    read_once = [item for item in others if item not in retrained]
+    read_once = [item for item in others if not data["final"] or item["accuracy"] is None]
     for members, fill, label in (
         (read_once, "white", "other candidates, read by the search" if data["final"] else "other candidates"),
         (retrained, GREY, "retrained, dominated"),
@@ -95,7 +95,8 @@ def _front_panel(
     for item in others:
         if (band := _drawn_band(data, item)) is not None:
             axes.plot([cost_of(item, name)] * 2, band, "-", color=GREY, lw=0.8, alpha=0.7)
-    members = [item for number in data["front"] for item in rows if item["number"] == number]
+    by_number = {item["number"]: item for item in rows}
+    members = [by_number[number] for number in data["front"] if number in by_number]
     stairs = _stairs(axes, members, name, projected=other is not None)
     shades = None if other is None else _shades(figure, axes, members, other)
     notable = [item for item in rows if item["front"] or item["role"]]

@@ -12,6 +12,7 @@ from typing import Any
 
 from se_nas import __version__
 from se_nas.arguments import checked
+from se_nas.documents import without_collections
 from se_nas.objectives import COSTS, volume_unit
 from se_nas.report.chart_data import pick_cards, selection_bias
 from se_nas.report.differences import accuracy_gain, cost_gain
@@ -57,7 +58,8 @@ def write_html(report: ParetoReport, path: str | Path) -> Path:
         RunError: the file cannot be written; an older one stays as it was.
     """
     path = Path(path)
-    write_text(path, render(report))
+    with without_collections():
+        write_text(path, render(report))
     return path
 
 

@@ -172,7 +172,8 @@ class ParetoReport:
     def save(self, path: str | Path) -> Path:
         """Write the report as JSON, whole or not at all; ``load`` gives an equal report back."""
         path = Path(path)
-        write_json(path, self.to_dict())
+        with without_collections():
+            write_json(path, self.to_dict())
         return path
 
     @property
@@ -373,7 +374,8 @@ class ParetoReport:
         # Pictures are made of a report.
         from se_nas.report.chart_data import view
 
-        return printable_data(view(self))
+        with without_collections():
+            return printable_data(view(self))
 
     @cached_property
     def csv(self) -> str:
@@ -381,7 +383,8 @@ class ParetoReport:
         # A table of a report.
         from se_nas.report.tables import candidates_csv
 
-        return candidates_csv(self)
+        with without_collections():
+            return candidates_csv(self)
 
     @cached_property
     def decision(self) -> Decision:
@@ -423,4 +426,5 @@ class ParetoReport:
         # The saved form is that of a report.
         from se_nas.report.saved import saved_form
 
-        return saved_form(self)
+        with without_collections():
+            return saved_form(self)

@@ -35,5 +35,5 @@ def _cell(cell: Cell) -> str:
     return f"{kind}{order}>{text}</td>"
 
 
-def _safe(value: object) -> str:
-    return str(escape(printable(value) if isinstance(value, str) else value))
+def _safe(value: str | float) -> str:
+    return str(escape(printable(value))) if isinstance(value, str) else str(value)
