@@ -18,7 +18,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 MODULES: Mapping[str, Sequence[str]] = {
-    "resume": ("se_nas.study.session",),
+    "resume": ("se_nas.study.session", "se_nas.cost.counting", "fvcore.nn", "optuna.samplers._random"),
     "show": ("se_nas.cli.results", "se_nas.cli.tables", "se_nas.report", "rich.table"),
     "report": (
         *("se_nas.cli.results", "se_nas.cli.tables", "se_nas.report", "se_nas.report.page", "jinja2"),
@@ -67,8 +67,6 @@ def resumed(path: Path) -> float:
     from se_nas.study.suggestions import Suggestions
 
     folder = RunFolder.open(path)
-    # What any run does before its first trial, whatever their number: it imports what is left to import.
-    resolve(SearchConfig(**folder.config), frozen=folder.manifest)
     began = time.process_time()
     plan = resolve(SearchConfig(**folder.config), frozen=folder.manifest)
     store = StudyStore.create(folder, plan.config.objectives)

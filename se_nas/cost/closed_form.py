@@ -19,6 +19,7 @@ from se_nas.sites import ABSENT, Site, image_size, native_width
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
     from se_nas.cost.counting import Counts
 
@@ -290,7 +291,26 @@ def _count(arch: Architecture, input_size: tuple[int, int, int], num_classes: in
     from se_nas.cost.counting import count
     from se_nas.model import build_model
 
-    return count(build_model(arch, num_classes=num_classes), input_size)
+    try:
+        return count(_with_any_weights(arch, num_classes), input_size)
+    except (BackboneError, RuntimeError):
+        # Some networks are built, or compute, by the values that they hold; and if it is the size, this says so.
+        return count(build_model(arch, num_classes=num_classes), input_size)
+
+
+def _with_any_weights(arch: Architecture, num_classes: int) -> nn.Module:
+    """A network whose weights were never written, so that they take neither time nor memory."""
+    import torch
+
+    from se_nas.model import build_model
+
+    with torch.device("meta"):
+        model = build_model(arch, num_classes=num_classes)
+    model.to_empty(device="cpu")
+    for buffer in model.buffers():
+        # It may be used as an index.
+        buffer.zero_()
+    return model
 
 
 def _resolutions(arch: Architecture, input_size: tuple[int, int, int]) -> dict[str, tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,9 @@ class Digits:
     """scikit-learn's digits: 1,797 real scans of 8 x 8 pixels, part of the library, nothing is downloaded."""
 
     def __init__(self) -> None:
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        self.class_names = tuple(str(name) for name in bunch.target_names)
-        self.labels = np.asarray(bunch.target, dtype=np.int64)
-        self._images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+        levels, self.labels = _digits()
+        self.class_names = tuple(str(digit) for digit in range(10))
+        self._images = np.rint(levels * (255 / 16)).astype(np.uint8)
 
     def read(self, index: int) -> Image.Image:
         return Image.fromarray(self._images[index]).convert("RGB")
@@ -38,6 +36,21 @@ class Digits:
 
     def payload(self, index: int) -> Payload:
         return Payload.of(self._images[index].tobytes())
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Levels from 0 to 16, shape (images, 8, 8), and labels, shape (images,)."""
+    # The file itself: to import scikit-learn takes two seconds and 50 MB, because it imports pandas.
+    found = find_spec("sklearn")
+    folder = Path(found.origin or "").parent if found is not None else Path()
+    path = folder / "datasets" / "data" / "digits.csv.gz"
+    if path.is_file():
+        table = np.loadtxt(path, delimiter=",", dtype=np.int64)
+        return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return bunch.images, np.asarray(bunch.target, dtype=np.int64)
 
 
 class HuggingFaceSamples:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.special import stdtr
 
 Array = NDArray[np.float64]
 _DOF = 2.0
@@ -57,7 +57,7 @@ class CurveModel:
         mean = now + self._mean + float(x @ self._slopes)
         scale = self._variance * (1 + 1 / self._count + float(x @ np.linalg.solve(self._matrix, x)))
         deviation = float(np.sqrt(scale * self._dof / (self._dof - 2)))
-        return mean, deviation, float(t.sf((level - mean) / np.sqrt(scale), self._dof))
+        return mean, deviation, float(stdtr(self._dof, (mean - level) / np.sqrt(scale)))
 
 
 def stretched(accuracy: float) -> float:

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from se_nas.documents import read_text
+from se_nas.documents import MAX_BYTES
 from se_nas.errors import RunError
 from se_nas.run.files import DIGEST, read_json, sha256, write_json
 
-_BEFORE, _BETWEEN, _AFTER = "[\n ", ",\n ", "\n]\n"
-"""What stands around the rows, which have no line breaks of their own."""
+_FIRST, _MORE, _LAST = "[\n", ",\n", "]\n"
+"""The first line, the end of a row that another one follows, and the last line."""
 _SEAL, _END = f', "{DIGEST}": "', '"}'
-_NUMBER = re.compile(r'\{"number": (\d{1,18}),')
+_NUMBER = re.compile(r' \{"number": (\d{1,18}),')
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -55,23 +55,40 @@ def read_numbers(path: Path) -> set[int]:
     """
     if not path.exists():
         return set()
+    numbers = _sealed_numbers(path)
+    return {row["number"] for row in read_table(path)} if numbers is None else numbers
+
+
+def _sealed_numbers(path: Path) -> set[int] | None:
+    """The numbers of the rows; None if the file is not, to the letter, what ``write_table`` writes.
+
+    Read line by line: a table has many times the size of its numbers.
+    """
+    numbers: set[int] = set()
+    follows = True
     try:
-        text = read_text(path)
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            if path.stat().st_size > MAX_BYTES or next(lines, None) != _FIRST:
+                return None
+            for line in lines:
+                if not follows:
+                    return numbers if line == _LAST and next(lines, None) is None else None
+                number = _sealed_number(line)
+                if number is None:
+                    return None
+                numbers.add(number)
+                follows = line.endswith(_MORE)
     except (OSError, ValueError):
-        text = ""
-    if text.startswith(_BEFORE) and text.endswith(_AFTER):
-        numbers = [_sealed_number(line) for line in text[len(_BEFORE) : -len(_AFTER)].split(_BETWEEN)]
-        if None not in numbers:
-            return {number for number in numbers if number is not None}
-    return {row["number"] for row in read_table(path)}
+        pass
+    return None
 
 
 def _sealed_number(line: str) -> int | None:
     """The number of a row; None if its line is not, to the letter, what ``write_table`` writes."""
-    row, found, seal = line.rpartition(_SEAL)
+    row, found, seal = line.removesuffix("\n").removesuffix(",").rpartition(_SEAL)
     number = _NUMBER.match(row)
     if number is None or not found or not seal.endswith(_END):
         return None
     # The digest is that of a text in ASCII. This escapes letters up to U+00FF otherwise: they are parsed.
-    escaped = row.encode("ascii", "backslashreplace") + b"}"
+    escaped = row[1:].encode("ascii", "backslashreplace") + b"}"
     return int(number[1]) if hashlib.sha256(escaped).hexdigest() == seal.removesuffix(_END) else None

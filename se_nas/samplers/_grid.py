@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from se_nas.errors import ConfigError
 from se_nas.samplers._interval import LEVELS, Interval
@@ -160,6 +159,9 @@ class Grid:
         """(n, n_params) quasi-random points around ``rows`` in their continuous parameters; none without such ones."""
         if not self.continuous:
             return rows[:0]
+        # Takes 50 MB to import, and spaces of se-nas have no continuous parameters.
+        from scipy.stats import qmc
+
         sobol = qmc.Sobol(len(self.continuous), rng=rng).random(AROUND)
         # As many far as near.
         widths = np.geomspace(0.01, 1.0, AROUND)[rng.permutation(AROUND)]

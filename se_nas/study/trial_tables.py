@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import sqlalchemy
@@ -21,6 +22,7 @@ from optuna.storages._rdb.models import (
     TrialValueModel,
 )
 from optuna.trial import FrozenTrial
+from pydantic_core import from_json
 from sqlalchemy import ColumnElement, Connection, Table
 
 from se_nas.run.files import sha256
@@ -37,6 +39,8 @@ _CHILDREN: Mapping[str, tuple[Table, tuple[str, ...]]] = {
 """Attributes of a trial, with the table and the columns in which each is stored."""
 _FACTS = ("number", "state", "datetime_start", "datetime_complete")
 _STEP = ("step", "intermediate_value", "intermediate_value_type")
+_AT_A_TIME = 500
+"""Trials of which everything that is stored is read at once: the rows take ten times the room of the trials."""
 
 
 def read_trials(
@@ -54,60 +58,84 @@ def read_trials(
         ValueError: a trial is not what was written.
     """
     trials = TrialModel.__table__
+    found = connection.execute(sqlalchemy.select(trials).where(wanted).order_by(trials.c.number)).all()
+    for first in range(0, len(found), _AT_A_TIME):
+        yield from _together(connection, found[first : first + _AT_A_TIME], described)
 
-    def rows_of(table: Table, columns: Sequence[str], without: Collection[int] = ()) -> dict[int, list[Any]]:
+
+def _together(
+    connection: Connection, rows: Sequence[Any], described: Mapping[int, FrozenTrial]
+) -> Iterator[tuple[int, FrozenTrial]]:
+    """The trials of some rows of their own table."""
+    ids = [row.trial_id for row in rows]
+    undescribed = [own for own in ids if own not in described]
+
+    def rows_of(table: Table, columns: Sequence[str], ids: Sequence[int] = ids) -> dict[int, list[Any]]:
         """Some columns of a table's rows by trial."""
         found: dict[int, list[Any]] = defaultdict(list)
         chosen = sqlalchemy.select(table.c.trial_id, *(table.c[name] for name in columns))
         for own, *row in connection.execute(
-            chosen.join(trials)
-            .where(wanted, trials.c.trial_id.not_in(without) if without else sqlalchemy.true())
-            .order_by(table.primary_key.columns[0])
+            chosen.where(table.c.trial_id.in_(ids)).order_by(table.primary_key.columns[0])
         ):
             found[own].append(tuple(row))
         return found
 
     stored = {
-        name: rows_of(*where, described if name == "params" else ()) for name, where in _CHILDREN.items()
+        name: rows_of(*where, undescribed if name == "params" else ids) for name, where in _CHILDREN.items()
     }
     steps = rows_of(TrialIntermediateValueModel.__table__, _STEP)
-    for row in connection.execute(sqlalchemy.select(trials).where(wanted).order_by(trials.c.number)):
+    for row in rows:
         own = row.trial_id
         children: _Children = {name: stored[name][own] for name in _CHILDREN}
         _check(row, children)
-        if own in described:
-            params, distributions = described[own].params, described[own].distributions
-        else:
-            distributions = {name: _distribution(text) for name, _, text in children["params"]}
-            params = {
-                name: distributions[name].to_external_repr(value) for name, value, _ in children["params"]
-            }
-        yield (
-            own,
-            FrozenTrial(
-                number=row.number,
-                trial_id=row.number,
-                state=row.state,
-                value=None,
-                values=[
-                    TrialValueModel.stored_repr_to_value(value, kind)
-                    for _, value, kind in sorted(children["values"])
-                ]
-                or None,
-                datetime_start=_local(row.datetime_start),
-                datetime_complete=_local(row.datetime_complete),
-                params=params,
-                distributions=distributions,
-                user_attrs={key: json.loads(text) for key, text in children["user_attrs"]},
-                system_attrs={
-                    key: json.loads(text) for key, text in children["system_attrs"] if key != SEALS
-                },
-                intermediate_values={
-                    step: TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
-                    for step, value, kind in steps[own]
-                },
-            ),
-        )
+        yield own, _trial(row, children, steps[own], described.get(own))
+
+
+def _trial(
+    row: Any, children: _Children, steps: Sequence[tuple[Any, ...]], described: FrozenTrial | None
+) -> FrozenTrial:
+    params, distributions = (
+        _parameters(row, children) if described is None else (described.params, described.distributions)
+    )
+    user_attrs = _attributes(children["user_attrs"])
+    own = user_attrs.get(ROW)
+    if isinstance(own, dict) and own.get("params") == params:
+        own["params"] = params
+    return FrozenTrial(
+        number=row.number,
+        trial_id=row.number,
+        state=row.state,
+        value=None,
+        values=[
+            TrialValueModel.stored_repr_to_value(value, kind) for _, value, kind in sorted(children["values"])
+        ]
+        or None,
+        datetime_start=_local(row.datetime_start),
+        datetime_complete=_local(row.datetime_complete),
+        params=params,
+        distributions=distributions,
+        user_attrs=user_attrs,
+        system_attrs=_attributes(pair for pair in children["system_attrs"] if pair[0] != SEALS),
+        intermediate_values={
+            step: TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
+            for step, value, kind in steps
+        },
+    )
+
+
+def _parameters(row: Any, children: _Children) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Values and distributions by name. The trials of a study share names and distributions."""
+    distributions = _distributions(tuple((name, text) for name, _, text in children["params"]))
+    params = {
+        sys.intern(name): distributions[name].to_external_repr(value) for name, value, _ in children["params"]
+    }
+    # A trial that has not ended may get more of them.
+    return params, distributions if row.state.is_finished() else dict(distributions)
+
+
+def _attributes(stored: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+    """Keys with their values, from pairs of a key and a text of JSON; the parser keeps one text of each key."""
+    return {sys.intern(key): from_json(text, cache_strings="keys") for key, text in stored}
 
 
 def write_trial(
@@ -198,9 +226,14 @@ def _check(row: Any, children: _Children) -> None:
         raise ValueError(f"trial {row.number} is not what was written")
 
 
+@lru_cache(maxsize=1000)
+def _distributions(stored: tuple[tuple[str, str], ...]) -> dict[str, BaseDistribution]:
+    """Distributions by name. Trials of a space share them: 10,000 trials would have 200,000 otherwise."""
+    return {sys.intern(name): _distribution(text) for name, text in stored}
+
+
 @cache
 def _distribution(text: str) -> BaseDistribution:
-    """Trials share the distributions of their space: 10,000 trials would have 200,000 of them otherwise."""
     with warnings.catch_warnings():
         # Optuna warns of choices that it cannot store, so they were not what it stored.
         warnings.simplefilter("error")

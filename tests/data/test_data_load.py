@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from se_nas import plugins as plugins_module
-from se_nas.data import ImageData, load_data, sources
+from se_nas.data import ImageData, load_data, named, sources
 from se_nas.errors import ConfigError, DataError
 
 
@@ -331,3 +331,13 @@ def test_labels_beyond_the_classes_of_the_head(label):
         DataError, match=rf"'digits' has label {label} in its val images, beyond the 10 classes"
     ):
         replace(data, val=replace(data.val, labels=labels))
+
+
+def test_digits_are_read_without_scikit_learn_and_through_it_if_its_file_is_elsewhere(monkeypatch):
+    read = named.Digits()
+    monkeypatch.setattr(named, "find_spec", lambda name: None)
+    loaded = named.Digits()
+    assert read.class_names == loaded.class_names
+    assert np.array_equal(read.labels, loaded.labels)
+    assert read.labels.dtype == loaded.labels.dtype
+    assert all(read.payload(index) == loaded.payload(index) for index in range(len(loaded.labels)))
