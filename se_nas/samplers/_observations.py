@@ -79,21 +79,26 @@ def read(
 ) -> History:
     """The history that trial ``number`` may use. Trials with choices outside the grid are left out.
 
-    With ``as_of``, trials that ended later are still in progress, and those that began later are not there.
+    With ``as_of``, trials that ended later are still in progress, and those that began later are not there. Later is
+    only what may have happened while a trial is proposed for. The rest is a clock that was set, or another machine's.
     ``attributes`` has the user attribute that is evidence about an objective, by the objective's number.
     """
     width, count = len(grid.names), len(signs)
     found: list[tuple[FrozenTrial, TrialState, Index]] = []
     proposed: list[Index] = []
     unseen: list[tuple[int, datetime]] = []
-    recent = datetime.now() - _PROPOSING
+    now = datetime.now()
+    recent = now - _PROPOSING
+
+    def later(moment: datetime | None) -> bool:
+        return as_of is not None and moment is not None and as_of < moment <= min(now, as_of + _PROPOSING)
+
     for trial in trials:
         if trial.number == number or trial.state == TrialState.WAITING:
             continue
-        if as_of is not None and trial.datetime_start is not None and trial.datetime_start > as_of:
+        if later(trial.datetime_start):
             continue
-        later = as_of is not None and trial.datetime_complete is not None and trial.datetime_complete > as_of
-        state: TrialState = TrialState.RUNNING if later else trial.state
+        state: TrialState = TrialState.RUNNING if later(trial.datetime_complete) else trial.state
         proposal = proposed_params(trial)
         part = grid.part(trial.params if state in ENDED else {**proposal, **trial.params})
         if proposal and (part is None or proposal != trial.params):

@@ -193,6 +193,27 @@ def test_others_know_what_a_trial_gets_whatever_ends_and_begins_meanwhile(
     assert found == believed[:1]
 
 
+def test_a_clock_that_was_set_back_hides_no_readings() -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 12)
+    sampler = ParetoSampler(known={1: cost}, seed=0, space=CHOICES)
+    trials = study.trials
+    proposer, signs = sampler._proposers.of(study, sampler.infer_relative_search_space(study, trials[-1]))
+    began = trials[0].datetime_start
+    assert began is not None
+
+    def readings(as_of: datetime.datetime) -> int:
+        return len(read(trials, proposer.grid, signs, 99, as_of).rows)
+
+    assert readings(began) == 0
+    assert readings(began - datetime.timedelta(days=1)) == 12
+    for trial in trials:
+        assert trial.datetime_start is not None
+        assert trial.datetime_complete is not None
+        trial.datetime_start += datetime.timedelta(hours=1)
+        trial.datetime_complete += datetime.timedelta(hours=1)
+    assert readings(datetime.datetime.now()) == 12
+
+
 def test_workers_that_saw_other_readings_fit_alike() -> None:
     study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 12)
     trials = study.trials
