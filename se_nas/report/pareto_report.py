@@ -13,7 +13,6 @@ import numpy as np
 
 from se_nas.arguments import checked
 from se_nas.documents import without_collections
-from se_nas.documents.typed import check_schema
 from se_nas.errors import RunError
 from se_nas.objectives import COSTS, OBJECTIVES, Objective
 from se_nas.pareto import (
@@ -26,17 +25,14 @@ from se_nas.pareto import (
 )
 from se_nas.report.candidates import Candidate, group
 from se_nas.report.decision import Decision
-from se_nas.report.per_image import Bits, from_text, hits_by_seed, read_bits
+from se_nas.report.per_image import Bits, hits_by_seed, read_bits
 from se_nas.run import (
     CONFIG,
     MANIFEST,
-    REPORT,
     TRIALS,
     Manifest,
     RunFolder,
     TrialRow,
-    read_json,
-    rows_from_json,
     write_json,
 )
 from se_nas.sites import Site
@@ -46,8 +42,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-SCHEMA = 2
-KIND = "se-nas report"
 # Fitting takes the cube of the readings: beyond this only the candidates with repeats enter, and a front of
 # single readings shows no intervals, as if nothing had been repeated.
 _MAX_FITTED = 400
@@ -118,7 +112,14 @@ class ParetoReport:
             RunError: nothing is there, it is damaged, or its schema is newer than this program's.
         """
         path = Path(path)
-        return cls._from_file(path) if path.is_file() else cls.from_run(path)
+        if not path.is_file():
+            return cls.from_run(path)
+        if path.name in (MANIFEST, TRIALS):
+            return cls.from_run(path.parent)
+        # The saved form is that of a report.
+        from se_nas.report.saved import read_saved
+
+        return read_saved(path)._checked(str(path))
 
     @classmethod
     @checked
@@ -132,31 +133,6 @@ class ParetoReport:
             source=str(path),
             config=folder.config if (folder.path / CONFIG).exists() else {},
             correct=read_bits(folder, rows),
-        )
-        return report._checked(str(path))
-
-    @classmethod
-    def _from_file(cls, path: Path) -> ParetoReport:
-        if path.name in (MANIFEST, TRIALS):
-            return cls.from_run(path.parent)
-        data = read_json(path)
-        if not isinstance(data, dict) or data.get("kind") != KIND:
-            raise RunError(
-                f"{path} is not a report of se-nas: give a run folder or a {REPORT} that se-nas saved."
-            )
-        check_schema(data, SCHEMA, str(path), RunError)
-        missing = [name for name in ("manifest", "trials") if name not in data]
-        if missing:
-            raise RunError(f"{path} is damaged: it lacks {', '.join(missing)}.")
-        source, config = data.get("source"), data.get("config") or {}
-        if not isinstance(source, str | None) or not isinstance(config, Mapping):
-            raise RunError(f"{path} is damaged: its source must be text, and its config a JSON object.")
-        report = cls(
-            manifest=Manifest.from_json(data["manifest"], f"the manifest in {path}"),
-            rows=rows_from_json(data["trials"], f"the table of trials in {path}"),
-            source=source,
-            config=config,
-            correct=from_text(data.get("correct")),
         )
         return report._checked(str(path))
 
