@@ -156,7 +156,8 @@ def test_actors_train_one_candidate_each_or_a_pack_on_one_device():
 def test_the_batch_of_a_gpu_is_larger_where_the_images_last():
     config = SearchConfig(backbone="resnet18")
     recipe = recipe_of(config)
-    assert for_device(recipe, config, "cuda:0", 9000).batch_size == 128
+    on_gpu = for_device(recipe, config, "cuda:0", 9000)
+    assert (on_gpu.batch_size, on_gpu.lr) == (128, 2 * recipe.lr)
     assert for_device(recipe, config, "cuda:0", 1000) == recipe
     assert for_device(recipe, config, "cpu", 9000) == recipe
     asked = SearchConfig(backbone="resnet18", batch_size=64)
