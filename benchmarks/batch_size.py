@@ -74,7 +74,7 @@ def main() -> None:
     print(table(of_run(args.results, run)))
 
 
-def measure(backbone: str, data: ImageData, recipe: Recipe, seed: int) -> dict[str, float]:
+def measure(backbone: str, data: ImageData, recipe: Recipe, seed: int) -> Mapping[str, Any]:
     """Accuracy and loss on the validation images, after a training."""
     with initial_weights(seed):
         model = build_plain(Architecture.plain(backbone), num_classes=data.num_classes)

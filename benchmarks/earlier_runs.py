@@ -11,6 +11,7 @@ with the same noise. Three families:
 study predicts (`ParetoSampler.predict`).
 `places`: SE at 8 places of a ResNet, and `backbones`: at 8 places of the earlier backbone and at 10 of the later one.
 The estimate is that of `se-nas search --warm-start`: effects by relative depth and γ (`se_nas.study.site_effects`).
+`accel`: the earlier run was for another device (an A100, then a ZCU102), with the same accuracies (agreement 1 only).
 
 `summary` prints evaluations to 98 % of the true hypervolume, paired differences of the share with 95 % intervals, and
 how far the sampler trusted the earlier run in the end.
@@ -28,12 +29,13 @@ from typing import Any
 import numpy as np
 from sampler_families import FIRST, load
 from sampler_tasks import Array, Task
+from sampler_tasks import load as measured
 from samplers import LEVELS, Recorder, first_at, progress, read
 
 from se_nas.sites import Site
 from se_nas.study.site_effects import Reading, site_effects
 
-FAMILIES = ("stages", "places", "backbones")
+FAMILIES = ("stages", "places", "backbones", "accel")
 AGREEMENTS = (0.9, 0.5, 0.0)
 BUDGETS = (5, 10, 15, 20, 30, 40)
 EARLIER, EVALUATIONS = 50, 40
@@ -115,6 +117,9 @@ def mixed(first: Array, second: Array, agreement: float) -> Array:
 def tables(family: str, number: int) -> tuple[Task, Callable[[float], Task], Network | None, Network | None]:
     """The earlier task, the later one by its agreement, and their networks."""
     rng = np.random.default_rng([77, number, FAMILIES.index(family)])
+    if family == "accel":
+        on_zcu102 = measured("accel-zcu102")
+        return measured("accel-a100"), lambda _: on_zcu102, None, None
     if family == "stages":
         first, other = load(f"stages-{FIRST + 500 + number}"), load(f"stages-{FIRST + 700 + number}")
         index = everything(first)
@@ -201,7 +206,7 @@ def run(options: argparse.Namespace) -> None:
     for number in range(options.tables):
         for family in options.family:
             earlier, later_of, before, after = tables(family, number)
-            for agreement in options.agreement:
+            for agreement in options.agreement if family != "accel" else (1.0,):
                 missing = [p for p in (False, True) if (family, agreement, number, p) not in done]
                 if not missing:
                     continue
@@ -261,7 +266,7 @@ def main() -> None:
     )
     parser.add_argument("action", choices=("run", "summary"))
     parser.add_argument("--out", type=Path, default=Path("runs/earlier.jsonl"))
-    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=FAMILIES[:3])
     parser.add_argument("--agreement", nargs="+", type=float, default=list(AGREEMENTS))
     parser.add_argument("--tables", type=int, default=12)
     options = parser.parse_args()
