@@ -211,8 +211,8 @@ class SearchConfig(_LimitedTask):
     )
     warm_start: tuple[str, ...] | None = Field(
         None,
-        description="An earlier run, repeatable, of which readings made under the same conditions are reused; others tell the"
-        " sampler where SE may pay.",
+        description="An earlier run, repeatable, of which readings made under the same conditions are reused;"
+        " others tell the sampler where SE may pay.",
     )
     storage: str | None = Field(
         None,
