@@ -201,9 +201,7 @@ def _candidate(
         "widths": list(candidate.widths),
         "state": candidate.state,
         "front": candidate.on_front,
-        "counted": all(candidate.value(item) is not None for item in report.objectives)
-        if notable
-        else candidate.accuracy is not None,
+        "counted": report.can_stand(candidate) if notable else candidate.accuracy is not None,
         "probability": _rounded(candidate.probability, 3),
         "accuracy": _rounded(candidate.accuracy, 3),
         "interval": _pair(candidate.accuracy_interval, 3),

@@ -329,9 +329,9 @@ def _setup(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
         (
             title,
             [
-                (_words(name), _value(value))
+                (_words(name), text)
                 for name, value in block.items()
-                if name not in _LONG and _value(value)
+                if name not in _LONG and (text := _value(value))
             ],
         )
         for title, block in (*blocks, *_conditions(manifest))

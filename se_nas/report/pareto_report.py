@@ -280,7 +280,7 @@ class ParetoReport:
             else replace(candidate, accuracy=level)
             for candidate in self._grouped
         ]
-        standing = [candidate for candidate in levels if self._values(candidate) is not None]
+        standing = [candidate for candidate in levels if self.can_stand(candidate)]
         values = self.values(standing)
         keys = [candidate.key for candidate in standing]
         on_front = dict(zip(keys, non_dominated(values, self.directions).tolist(), strict=True))
@@ -324,8 +324,12 @@ class ParetoReport:
 
     @cached_property
     def counted(self) -> tuple[Candidate, ...]:
-        """Candidates that can stand on the front: with a counted accuracy, and every cost known."""
-        return tuple(candidate for candidate in self.candidates if self._values(candidate) is not None)
+        """Candidates that can stand on the front."""
+        return tuple(candidate for candidate in self.candidates if self.can_stand(candidate))
+
+    def can_stand(self, candidate: Candidate) -> bool:
+        """Whether a candidate can stand on the front: with a counted accuracy, and every cost known."""
+        return self._values(candidate) is not None
 
     @cached_property
     def front(self) -> tuple[Candidate, ...]:

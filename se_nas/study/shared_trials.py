@@ -27,7 +27,6 @@ class SharedTrials(WholeTrials):
         TakenOverError: from any method that writes without a turn, if the trial is another worker's.
     """
 
-    shared = True
     _database: SharedDatabase
 
     def __init__(self, database: SharedDatabase) -> None:

@@ -55,12 +55,7 @@ class WholeTrials(BaseStorage):
 
     Raises:
         RunError: from any method that writes, if the database cannot be written.
-
-    Attributes:
-        shared: whether other processes write the study too.
     """
-
-    shared = False
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -19,11 +19,8 @@ import ray
 import torch
 
 from se_nas.errors import DiskError
-from se_nas.study.executors._deadline import Deadline, Watch
 from se_nas.study.executors._mirror import Mirror
 from se_nas.study.executors._travel import Work, check_versions, setup_of
-from se_nas.study.executors.base import Executor
-from se_nas.study.executors.inline import Inline
 from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.task import Curve, Task, failure
 from se_nas.study.executors.worker import (
@@ -39,6 +36,7 @@ from se_nas.study.executors.worker import (
     STOP,
     TRAIN,
     learned_by,
+    timed,
     unpack,
 )
 
@@ -124,15 +122,10 @@ class Remote:
         if self._mirror is not None:
             setup = self._mirror.within(setup)
         self._setup, self._looked = setup, 0.0
-        seconds = setup.config.candidate_seconds
-        # Candidates of a pack are in one process, which must not end for one of them before the driver knows it.
-        self._deadline = Deadline(seconds if work.places is None else None, setup.folder)
-        self._executor: Executor = Inline(setup)
+        packed = None
         if work.places is not None:
-            pack = Packed(setup, work.rooms, work.places, lambda text: self._outbox.put((SAY, text)))
-            self._executor = pack
-            if seconds is not None:
-                Watch(lambda: pack.hanging, self._report_hanging, setup.folder, seconds)
+            packed = Packed(setup, work.rooms, work.places, lambda text: self._outbox.put((SAY, text)))
+        self._executor, self._deadline = timed(setup, packed, self._report_hanging)
         node = _node_id()
         threading.Thread(target=self._watch_drain, args=node, daemon=True).start()
         self._outbox.put((READY, socket.gethostname(), node[0], shared))

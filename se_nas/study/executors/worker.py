@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection
@@ -50,6 +50,23 @@ class Pack:
 
     packing: Packing
     rooms: Sequence[Capacity]
+
+
+def timed(setup: Setup, packed: Packed | None, report: Callable[[int], object]) -> tuple[Executor, Deadline]:
+    """What trains in this process, with what ends a training that takes too long.
+
+    Args:
+        setup: what all trainings share.
+        packed: the pack to train; None for one candidate at a time.
+        report: is given the number of a trial of the pack that hangs, in another thread.
+    """
+    seconds = setup.config.candidate_seconds
+    if packed is None:
+        return Inline(setup), Deadline(seconds, setup.folder)
+    # Candidates of a pack are in one process, which must not end for one of them before others know which it is.
+    if seconds is not None:
+        Watch(lambda: packed.hanging, report, setup.folder, seconds)
+    return packed, Deadline(None, setup.folder)
 
 
 def pack(task: Task) -> dict[str, Any]:
@@ -110,19 +127,10 @@ class _Worker:
         self._given: list[tuple[Any, ...]] = []
         self._stopping = self._alone = False
         self._answer: bool | None = None
-        seconds = setup.config.candidate_seconds
-        self._deadline = Deadline(None if pack else seconds, setup.folder)
-        self._executor: Executor = Inline(setup)
+        packed = None
         if pack is not None:
             packed = Packed.planned(setup, pack.packing, pack.rooms, lambda text: self._send(SAY, text))
-            self._executor = packed
-            if seconds is not None:
-                Watch(
-                    lambda: packed.hanging,
-                    lambda number: self._send(HANGS, number),
-                    setup.folder,
-                    seconds,
-                )
+        self._executor, self._deadline = timed(setup, packed, lambda number: self._send(HANGS, number))
 
     def run(self) -> None:
         while True:

@@ -11,7 +11,7 @@ from small_cases import SEARCH
 
 import se_nas
 from se_nas.errors import RunError
-from se_nas.study.executors import Inline, Packed, Task, _deadline, packed, remote
+from se_nas.study.executors import Inline, Packed, Task, _deadline, packed, remote, worker
 from se_nas.study.executors._mirror import Mirror, files_of, write_files
 from se_nas.study.executors._travel import Work, check_versions, elsewhere, from_arrays, to_arrays, versions
 from se_nas.study.executors.remote import FILES, READY, Remote
@@ -159,7 +159,7 @@ def test_an_actor_says_who_hangs_in_its_pack_and_the_stacks_travel(actor, plan, 
     monkeypatch.setattr(_deadline, "KILL_SECONDS", 0.0)
     monkeypatch.setattr(_deadline.os, "_exit", lambda code: ended.set())
     # A loaded machine may keep the thread that watches from running.
-    monkeypatch.setattr(remote, "Watch", lambda *given: _deadline.Watch(*given[:3], seconds=3600))
+    monkeypatch.setattr(worker, "Watch", lambda *given: _deadline.Watch(*given[:3], seconds=3600))
     monkeypatch.setattr(Packed, "_place", lambda *given: never.wait())
     values = elsewhere(setup)
     values["config"] = values["config"].model_copy(update={"candidate_timeout": "1s"})
