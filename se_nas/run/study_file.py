@@ -70,7 +70,8 @@ def check_structure(connection: sqlite3.Connection) -> None:
     """Refuse a database of which a part is lost, with ValueError; what is stored in it has digests of its own."""
     (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
-        raise ValueError(found)
+        # The first line says which database, the next what is wrong with it.
+        raise ValueError(found.splitlines()[-1])
 
 
 def check_seal(what: str, text: str | None, seal: Any) -> None:

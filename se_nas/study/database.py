@@ -12,7 +12,7 @@ import json
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +22,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import StudySystemAttributeModel, StudyUserAttributeModel, TrialModel
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from sqlalchemy import ColumnElement, Connection, Table
+from sqlalchemy import ColumnElement, Connection, QueuePool, Table
 
 from se_nas.errors import RunError
 from se_nas.run import refuses_mapped_writes
@@ -74,16 +74,31 @@ class Database:
         """
         if directions is None and not path.is_file():
             raise RunError(f"{path.parent} has no {path.name}: the search never started.")
-        with explained(str(path)):
+        for beside in (
+            path,
+            *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")),
+        ):
+            if beside.is_dir():
+                raise RunError(f"{beside} is a folder, and SQLite needs a file of that name: move it away.")
+
+        def connect() -> Any:
+            return _connect(path, read_only)
+
+        with explained(str(path)), ExitStack() as refused:
+            pool = QueuePool(connect)
+            # Whoever closes a file last removes the log at its path, which may be that of a file put in its place.
+            refused.callback(pool.dispose)
             storage = RDBStorage(
                 f"sqlite:///{path}",
-                engine_kwargs={"creator": lambda: _connect(path, read_only)},
+                engine_kwargs={"pool": pool},
+                skip_compatibility_check=True,
                 skip_table_creation=read_only,
             )
             with closing(_connect(path, read_only=True)) as connection:
                 check_structure(connection)
-            study_id = find_study(storage, STUDY_NAME, directions, str(path))
-        return cls(storage, study_id, str(path))
+            database = cls(storage, find_study(storage, STUDY_NAME, directions, str(path)), str(path))
+            refused.pop_all()
+            return database
 
     def attributes(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The study's user and system attributes.
@@ -210,6 +225,8 @@ def find_study(
 ) -> int:
     """The number of a study, which is made if ``directions`` are given and there is none.
 
+    Optuna's own check of the schema says what to do with a file that Optuna writes.
+
     Raises:
         RunError: there is none, or Optuna's schema is not the one known here.
     """
@@ -240,7 +257,10 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS, check_same_thread=False
     )
-    if not read_only:
+    if read_only:
+        return connection
+    with ExitStack() as refused:
+        refused.callback(connection.close)
         # With a write-ahead log readers never wait for the writer, nor it for them, but what is in the log is found
         # through memory. A file system that cannot do this keeps the default.
         mode = "TRUNCATE" if refuses_mapped_writes(path) else "WAL"
@@ -248,4 +268,5 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
         # Every commit reaches the disk: a trial has two or three, so what it costs is nothing beside a training,
         # and a power cut loses none of them. (With NORMAL it loses those of the last half minute.)
         connection.execute("PRAGMA synchronous = FULL")
+        refused.pop_all()
     return connection

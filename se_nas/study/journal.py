@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,8 @@ def copy_journal(folder: RunFolder, target: Path) -> bool:
                 *((USER_ATTRIBUTES, *item) for item in storage.get_study_user_attrs(study_id).items()),
                 *((SYSTEM_ATTRIBUTES, *item) for item in storage.get_study_system_attrs(study_id).items()),
             ]
-        database = Database.open(made, study.directions)
-        database.save(trials, attributes)
-        database.close()
+        with closing(Database.open(made, study.directions)) as database:
+            database.save(trials, attributes)
         os.replace(made, target)
     return True
 

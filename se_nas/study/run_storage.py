@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import optuna
 from optuna.study import StudyDirection
@@ -34,11 +34,15 @@ def open_storage(folder: RunFolder, objectives: Sequence[str] | None = None) -> 
         if not copy_journal(folder, path) and not path.exists():
             folder.check_study(())
         directions = None if objectives is None else directions_of(objectives)
-        storage = WholeTrials(Database.open(path, directions))
-        if directions is not None and storage.get_study_directions(STUDY_ID) != directions:
-            raise RunError(f"{path} is damaged: its study has other objectives than the run.")
-        folder.check_study(range(storage.get_n_trials(STUDY_ID)))
-        return storage
+        database = Database.open(path, directions)
+        with ExitStack() as refused:
+            refused.callback(database.close)
+            if directions is not None and database.directions != directions:
+                raise RunError(f"{path} is damaged: its study has other objectives than the run.")
+            storage = WholeTrials(database)
+            folder.check_study(range(storage.get_n_trials(STUDY_ID)))
+            refused.pop_all()
+            return storage
 
 
 def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:

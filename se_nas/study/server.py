@@ -373,6 +373,7 @@ def _storage(url: str, study: str, *, create: bool) -> RDBStorage:
                 "pool_pre_ping": True,
                 "connect_args": _CONNECT,
             },
+            skip_compatibility_check=True,
             skip_table_creation=True,
         )
 

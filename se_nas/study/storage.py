@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -51,13 +51,16 @@ class StudyStore:
     def __init__(self, folder: RunFolder, storage: WholeTrials) -> None:
         self.folder = folder
         self._storage = storage
-        with quiet_optuna():
-            self.study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
         self._written = -float("inf")
         self._writing = 0.0
-        objectives = len(storage.get_study_directions(STUDY_ID))
-        check_study(self.trials(), objectives, self.attributes, str(folder.path / STUDY))
-        self._follow(News(whole=True, changed=self.trials()))
+        with ExitStack() as refused:
+            refused.callback(storage.close)
+            with quiet_optuna():
+                self.study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
+            objectives = len(storage.get_study_directions(STUDY_ID))
+            check_study(self.trials(), objectives, self.attributes, str(folder.path / STUDY))
+            self._follow(News(whole=True, changed=self.trials()))
+            refused.pop_all()
 
     @classmethod
     def create(cls, folder: RunFolder, objectives: Sequence[str]) -> StudyStore:

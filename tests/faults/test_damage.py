@@ -1,7 +1,11 @@
 """What becomes of a run folder whose files were damaged, deleted, linked elsewhere or left half written."""
 
 import os
+import random
 import shutil
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from small_cases import SEARCH, table
@@ -68,7 +72,7 @@ def stopped(runs, tmp_path):
 DAMAGE = {
     "half": lambda content: content[: len(content) // 2],
     "empty": lambda content: b"",
-    "random": lambda content: os.urandom(len(content)),
+    "random": lambda content: random.randbytes(len(content)),
     "one bit": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
 }
 
@@ -108,6 +112,51 @@ def test_a_study_that_is_damaged_is_named(stopped, damage):
     for action in (lambda: RunFolder.open(stopped).rows(), lambda: resume(stopped)):
         with pytest.raises(RunError, match=r"study\.db (is damaged|cannot be used|lacks 2 trials)"):
             action()
+
+
+def execute(statement):
+    def act(folder):
+        with closing(sqlite3.connect(folder / "study.db", isolation_level=None)) as connection:
+            connection.execute(statement)
+
+    return act
+
+
+REFUSED = {
+    "a page is lost": lambda folder: os.truncate(folder / "study.db", 8192),
+    "another program's file": lambda folder: (folder / "study.db").write_bytes(bytes(8192)),
+    "another schema": execute("UPDATE alembic_version SET version_num = 'v9'"),
+    "other objectives": execute("UPDATE study_directions SET direction = 'MINIMIZE'"),
+    "a trial is missing": execute("UPDATE trials SET number = 7 WHERE number = 1"),
+    "a row is not what was written": execute("UPDATE trial_user_attributes SET value_json = '{}'"),
+    "fewer trials than in the table": execute("DELETE FROM trials"),
+}
+
+
+def opened():
+    """Paths of what this process has open."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield os.readlink(descriptor)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to see what is open")
+@pytest.mark.parametrize("damage", REFUSED)
+def test_a_study_that_is_refused_is_not_kept_open(stopped, damage):
+    """Closed later, by whatever collects it, it would take the log of the file that was put in its place along."""
+    REFUSED[damage](stopped)
+    with pytest.raises(RunError) as kept:
+        resume(stopped)
+    assert "study.db" in str(kept.value)
+    assert [path for path in opened() if path.startswith(f"{stopped}/study.db")] == []
+
+
+@pytest.mark.parametrize("name", ["study.db-wal", "study.db-shm"])
+def test_a_folder_where_sqlite_needs_a_file_is_named(stopped, name):
+    (stopped / name).unlink(missing_ok=True)
+    (stopped / name).mkdir()
+    with pytest.raises(RunError, match=f"{name} is a folder"):
+        resume(stopped)
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "correct", "study.db", "report.html", "checkpoints/a.state"])

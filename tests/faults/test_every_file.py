@@ -54,7 +54,7 @@ DAMAGES = {
     "half": lambda path: os.truncate(path, path.stat().st_size // 2),
     "empty": lambda path: os.truncate(path, 0),
     "deleted": Path.unlink,
-    "random": lambda path: path.write_bytes(os.urandom(path.stat().st_size)),
+    "random": lambda path: path.write_bytes(random.randbytes(path.stat().st_size)),
     **{f"one bit, {number}": flip_one_bit for number in range(4)},
     "a folder": make_a_folder,
     "null": lambda path: path.write_text("null"),
