@@ -16,11 +16,11 @@ from se_nas.device import resolve_device
 from se_nas.exporting.selection import architecture_of, kept_weights
 from se_nas.report import ParetoReport
 from se_nas.report.picks import Pick
-from se_nas.run import Manifest
+from se_nas.run import Manifest, RunFolder
 from se_nas.study.candidate import build_candidate, origin
 from se_nas.study.config import SearchConfig
 from se_nas.study.images import as_weights_want, load_images
-from se_nas.study.paths import located
+from se_nas.study.paths import asked, located
 from se_nas.study.schedule import norm_notes, recipe_of
 from se_nas.study.tracking import check_log
 from se_nas.training import Recipe, Runtime
@@ -85,9 +85,16 @@ class Job:
         )
 
 
-def prepare(report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_weights: bool) -> Job:
+def prepare(
+    run: RunFolder, report: ParetoReport, chosen: Pick, given: Mapping[str, Any], from_weights: bool
+) -> Job:
     manifest, candidate = report.manifest, chosen.candidate
-    base = {**located(report.config, manifest.paths), "epochs": None, "batch_size": None, "log": None}
+    base = {
+        **located(asked(run).model_dump(), manifest.paths),
+        "epochs": None,
+        "batch_size": None,
+        "log": None,
+    }
     other_data = given.get("data", base.get("data")) != base.get("data")
     if other_data:
         base |= dict.fromkeys((*_OF_THE_DATA, "input_size"))

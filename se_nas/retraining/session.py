@@ -24,7 +24,7 @@ from se_nas.report import Candidate, ParetoReport, Run
 from se_nas.report.picks import Pick
 from se_nas.report.picks import pick as pick_from
 from se_nas.retraining.job import Job, prepare
-from se_nas.run import CostReading, Manifest, TrialRow, disk_error, read_json, write_json
+from se_nas.run import CostReading, Manifest, RunFolder, TrialRow, disk_error, read_json, write_json
 from se_nas.study.candidate import start
 from se_nas.study.display import progress_of
 from se_nas.study.executors.task import Task
@@ -126,7 +126,7 @@ def retrain(
         "log": log,
     }
     given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if v is not None}
-    job = prepare(report, chosen, given, from_weights)
+    job = prepare(RunFolder.open(folder), report, chosen, given, from_weights)
     progress.message(f"picked trial {chosen.candidate.number}: {chosen.reason}")
     progress.message(job.describe())
     for text in (*(f"left out {line}" for line in job.data.left_out()), *job.data.remarks):

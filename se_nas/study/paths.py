@@ -1,4 +1,4 @@
-"""Where what a configuration names by a path lies, so that a run goes on from any working directory."""
+"""What a run was asked, and where what it names by a path lies, so that it goes on from any working directory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from se_nas.data import known_data
+from se_nas.errors import ConfigError, RunError
+from se_nas.run import CONFIG, RunFolder
 from se_nas.space import shipped_spaces
+from se_nas.study.config import SearchConfig
 
 FIELDS = ("data", "val_data", "test_data", "checkpoint", "space")
+
+
+def asked(folder: RunFolder) -> SearchConfig:
+    """The configuration of a run; RunError if its file is missing or damaged."""
+    try:
+        return SearchConfig(**folder.config)
+    except ConfigError as error:
+        raise RunError(f"{folder.path / CONFIG} is damaged: {error}") from error
 
 
 def absolute_paths(config: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from se_nas.arguments import checked
 from se_nas.checkpoints import fingerprint
 from se_nas.cost.latency.elsewhere import LatencyElsewhere
-from se_nas.errors import ConfigError, DiskError, RunError, SeNasError
+from se_nas.errors import DiskError, RunError, SeNasError
 from se_nas.report.run import Run
 from se_nas.run import CHECKPOINTS, CONFIG, FINAL, SEARCH, Manifest, RunFolder, write_json
 from se_nas.study import peers
@@ -26,7 +26,7 @@ from se_nas.study.display import progress_of
 from se_nas.study.executors import Executor, make_executor
 from se_nas.study.executors._processes import refuse_unguarded, wait_for_orphans
 from se_nas.study.interrupts import Interrupts
-from se_nas.study.paths import absolute_paths, located
+from se_nas.study.paths import absolute_paths, asked, located
 from se_nas.study.patience import Patience
 from se_nas.study.phases.finals import choose_once, train_finalists
 from se_nas.study.phases.search import Search
@@ -166,9 +166,9 @@ def resume(
     changes = {"budget": budget, "trials": trials, "stop_when_settled": stop_when_settled}
     given = {name: value for name, value in changes.items() if value is not None}
     manifest = folder.manifest
-    if checkpoint is not None and _asked(folder).checkpoint is None:
+    if checkpoint is not None and asked(folder).checkpoint is None:
         raise RunError(f"{manifest.name} was started without a checkpoint; leave checkpoint out.")
-    config = SearchConfig(**{**located(_asked(folder).model_dump(), manifest.paths), **moved, **given})
+    config = SearchConfig(**{**located(asked(folder).model_dump(), manifest.paths), **moved, **given})
     if config.storage is not None:
         if given:
             with closing(peers.connect(config, folder)) as store:
@@ -196,14 +196,6 @@ def resume(
         )
         progress.plan(plan.describe())
         return _carry_out(plan, folder, progress)
-
-
-def _asked(folder: RunFolder) -> SearchConfig:
-    """The configuration of a run; RunError if its file is damaged."""
-    try:
-        return SearchConfig(**folder.config)
-    except ConfigError as error:
-        raise RunError(f"{folder.path / CONFIG} is damaged: {error}") from error
 
 
 @contextmanager
