@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from edge_device import CONDITIONS, ratio_of, stand_in
@@ -96,6 +97,43 @@ def test_the_front_is_for_the_device_of_the_worker_that_measures(config, device,
         assert reading.value == pytest.approx(ratio * device.median_ms, rel=1e-3)
     assert run.front
     assert any("se-nas worker --latency-only must be running there" in text for text in listening.said)
+
+
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+@pytest.mark.cluster
+def test_a_worker_that_is_killed_while_it_measures_is_followed_by_another(
+    config, device, database_url, monkeypatch
+):
+    measure, dies_at = device.measure, 2
+
+    def killed_once(*given, **options):
+        if threading.current_thread().name == "first" and len(device.measured) == dies_at:
+            raise Killed
+        return measure(*given, **options)
+
+    monkeypatch.setattr(device, "measure", killed_once)
+
+    def work():
+        with suppress(Killed):
+            measure_for(database_url, "one", wait=300.0)
+            return
+        threading.current_thread().name = "second"
+        measure_for(database_url, "one")
+
+    thread = threading.Thread(target=work, name="first")
+    thread.start()
+    run = search(config(storage=database_url))
+    thread.join()
+    assert device.threads == {"first", "second"}
+    manifest = RunFolder.open(run.path).manifest
+    rows = RunFolder.open(run.path).rows()
+    finals = [row for row in rows if row.phase == FINAL]
+    assert finals
+    for row in finals:
+        assert row.costs["latency"].ratio == pytest.approx(ratio_of(architecture_of(row, manifest)), rel=1e-3)
 
 
 @pytest.mark.cluster
