@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median, stdev
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ import numpy as np
 from se_nas.arguments import checked
 from se_nas.errors import RunError
 from se_nas.objectives import Objective, volume_unit
-from se_nas.pareto import attained, hypervolume, igd_plus, non_dominated, reference_point, t_quantile_975
-from se_nas.report.attainment import Difference, Entry, contenders, difference
+from se_nas.pareto import hypervolume, igd_plus, non_dominated, reference_point
+from se_nas.report import comparison_tables
+from se_nas.report.attainment import Entry, contenders, difference
 from se_nas.report.candidates import Candidate
 from se_nas.report.comparability import differences, objections, repeats
 from se_nas.report.pareto_report import ParetoReport
@@ -24,7 +24,6 @@ from se_nas.run import Manifest
 
 SCHEMA = 2
 KIND = "se-nas comparison"
-_LEVELS = 6
 
 
 @checked
@@ -233,80 +232,17 @@ class Comparison:
     @cached_property
     def table(self) -> list[dict[str, str]]:
         """One row per group: indicators as text by column name, means over repeats."""
-        rows = []
-        unit = volume_unit(self.objectives)
-        whole = hypervolume(self.union_front, self.reference, self.directions)
-        # Four digits of the largest there can be, which is far below 1 if the networks are small.
-        decimals = max(4, 3 - math.floor(math.log10(whole / unit))) if whole else 4
-        for name, group in zip(self.group_names, self.groups, strict=True):
-            fronts = [self.entries[index].front for index in group]
-            sizes = [len(front) for front in fronts]
-            volumes = [self.hypervolume(index) for index in group]
-            row = {
-                "run": name,
-                "front": "–".join(str(size) for size in sorted({min(sizes), max(sizes)})),
-                "accuracies": "final" if all(self.reports[index].final for index in group) else "provisional",
-                "best accuracy %": _mean_text([front[:, 0].max() for front in fronts], 2),
-                "hypervolume": _mean_text([volume / unit for volume in volumes], decimals),
-                "of the union %": f"{100 * float(np.mean(volumes)) / whole:.1f}" if whole else "",
-                "IGD+": _mean_text(
-                    [igd_plus(front, self.union_front, self.directions) for front in fronts], 4
-                ),
-            }
-            for other, others in zip(self.group_names, self.groups, strict=True):
-                if len(self.groups) <= 4:
-                    shares = [self.dominated_share(i, j) for i in group for j in others]
-                    row[f"dominated by {other} %"] = (
-                        "" if other == name else f"{100 * float(np.mean(shares)):.0f}"
-                    )
-            rows.append(row)
-        return rows
+        return comparison_tables.fronts_table(self)
 
     @cached_property
     def equal_cost(self) -> list[dict[str, str]]:
         """Best accuracy within costs spread over the range that all runs share; differences to the first."""
-        rows = []
-        cost = self.objectives[1]
-        for budget in self._levels(1):
-            row = {f"{cost.name} ≤ {cost.unit}": f"{budget / cost.scale:.3f}"}
-            for name, group in zip(self.group_names, self.groups, strict=True):
-                row[f"{name} %"] = _mean_text([self.entries[i].best(np.array([budget]))[0] for i in group], 2)
-            for pair in self.pairs:
-                found = pair.difference
-                place = int(np.searchsorted(found.budgets, budget, side="right")) - 1
-                row[f"{pair.second} − {pair.first}"] = _band(found, place)
-            rows.append(row)
-        return rows
+        return comparison_tables.equal_cost(self)
 
     @cached_property
     def equal_accuracy(self) -> list[dict[str, str]]:
         """Least cost that reaches accuracies spread over the range that all runs share."""
-        rows = []
-        cost = self.objectives[1]
-        for level in self._levels(0):
-            row = {"accuracy ≥ %": f"{level:.2f}"}
-            for name, group in zip(self.group_names, self.groups, strict=True):
-                costs = [
-                    attained(self.entries[i].values, [level], self.directions, objective=1, given=0)[0]
-                    / cost.scale
-                    for i in group
-                ]
-                row[f"{name} {cost.unit}"] = _mean_text(costs, 3)
-            rows.append(row)
-        return rows
-
-    def _levels(self, column: int) -> list[float]:
-        """Values of an objective between the ends that all fronts share."""
-        fronts = [entry.front[:, column] for entry in self.entries]
-        low, high = max(front.min() for front in fronts), max(front.max() for front in fronts)
-        if column == 0:
-            low, high = min(front.min() for front in fronts), min(front.max() for front in fronts)
-        if low > high:
-            return []
-        values = np.unique(np.concatenate(fronts))
-        values = values[(values >= low) & (values <= high)]
-        chosen = np.linspace(0, len(values) - 1, min(_LEVELS, len(values))).round().astype(int)
-        return [float(value) for value in values[chosen]]
+        return comparison_tables.equal_accuracy(self)
 
     @cached_property
     def differences(self) -> list[dict[str, str]]:
@@ -389,23 +325,3 @@ def _backbone(manifest: Manifest) -> str:
 
 def _cheapest(side: Sequence[Entry]) -> float:
     return float(max(entry.values[:, 1].min() for entry in side))
-
-
-def _mean_text(values: Sequence[float], digits: int) -> str:
-    """A mean over repeats with half of its 95 % interval; – if a run has none."""
-    if any(not math.isfinite(value) for value in values):
-        return "–"
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return f"{mean:.{digits}f}"
-    half_width = t_quantile_975(len(values) - 1) * stdev(map(float, values)) / math.sqrt(len(values))
-    return f"{mean:.{digits}f}±{half_width:.{digits}f}"
-
-
-def _band(found: Difference, place: int) -> str:
-    if place < 0 or not math.isfinite(found.value[place]):
-        return "–"
-    value = f"{found.value[place]:+.2f}"
-    if math.isfinite(found.low[place]):
-        value += f" [{found.low[place]:+.2f}, {found.high[place]:+.2f}]"
-    return value.replace("-", "−")
