@@ -5,47 +5,41 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import stdev
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from se_nas.objectives import volume_unit
 from se_nas.pareto import attained, hypervolume, igd_plus, t_quantile_975
 from se_nas.report.attainment import Difference
-
-if TYPE_CHECKING:
-    from se_nas.report.comparison import Comparison
+from se_nas.report.frame import Frame
+from se_nas.report.verdicts import Pair
 
 _LEVELS = 6
 
 
-def fronts_table(comparison: Comparison) -> list[dict[str, str]]:
+def fronts_table(frame: Frame) -> list[dict[str, str]]:
     """One row per group: indicators as text by column name, means over repeats."""
     rows = []
-    unit = volume_unit(comparison.objectives)
-    whole = hypervolume(comparison.union_front, comparison.reference, comparison.directions)
+    unit = volume_unit(frame.objectives)
+    whole = hypervolume(frame.union_front, frame.reference, frame.directions)
     # Four digits of the largest there can be, which is far below 1 if the networks are small.
     decimals = max(4, 3 - math.floor(math.log10(whole / unit))) if whole else 4
-    for name, group in zip(comparison.group_names, comparison.groups, strict=True):
-        fronts = [comparison.entries[index].front for index in group]
+    for name, group in zip(frame.group_names, frame.groups, strict=True):
+        fronts = [frame.entries[index].front for index in group]
         sizes = [len(front) for front in fronts]
-        volumes = [comparison.hypervolume(index) for index in group]
+        volumes = [frame.hypervolume(index) for index in group]
         row = {
             "run": name,
             "front": "–".join(str(size) for size in sorted({min(sizes), max(sizes)})),
-            "accuracies": "final"
-            if all(comparison.reports[index].final for index in group)
-            else "provisional",
+            "accuracies": "final" if all(frame.reports[index].final for index in group) else "provisional",
             "best accuracy %": _mean_text([front[:, 0].max() for front in fronts], 2),
             "hypervolume": _mean_text([volume / unit for volume in volumes], decimals),
             "of the union %": f"{100 * float(np.mean(volumes)) / whole:.1f}" if whole else "",
-            "IGD+": _mean_text(
-                [igd_plus(front, comparison.union_front, comparison.directions) for front in fronts], 4
-            ),
+            "IGD+": _mean_text([igd_plus(front, frame.union_front, frame.directions) for front in fronts], 4),
         }
-        for other, others in zip(comparison.group_names, comparison.groups, strict=True):
-            if len(comparison.groups) <= 4:
-                shares = [comparison.dominated_share(i, j) for i in group for j in others]
+        for other, others in zip(frame.group_names, frame.groups, strict=True):
+            if len(frame.groups) <= 4:
+                shares = [frame.dominated_share(i, j) for i in group for j in others]
                 row[f"dominated by {other} %"] = (
                     "" if other == name else f"{100 * float(np.mean(shares)):.0f}"
                 )
@@ -53,17 +47,15 @@ def fronts_table(comparison: Comparison) -> list[dict[str, str]]:
     return rows
 
 
-def equal_cost(comparison: Comparison) -> list[dict[str, str]]:
+def equal_cost(frame: Frame, pairs: Sequence[Pair]) -> list[dict[str, str]]:
     """Best accuracy within costs spread over the range that all runs share; differences to the first."""
     rows = []
-    cost = comparison.objectives[1]
-    for budget in _levels(comparison, 1):
+    cost = frame.objectives[1]
+    for budget in _levels(frame, 1):
         row = {f"{cost.name} ≤ {cost.unit}": f"{budget / cost.scale:.3f}"}
-        for name, group in zip(comparison.group_names, comparison.groups, strict=True):
-            row[f"{name} %"] = _mean_text(
-                [comparison.entries[i].best(np.array([budget]))[0] for i in group], 2
-            )
-        for pair in comparison.pairs:
+        for name, group in zip(frame.group_names, frame.groups, strict=True):
+            row[f"{name} %"] = _mean_text([frame.entries[i].best(np.array([budget]))[0] for i in group], 2)
+        for pair in pairs:
             found = pair.difference
             place = int(np.searchsorted(found.budgets, budget, side="right")) - 1
             row[f"{pair.second} − {pair.first}"] = _band(found, place)
@@ -71,17 +63,15 @@ def equal_cost(comparison: Comparison) -> list[dict[str, str]]:
     return rows
 
 
-def equal_accuracy(comparison: Comparison) -> list[dict[str, str]]:
+def equal_accuracy(frame: Frame) -> list[dict[str, str]]:
     """Least cost that reaches accuracies spread over the range that all runs share."""
     rows = []
-    cost = comparison.objectives[1]
-    for level in _levels(comparison, 0):
+    cost = frame.objectives[1]
+    for level in _levels(frame, 0):
         row = {"accuracy ≥ %": f"{level:.2f}"}
-        for name, group in zip(comparison.group_names, comparison.groups, strict=True):
+        for name, group in zip(frame.group_names, frame.groups, strict=True):
             costs = [
-                attained(comparison.entries[i].values, [level], comparison.directions, objective=1, given=0)[
-                    0
-                ]
+                attained(frame.entries[i].values, [level], frame.directions, objective=1, given=0)[0]
                 / cost.scale
                 for i in group
             ]
@@ -90,9 +80,9 @@ def equal_accuracy(comparison: Comparison) -> list[dict[str, str]]:
     return rows
 
 
-def _levels(comparison: Comparison, column: int) -> list[float]:
+def _levels(frame: Frame, column: int) -> list[float]:
     """Values of an objective between the ends that all fronts share."""
-    fronts = [entry.front[:, column] for entry in comparison.entries]
+    fronts = [entry.front[:, column] for entry in frame.entries]
     low, high = max(front.min() for front in fronts), max(front.max() for front in fronts)
     if column == 0:
         low, high = min(front.min() for front in fronts), min(front.max() for front in fronts)
