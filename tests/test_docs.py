@@ -31,6 +31,7 @@ FOREIGN = {
     "--channels-last",
     "--numprocesses",
     "--dist",
+    "--hypothesis-profile",
 }
 """Options in the documentation that are typer's, or belong to timm's train.py, to TensorBoard and to pytest."""
 
