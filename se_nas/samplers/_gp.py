@@ -25,6 +25,7 @@ from se_nas.samplers._likelihood import (
     Covariance,
     Likelihood,
     Points,
+    factored,
     fitted,
     prior,
 )
@@ -76,18 +77,18 @@ class Surrogate:
         centre, spread = prior(*sizes, by_cost=self._by_cost)
         if len(self.points) < 3 or not self._y.any():
             return centre
-        likelihood = Likelihood(self._choices, self.points, self._counts, self._extra)
+        likelihood = Likelihood(self._choices, self.points, self._counts)
         y, (ss, dof) = self._y, self._within
 
         def objective(theta: Array) -> tuple[float, Array]:
             parts, excess = likelihood.parts(theta), np.exp(theta[NOISE])
             noise = excess + NOISE_FLOOR
-            at = likelihood.factored(parts.total, noise)
+            at = factored(likelihood.lower(parts.total), noise / self._counts + self._extra)
             if at is None:
                 return 1e10, np.zeros_like(theta)
             alpha = at.solved(y)
             value = 0.5 * y @ alpha + at.logdet + 0.5 * dof * np.log(noise) + 0.5 * ss / noise
-            q = 0.5 * (at.inverse() - likelihood.products(alpha))
+            q = 0.5 * (likelihood.pairs(at.inverse()) - likelihood.products(alpha))
             grad = likelihood.gradient(parts, q)
             grad[NOISE] = likelihood.noise_gradient(q, excess, self._within)
             off = (theta - centre) / spread

@@ -192,7 +192,7 @@ class Covariance:
 
 
 class Likelihood:
-    """The covariance of readings as a function of the hyperparameters, factored, with its gradient.
+    """The covariance of true values as a function of the hyperparameters, with the gradient of what depends on it.
 
     It is symmetric, so everything is for the pairs of readings i >= j only.
 
@@ -200,10 +200,9 @@ class Likelihood:
         choices: how alike the choices of each parameter are.
         points: (n,) where the readings were taken.
         counts: (n,) how many readings each value is the mean of.
-        extra: (n,) further variance of each value.
     """
 
-    def __init__(self, choices: ChoiceCorrelations, points: Points, counts: Array, extra: Array) -> None:
+    def __init__(self, choices: ChoiceCorrelations, points: Points, counts: Array) -> None:
         index, sizes, n = points.index, choices.sizes, len(points)
         i, j = np.tril_indices(n)
         self._rows, self._columns = i, j
@@ -218,21 +217,27 @@ class Likelihood:
         self._estimates = np.array([(one @ one.T)[i, j] for one in each]).reshape(len(each), len(i))
         first = len(sizes) + len(choices.continuous)
         self._trusts = slice(first, first + len(each))
-        self._choices, self._counts, self._extra = choices, counts, extra
+        self._choices, self._counts = choices, counts
 
     def products(self, alpha: Array) -> Array:
         """The products of all pairs of ``alpha`` (n,)."""
         return alpha[self._rows] * alpha[self._columns]
 
     def pairs(self, matrix: Array) -> Array:
-        """The entries of a symmetric matrix (n, n) at all pairs."""
+        """The entries of the lower half of a matrix (n, n)."""
         return matrix.ravel()[self._place]
 
-    def symmetric(self, pairs: Array) -> Array:
-        """The symmetric matrix (n, n) with the given entries at all pairs."""
+    def lower(self, pairs: Array) -> Array:
+        """A matrix (n, n) with the given entries in its lower half."""
         n = len(self._counts)
-        out = np.empty((n, n))
-        out[self._rows, self._columns] = out[self._columns, self._rows] = pairs
+        out = np.zeros((n, n))
+        out.ravel()[self._place] = pairs
+        return out
+
+    def symmetric(self, pairs: Array) -> Array:
+        """The symmetric matrix (n, n) with the given entries."""
+        out = self.lower(pairs)
+        out.T[self._rows, self._columns] = pairs
         return out
 
     def parts(self, theta: Array) -> Parts:
@@ -253,17 +258,6 @@ class Likelihood:
         if len(self._estimates):
             total += np.exp(theta[self._trusts]) @ self._estimates
         return Parts(theta=theta, tables=tables, main=main, far=far, both=both, total=total)
-
-    def factored(self, total: Array, noise: float) -> Factored | None:
-        """The covariance of readings, from that of true values and a noise; None if it is singular to rounding."""
-        n = len(self._counts)
-        matrix = np.zeros((n, n))
-        flat = matrix.ravel()
-        flat[self._place] = total
-        flat[:: n + 1] += noise / self._counts + self._extra
-        # The lower half in C's order is the upper half in Fortran's, so that LAPACK works in place.
-        root, failed = dpotrf(matrix.T, lower=0, clean=0, overwrite_a=1)
-        return None if failed else Factored(root=root, place=self._place)
 
     def gradient(self, at: Parts, q: Array) -> Array:
         """The derivative by all hyperparameters but the noise; only at what `parts` was asked for last.
@@ -337,20 +331,33 @@ class Parts:
 
 
 class Factored:
-    """The factored covariance of readings.
+    """The covariance of readings, factored; see `factored`.
 
     Attributes:
         logdet: half the logarithm of its determinant.
     """
 
-    def __init__(self, *, root: Array, place: Index) -> None:
-        self.logdet = float(np.log(np.diag(root)).sum())
-        self._root, self._place = root, place
+    def __init__(self, root: Array) -> None:
+        self.logdet = float(np.log(root.diagonal()).sum())
+        self._root = root
 
     def solved(self, y: Array) -> Array:
-        """The inverse times ``y`` (n,); before `inverse`."""
+        """The inverse times ``y`` (n,) or (n, k); before `inverse`."""
         return np.asarray(dpotrs(self._root, y, lower=0)[0])
 
     def inverse(self) -> Array:
-        """The inverse at all pairs. It overwrites the factor."""
-        return np.asarray(dpotri(self._root, lower=0, overwrite_c=1)[0].T.ravel()[self._place])
+        """The lower half of the inverse (n, n). It overwrites the factor."""
+        return np.asarray(dpotri(self._root, lower=0, overwrite_c=1)[0].T)
+
+
+def factored(covariance: Array, variances: Array) -> Factored | None:
+    """The covariance of readings; None if it is singular to rounding.
+
+    Args:
+        covariance: of true values (n, n), of which only the lower half counts; it is overwritten.
+        variances: (n,) of the readings' noises.
+    """
+    covariance.ravel()[:: len(covariance) + 1] += variances
+    # The lower half in C's order is the upper half in Fortran's, so that LAPACK works in place.
+    root, failed = dpotrf(covariance.T, lower=0, clean=0, overwrite_a=1)
+    return None if failed else Factored(root)
