@@ -79,8 +79,9 @@ def read(
 ) -> History:
     """The history that trial ``number`` may use. Trials with choices outside the grid are left out.
 
-    With ``as_of``, trials that ended later are still in progress, and those that began later are not there. Later is
-    only what may have happened while a trial is proposed for. The rest is a clock that was set, or another machine's.
+    With ``as_of``, trials that ended later are still in progress, and those with a later number that had not ended are
+    not there. Later is only what may have happened while a trial is proposed for. The rest is a clock that was set, or
+    another machine's.
     ``attributes`` has the user attribute that is evidence about an objective, by the objective's number.
     """
     width, count = len(grid.names), len(signs)
@@ -96,9 +97,10 @@ def read(
     for trial in trials:
         if trial.number == number or trial.state == TrialState.WAITING:
             continue
-        if later(trial.datetime_start):
-            continue
         state: TrialState = TrialState.RUNNING if later(trial.datetime_complete) else trial.state
+        # Of two that begin at once, the first number need not have the first start.
+        if trial.number > number and (later(trial.datetime_start) or (as_of and state == TrialState.RUNNING)):
+            continue
         proposal = proposed_params(trial)
         part = grid.part(trial.params if state in ENDED else {**proposal, **trial.params})
         if proposal and (part is None or proposal != trial.params):

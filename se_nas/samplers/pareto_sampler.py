@@ -143,17 +143,25 @@ class ParetoSampler(BaseSampler):
             return {}
         with self._lock:
             proposer, signs = self._proposers.of(study, whole)
-            trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-            # Others who ask now work out what this trial gets, from what had ended when it began.
-            history = self._read(trials, proposer, signs, trial.number, trial.datetime_start)
-            self._refuse_unasked(proposer, history, trials)
-            self._warn_of_missing(trials)
-            others = [
-                (number, self._read(trials, proposer, signs, number, as_of=began))
-                for number, began in history.unseen[-MOST_UNSEEN:]
-            ]
             given = proposer.grid.choices_in({**held, **fixed})
-            proposal = proposer.propose(history, trial.number, fixed=given, others=others)
+            readings = -1
+            while True:
+                trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+                # Others who ask now work out what this trial gets, from what had ended when it began.
+                history = self._read(trials, proposer, signs, trial.number, trial.datetime_start)
+                # What had ended by then may be stored only now.
+                if len(history.rows) == readings:
+                    break
+                readings = len(history.rows)
+                self._refuse_unasked(proposer, history, trials)
+                self._warn_of_missing(trials)
+                others = [
+                    (number, self._read(trials, proposer, signs, number, as_of=began))
+                    for number, began in history.unseen[-MOST_UNSEEN:]
+                ]
+                proposal = proposer.propose(history, trial.number, fixed=given, others=others)
+                if not len(history.pending) and not history.unseen:
+                    break
         params = proposer.grid.params(proposal.row[None])[0]
         study._storage.set_trial_system_attr(trial._trial_id, MODEL, _record(proposal, params))
         return {} if self._options.space is not None else {name: params[name] for name in search_space}

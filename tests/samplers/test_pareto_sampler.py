@@ -193,6 +193,44 @@ def test_others_know_what_a_trial_gets_whatever_ends_and_begins_meanwhile(
     assert found == believed[:1]
 
 
+def test_what_had_ended_but_was_stored_late_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process ends a trial, and this one begins before that is stored."""
+    study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 10)
+    busy = study.ask()
+    suggest(busy)
+    seen: list[int] = []
+    propose = Proposer.propose
+
+    def ended_meanwhile(proposer: Proposer, history: History, number: int, **options: Any) -> Proposal:
+        seen.append(len(history.rows))
+        if len(seen) == 1:
+            study.tell(busy, (99.0, cost(busy.params)))
+            stored = study.get_trials(deepcopy=False)[busy.number]
+            stored.datetime_complete = study.trials[number].datetime_start
+        return propose(proposer, history, number, **options)
+
+    monkeypatch.setattr(Proposer, "propose", ended_meanwhile)
+    suggest(study.ask())
+    assert seen == [10, 11]
+    suggest(study.ask())
+    assert seen == [10, 11, 11]
+
+
+def test_of_two_trials_that_begin_at_once_the_number_says_which_is_first() -> None:
+    study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 10)
+    for _ in range(2):
+        study._storage.create_new_trial(study._study_id)
+    trials, sampler = study.trials, ParetoSampler(known={1: cost}, seed=0, space=CHOICES)
+    proposer, signs = sampler._proposers.of(study, sampler.infer_relative_search_space(study, trials[-1]))
+    first, second = trials[-2:]
+    first.datetime_start, second.datetime_start = second.datetime_start, first.datetime_start
+    second.params = trials[0].params
+    others = read(trials, proposer.grid, signs, second.number, second.datetime_start)
+    assert others.unseen == ((first.number, first.datetime_start),)
+    own = read(trials, proposer.grid, signs, first.number, first.datetime_start)
+    assert (len(own.rows), len(own.pending), own.unseen) == (10, 0, ())
+
+
 def test_a_clock_that_was_set_back_hides_no_readings() -> None:
     study = run(ParetoSampler(known={1: cost}, seed=0, space=CHOICES), 12)
     sampler = ParetoSampler(known={1: cost}, seed=0, space=CHOICES)
