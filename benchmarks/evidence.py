@@ -3,7 +3,6 @@
     python benchmarks/evidence.py table PATH          a table of trainings, by seeds and by placements left out
     python benchmarks/evidence.py run --out runs/evidence.jsonl [--correlation 0.75 0] [--tables 16]
     python benchmarks/evidence.py summary --out runs/evidence.jsonl
-    python benchmarks/evidence.py fit                 seconds per fit, with the second output and without
     python benchmarks/evidence.py finals [PATH]       the loss as a control variate of finalists' accuracies
 
 `table` reads JSON lines with `p` (a string of 0 and 1, SE off or on block by block), `seed`, `acc` and `loss`. The
@@ -309,41 +308,11 @@ def _percentages(found: list[list[float]]) -> str:
     return f"{plain:.1%} | {width:.2f} | {with_loss:.1%} | {narrower:.2f}"
 
 
-def fit() -> str:
-    """Markdown: milliseconds per fit (process time, median of 7 tables) with both outputs and with one."""
-    from se_nas.samplers._gp import Surrogate
-    from se_nas.samplers._likelihood import Points
-    from se_nas.samplers._paired_gp import PairedSurrogate
-
-    lines = [
-        "| parameters | choices | readings | one output, ms | two outputs, ms | ratio |",
-        "|---" * 6 + "|",
-    ]
-    for width, size in ((4, 5), (8, 3), (16, 2)):
-        for readings in (12, 40, 128):
-            taken = np.empty((7, 2))
-            for seed in range(len(taken)):
-                rng = np.random.default_rng(seed)
-                index = rng.integers(size, size=(readings, width))
-                truth = index @ rng.standard_normal(width)
-                points = Points(index=index, features=rng.standard_normal((readings, 2)))
-                values = np.stack([truth, -truth], axis=1) + rng.standard_normal((readings, 2))
-                positions = [np.linspace(0, 1, size)] * width
-                start = time.process_time()
-                Surrogate(positions, points, values[:, 0])
-                middle = time.process_time()
-                PairedSurrogate(positions, points, values)
-                taken[seed] = middle - start, time.process_time() - middle
-            one, two = 1000 * np.median(taken, axis=0)
-            lines.append(f"| {width} | {size} | {readings} | {one:.1f} | {two:.1f} | {two / one:.2f} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=("table", "run", "summary", "fit", "finals"))
+    parser.add_argument("action", choices=("table", "run", "summary", "finals"))
     parser.add_argument("path", type=Path, nargs="?", help="the table of trainings (table, finals)")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence.jsonl"))
     parser.add_argument("--correlation", type=float, nargs="+", default=list(CORRELATIONS))
@@ -360,10 +329,8 @@ def main() -> None:
         run(options.out, numbers, options.correlation, options.signal, options.evaluations)
     elif options.action == "summary":
         print(summary(read(options.out)))
-    elif options.action == "finals":
-        print(finals(options.path))
     else:
-        print(fit())
+        print(finals(options.path))
 
 
 if __name__ == "__main__":

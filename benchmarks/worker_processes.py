@@ -222,19 +222,36 @@ def run(out: Path, samplers: Sequence[str], workers: Sequence[int], tables: int)
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Markdown: mean shares by budget and duplicates of all tables together."""
-    lines = ["| processes | sampler | " + " | ".join(f"share at {n}" for n in BUDGETS)]
-    lines[0] += " | least at 36 | duplicates | of | s a search | searches |"
-    lines.append("|---" * (len(BUDGETS) + 7) + "|")
+    """Markdown: mean shares by budget, duplicates of all tables together, and shares minus those of `gp`.
+
+    The differences are paired by table, with 95 % intervals (Student's t).
+    """
+    from scipy.stats import t
+
+    head = ["processes", "sampler", *(f"share at {n}" for n in BUDGETS), "least at 36", "duplicates", "of"]
+    head += ["s a search", "searches", *(f"minus gp at {n}" for n in BUDGETS)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for count in sorted({row["workers"] for row in rows}):
-        for name in SAMPLERS:
-            some = [row for row in rows if (row["workers"], row["sampler"]) == (count, name)]
-            if some:
-                shares = np.array([row["share"] for row in some])
-                cells = [f"{share:.3f}" for share in shares.mean(axis=0)] + [f"{shares[:, -1].min():.3f}"]
-                cells += [str(sum(row[what] for row in some)) for what in ("duplicates", "trials")]
-                cells += [f"{np.median([row['seconds'] for row in some]):.0f}", str(len(some))]
-                lines.append(f"| {count} | {name} | {' | '.join(cells)} |")
+        by = {
+            name: {row["table"]: row for row in rows if (row["workers"], row["sampler"]) == (count, name)}
+            for name in SAMPLERS
+        }
+        for name, runs in by.items():
+            if not runs:
+                continue
+            some = list(runs.values())
+            shares = np.array([row["share"] for row in some])
+            cells = [f"{share:.3f}" for share in shares.mean(axis=0)] + [f"{shares[:, -1].min():.3f}"]
+            cells += [str(sum(row[what] for row in some)) for what in ("duplicates", "trials")]
+            cells += [f"{np.median([row['seconds'] for row in some]):.0f}", str(len(some))]
+            both = sorted(runs.keys() & by["gp"].keys())
+            if name != "gp" and len(both) > 1:
+                gains = np.array([runs[n]["share"] for n in both]) - [by["gp"][n]["share"] for n in both]
+                half = t.ppf(0.975, len(both) - 1) * gains.std(axis=0, ddof=1) / np.sqrt(len(both))
+                cells += [f"{gain:+.3f} ± {h:.3f}" for gain, h in zip(gains.mean(axis=0), half, strict=True)]
+            else:
+                cells += [""] * len(BUDGETS)
+            lines.append(f"| {count} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
