@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -11,10 +13,13 @@ import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from se_nas.backbones.adapters import adapter_of
 from se_nas.errors import BackboneError, nearest
+
+_DRAWS = frozenset({Tensor.normal_, Tensor.uniform_})
 
 
 def create(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
@@ -70,10 +75,27 @@ def _can_download(repository: str) -> bool:
         return False
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves out the drawing of first weights."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        undrawn = func in _DRAWS and args[0].is_meta
+        return args[0] if undrawn else func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Networks are built on the meta device, where PyTorch would draw weights in Python, and for nothing."""
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
 def create_on_meta(name: str, **kwargs: Any) -> nn.Module:
     """A backbone on the meta device, without memory for its weights, if its constructor allows that."""
     try:
-        with torch.device("meta"):
+        with on_meta():
             return create(name, **kwargs)
     except (BackboneError, RuntimeError, NotImplementedError):
         # Some constructors read the values of tensors, which meta tensors do not have.

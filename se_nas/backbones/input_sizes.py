@@ -7,6 +7,7 @@ from typing import Any
 import timm
 import torch
 
+from se_nas.backbones.creation import on_meta
 from se_nas.errors import BackboneError
 
 _SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
@@ -20,7 +21,7 @@ def smallest_input(backbone: str, side: int, **timm_kwargs: Any) -> int:
     Raises:
         BackboneError: it accepts none up to 512 pixels.
     """
-    with torch.device("meta"):
+    with on_meta():
         model = timm.create_model(backbone, pretrained=False, **timm_kwargs).eval()
     own = timm.data.resolve_model_data_config(model)["input_size"][-1]
     reason = ""

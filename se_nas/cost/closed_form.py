@@ -300,11 +300,10 @@ def _count(arch: Architecture, input_size: tuple[int, int, int], num_classes: in
 
 def _with_any_weights(arch: Architecture, num_classes: int) -> nn.Module:
     """A network whose weights were never written, so that they take neither time nor memory."""
-    import torch
-
+    from se_nas.backbones.creation import on_meta
     from se_nas.model import build_model
 
-    with torch.device("meta"):
+    with on_meta():
         model = build_model(arch, num_classes=num_classes)
     model.to_empty(device="cpu")
     for buffer in model.buffers():

@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from se_nas.architecture import Architecture
-from se_nas.backbones.creation import create_on_meta
+from se_nas.backbones.creation import create_on_meta, on_meta
 from se_nas.checkpoints import checkpoint_file, read_checkpoint
 from se_nas.cost import Limit, resolve_backend
 from se_nas.cost.axes import CostAxis, Measuring, prepare_axes
@@ -23,7 +21,7 @@ from se_nas.device import device_name, resolve_devices
 from se_nas.objectives import COSTS
 from se_nas.run import Earlier, Manifest, RunFolder
 from se_nas.space import SearchSpace
-from se_nas.study.baselines import baselines
+from se_nas.study.baselines import NATIVE, PLAIN, baselines
 from se_nas.study.budget import LATENCY_SHARE, USUAL, Division
 from se_nas.study.candidate import build_candidate, origin, start
 from se_nas.study.claim import default_name
@@ -263,7 +261,7 @@ def resolve(
         scheduled = frozen_schedule(config, frozen, devices, actors)
     else:
         recipe = for_device(recipe_of(config), config, devices[0], len(data.train))
-        with nullcontext() if measure else torch.device("meta"):
+        with nullcontext() if measure else on_meta():
             model = build_candidate(
                 most_gated,
                 config,
@@ -306,9 +304,7 @@ def resolve(
     if not measure:
         notes.append(UNMEASURED)
         measured = {name for name in measured if COSTS[name].exact}
-    plain = Architecture.plain(
-        config.backbone, position=next(iter(space.sites_by_position)), **config.timm_kwargs
-    )
+    plain = found.get(NATIVE, found[PLAIN])
     axes = prepare_axes(
         measured,
         Measuring(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from se_nas.architecture import Architecture
+from se_nas.backbones.creation import on_meta
 from se_nas.data import ImageData
 from se_nas.device import advice_if_busy
 from se_nas.documents.typed import parse
@@ -212,7 +212,7 @@ def _compile(
         rng = np.random.default_rng(config.seed)
         own = found = block_structures(model)
         for _ in range(min(candidates, MOST_SAMPLES)):
-            with torch.device("meta"):
+            with on_meta():
                 other = build_model(space.sample(rng), init=config.init, num_classes=context.data.num_classes)
             found = found | block_structures(other)
         return len(found) / len(own)

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import timm
+import torch
 from huggingface_hub import constants
 
 from se_nas import Architecture, build_model, find_sites
+from se_nas.backbones._tracing import trace
+from se_nas.backbones.creation import on_meta
 from se_nas.errors import BackboneError
 
 
@@ -63,3 +66,38 @@ def test_a_backbone_without_pretrained_weights() -> None:
         BackboneError, match=rf"weights of {name} cannot be loaded: No pretrained weights exist"
     ):
         build_model(Architecture.plain(name), pretrained=True)
+
+
+def test_networks_on_the_meta_device_have_the_shapes_of_real_ones() -> None:
+    with on_meta():
+        found = timm.create_model("efficientnet_b0", num_classes=7)
+        drawn = torch.empty(1000, device="cpu").normal_()
+    real = timm.create_model("efficientnet_b0", num_classes=7)
+    assert all(weight.is_meta for weight in found.parameters())
+    shapes = {name: (value.shape, value.dtype) for name, value in real.state_dict().items()}
+    assert {name: (value.shape, value.dtype) for name, value in found.state_dict().items()} == shapes
+    # What a constructor draws elsewhere may be read.
+    assert 0.8 < drawn.std() < 1.2
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_traces_see_what_batch_norms_give(memory_format: torch.memory_format) -> None:
+    class Watched(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(4)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.norm(images.contiguous(memory_format=memory_format))
+            seen.append((found.shape, found.stride(), found.dtype, found.device.type))
+            return found + 1
+
+    seen: list[tuple[torch.Size, tuple[int, ...], torch.dtype, str]] = []
+    model = Watched().eval()
+    nodes = trace(model, (4, 5, 6)).nodes
+    model(torch.zeros(1, 4, 5, 6))
+    assert seen[0][:3] == seen[1][:3]
+    assert seen[0][3] == "meta"
+    assert [node.op for node in nodes][-2:] == ["native_batch_norm", "add"]
+    assert nodes[-1].parents == (nodes[-2].index,)
+    assert nodes[-2].shape == (1, 4, 5, 6)
