@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
 Array = NDArray[np.float64]
 _DOF = 2.0
@@ -53,6 +52,9 @@ class CurveModel:
 
     def predict(self, row: list[float], now: float, level: float = np.inf) -> tuple[float, float, float]:
         """Mean and deviation of the final accuracy, and the probability that it is at least ``level``."""
+        # Runs that stop nothing need not have it in memory.
+        from scipy.special import stdtr
+
         x = (np.array(row) - self._centre) / self._spread
         mean = now + self._mean + float(x @ self._slopes)
         scale = self._variance * (1 + 1 / self._count + float(x @ np.linalg.solve(self._matrix, x)))

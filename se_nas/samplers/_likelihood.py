@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
-from scipy.optimize import minimize
 
 from se_nas.samplers._kernel import ChoiceCorrelations
 
@@ -105,6 +104,9 @@ def fitted(
     Args:
         tolerance: the least gain of a step, as a share of the value, that is worth another; None for SciPy's.
     """
+    # Runs with another sampler need not have it in memory.
+    from scipy.optimize import minimize
+
     bounds = list(zip(centre - 4 * spread, centre + 4 * spread, strict=True))
     options = {"maxiter": 60} | ({} if tolerance is None else {"ftol": tolerance})
     # One start suffices: of 324 fits to 3 to 100 readings of 9 tables, none had a better optimum elsewhere.

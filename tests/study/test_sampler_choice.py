@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import optuna
 import pytest
 
@@ -51,3 +54,11 @@ def test_a_wrong_name_is_explained_by_both(name: str, message: str) -> None:
 def test_a_grid_that_cannot_be_listed_is_refused_when_it_is_checked() -> None:
     with pytest.raises(ConfigError, match="sampler is 'grid', but the space has 1,048,576 points"):
         check_sampler("grid", {f"p{i}": (0, 1) for i in range(20)})
+
+
+def test_scipys_optimisers_are_imported_by_what_computes_alone() -> None:
+    code = "import sys, se_nas.study.session; print([m for m in sys.modules if m in ('scipy.optimize', 'scipy.special')])"
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == "[]"

@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
 
 from se_nas.cost.closed_form import COST_NAMES, CostModel
 from se_nas.documents.typed import Real
@@ -140,6 +139,9 @@ def _left_out(design: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _non_negative(design: np.ndarray, target: np.ndarray) -> np.ndarray:
+    # Runs without latencies need not have it in memory.
+    from scipy.optimize import nnls
+
     scale = np.abs(design).max(axis=0)
     scale[scale == 0] = 1.0
     return np.asarray(nnls(design / scale, target)[0] / scale)

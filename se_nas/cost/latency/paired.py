@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 _NOMINAL = 0.975
 _RESAMPLES = 1000
@@ -147,7 +146,9 @@ def ratio_and_interval(
 
 
 def _student(blocks: float) -> float:
-    # The quantile function of `scipy.stats.t`, which takes 60 MB to import.
+    # The quantile function of `scipy.stats.t`, which takes 60 MB to import. Runs without latencies need neither.
+    from scipy.special import stdtrit
+
     return float(stdtrit(max(1.0, blocks - 1), (1 + _NOMINAL) / 2))
 
 
