@@ -6,6 +6,7 @@
 import copy
 import json
 import os
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -179,6 +180,10 @@ def test_mutated_documents(name, folder):
         ("1" * 5000, "integer string conversion"),
         ("1" * 40, "does not fit into 64 bits"),
         ("[1e999]", "not finite"),
+        ("-1E+0309", "not finite"),
+        ('{"a": 25.5e310}', "not finite"),
+        ("[0, -9223372036854775809]", "does not fit into 64 bits"),
+        ('{"a":9223372036854775808}', "does not fit into 64 bits"),
         ("[NaN]", "not finite"),
         ('"\\ud800"', "not Unicode"),
         ('{"a": 1,}', "property name"),
@@ -187,6 +192,18 @@ def test_mutated_documents(name, folder):
 def test_what_no_reader_takes(text, reason):
     with pytest.raises(ValueError, match=reason):
         parse_json(text)
+
+
+def test_numbers_up_to_the_bounds_are_read_to_the_last_digit():
+    rng = random.Random(0)
+    floats = [rng.uniform(-100, 100) * 10.0 ** rng.randint(-300, 300) for _ in range(2000)]
+    values = [*floats, 5e-324, 1.7976931348623157e308, -(2**63), 2**63 - 1, 0, -0.0, True, None]
+    values += ["1e999", ", 1e999", ": 12345678901234567890", "4e123", "\N{SNOWMAN}\U0001f600\n"]
+    for escaped in (True, False):
+        text = json.dumps({"a": values}, ensure_ascii=escaped)
+        assert json.dumps(parse_json(text)) == json.dumps({"a": values})
+    assert parse_json('{"a": 1, "a": [2.0]}') == {"a": [2.0]}
+    assert parse_json(" null ") is None
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path):
