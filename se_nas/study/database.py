@@ -24,6 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy import ColumnElement, Connection, QueuePool, Table
 
+from se_nas.documents import without_collections
 from se_nas.errors import RunError
 from se_nas.run import refuses_mapped_writes
 from se_nas.run.files import sha256
@@ -128,7 +129,7 @@ class Database:
         Raises:
             RunError: the database is damaged.
         """
-        with explained(self._name), self._reading() as connection:
+        with explained(self._name), self._reading() as connection, without_collections():
             found = list(self._read(connection, TrialModel.__table__.c.number >= first))
         for number, trial in enumerate(found, start=first):
             if trial.number != number:

@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from se_nas.architecture import Architecture
+from se_nas.documents import without_collections
 from se_nas.objectives import OBJECTIVES
 from se_nas.run import STUDY, RunFolder
 from se_nas.samplers.pareto_sampler import MODEL
@@ -58,8 +59,9 @@ class StudyStore:
             with quiet_optuna():
                 self.study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
             objectives = len(storage.get_study_directions(STUDY_ID))
-            check_study(self.trials(), objectives, self.attributes, str(folder.path / STUDY))
-            self._follow(News(whole=True, changed=self.trials()))
+            with without_collections():
+                check_study(self.trials(), objectives, self.attributes, str(folder.path / STUDY))
+                self._follow(News(whole=True, changed=self.trials()))
             refused.pop_all()
 
     @classmethod
