@@ -109,7 +109,7 @@ class Candidate:
         """Complete readings of the final phase: full schedule, seeds not seen by the selection."""
         return tuple(reading for reading in self.readings if reading.phase == FINAL and reading.complete)
 
-    @property
+    @cached_property
     def selection_accuracy(self) -> float | None:
         """Mean accuracy that the search read, by which the candidate was selected."""
         return mean_accuracy(self.searched)
@@ -120,7 +120,7 @@ class Candidate:
         values = [reading.test_accuracy for reading in self.counted if reading.test_accuracy is not None]
         return fmean(values) if values else None
 
-    @property
+    @cached_property
     def state(self) -> str:
         """complete if one of its readings is; otherwise the state of the last one."""
         return "complete" if any(reading.complete for reading in self.readings) else self.readings[-1].state

@@ -10,6 +10,7 @@ from se_nas.arguments import checked
 from se_nas.documents import without_collections
 from se_nas.report.chart_data import nominal
 from se_nas.report.front_figure import (
+    APART,
     BLUE,
     GREY,
     MARKERS,
@@ -21,6 +22,7 @@ from se_nas.report.front_figure import (
     shown_accuracy,
 )
 from se_nas.report.pareto_report import ParetoReport
+from se_nas.report.pdf_fonts import without_setting
 from se_nas.run import whole_file, write_text, writing
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def write_figures(report: ParetoReport, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     data = report.drawn
     written = []
-    with writing(folder), without_collections():
+    with writing(folder), without_collections(), without_setting():
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context({**STYLE, "figure.autolayout": False, "figure.constrained_layout.use": False}):
             for name, (draw, size) in _FIGURES.items():
@@ -225,27 +227,34 @@ def _hypervolume(figure: Figure, data: Mapping[str, Any]) -> bool:
 
 
 def _curves(figure: Figure, data: Mapping[str, Any]) -> bool:
-    axes, drawn = figure.subplots(), False
+    from matplotlib.collections import LineCollection
+
+    curves, styles, ends = [], [], []
     for item in data["candidates"]:
         for reading in item["readings"]:
             if reading["phase"] != "search" or len(reading["curve"]) < 2:
                 continue
-            drawn, stopped = True, reading["state"] == "stopped"
+            stopped = reading["state"] == "stopped"
             color = VERMILLION if stopped else BLUE if item["front"] else GREY
-            epochs, values = zip(*reading["curve"], strict=True)
-            strong = item["front"] or stopped
-            axes.plot(
-                epochs, values, color=color, lw=1.2 if item["front"] else 0.8, alpha=0.9 if strong else 0.45
-            )
+            curves.append(reading["curve"])
+            styles.append(((color, 0.9 if item["front"] or stopped else 0.45), 1.2 if item["front"] else 0.8))
             if stopped:
-                axes.plot(epochs[-1], values[-1], "x", color=VERMILLION, ms=4)
+                ends.append(reading["curve"][-1])
+    if not curves:
+        return False
+    axes = figure.subplots()
+    colors, widths = zip(*styles, strict=True)
+    many = len(curves) > APART
+    # Thousands of lines of their own would take half a minute.
+    axes.add_collection(LineCollection(curves, colors=colors, linewidths=widths, rasterized=many))
+    axes.plot([x for x, _ in ends], [y for _, y in ends], "x", color=VERMILLION, ms=4, rasterized=many)
     axes.plot([], [], color=BLUE, label="on the front")
     axes.plot([], [], color=GREY, label="ran to the end")
     axes.plot([], [], "x-", color=VERMILLION, label="stopped early")
     axes.set(xlabel="epoch", ylabel="validation top-1 accuracy, %")
     axes.locator_params(axis="x", integer=True)
     axes.legend(loc="lower right", fontsize=8)
-    return drawn
+    return True
 
 
 def _predicted(figure: Figure, data: Mapping[str, Any]) -> bool:

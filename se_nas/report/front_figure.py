@@ -19,6 +19,8 @@ Segment = tuple[float, float, float, float, float]
 """Something that is drawn along an axis, in data coordinates: x and y of both ends, and half its width in points."""
 _NAMED = 8
 """A front of more members has names only at picks and baselines."""
+APART = 2000
+"""More marks or lines of one kind are one image in an SVG or PDF, which viewers would draw for seconds otherwise."""
 MARKERS = {"plain": "s", "all_se_16": "^", "native": "D", "last_stage": "v"}
 
 
@@ -91,7 +93,8 @@ def _front_panel(
     ):
         if members:
             xs, ys = zip(*((cost_of(item, name), shown_accuracy(item)) for item in members), strict=True)
-            axes.plot(xs, ys, "o", mfc=fill, mec=GREY, ms=4, mew=0.8, label=label)
+            many = len(members) > APART
+            axes.plot(xs, ys, "o", mfc=fill, mec=GREY, ms=4, mew=0.8, label=label, rasterized=many)
     for item in others:
         if (band := _drawn_band(data, item)) is not None:
             axes.plot([cost_of(item, name)] * 2, band, "-", color=GREY, lw=0.8, alpha=0.7)

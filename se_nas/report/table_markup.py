@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup, escape
 
 from se_nas.report.page_tables import Cell, Column, Row
 from se_nas.wording import printable
+
+_ESCAPED = re.compile("[&<>\"']")
+"""What most texts have none of: to look is faster than to copy."""
 
 
 def rows_markup(rows: Iterable[Row], columns: Sequence[Column]) -> Markup:
@@ -36,4 +40,6 @@ def _cell(cell: Cell) -> str:
 
 
 def _safe(value: str | float) -> str:
-    return str(escape(printable(value))) if isinstance(value, str) else str(value)
+    if not isinstance(value, str):
+        return str(value)
+    return str(escape(printable(value))) if _ESCAPED.search(value) or not value.isprintable() else value

@@ -22,6 +22,7 @@ from se_nas.errors import RunError
 from se_nas.run.disk import writing
 
 DIGEST = "sha256"
+_plain = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 _SEAL = re.compile(rf'\{{\n "{DIGEST}": "([0-9a-f]{{64}})",(?=\n)')
 
 
@@ -67,10 +68,6 @@ def _json(value: Any, levels: int, line: str) -> str:
     if value and isinstance(value, list | tuple) and isinstance(value[0], dict):
         return f"[{inner}{f',{inner}'.join(map(_plain, value))}{line}]"
     return _plain(value)
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)
 
 
 def sha256(text: str) -> str:

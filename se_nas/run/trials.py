@@ -138,11 +138,10 @@ class TrialRow:
 
 def cost_columns(costs: Mapping[str, CostReading]) -> dict[str, Any]:
     """The costs as columns, null if unknown."""
-    found: dict[str, Any] = {}
-    for name, cost in COSTS.items():
-        reading = costs.get(name)
-        for column, part in cost.parts:
-            found[column] = None if reading is None else _plain(getattr(reading, part))
+    found: dict[str, Any] = dict(_UNKNOWN)
+    for name, reading in costs.items():
+        for column, part in COSTS[name].parts:
+            found[column] = _plain(getattr(reading, part))
     return found
 
 
@@ -176,3 +175,5 @@ def _plain(value: Any) -> Any:
 
 _FIELDS = tuple(item.name for item in fields(TrialRow))
 _NOT_JSON = (tuple, datetime)
+_UNKNOWN = {column: None for cost in COSTS.values() for column, _ in cost.parts}
+"""The columns of costs."""
