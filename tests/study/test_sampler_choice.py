@@ -57,7 +57,8 @@ def test_a_grid_that_cannot_be_listed_is_refused_when_it_is_checked() -> None:
 
 
 def test_scipys_optimisers_are_imported_by_what_computes_alone() -> None:
-    code = "import sys, se_nas.study.session; print([m for m in sys.modules if m in ('scipy.optimize', 'scipy.special')])"
+    heavy = "[m for m in ('scipy.optimize', 'scipy.special') if m in sys.modules]"
+    code = f"import sys, se_nas.study.session; print({heavy})"
     found = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True
     )
