@@ -34,7 +34,8 @@ from se_nas.study.images import as_weights_want, load_images
 from se_nas.study.latency_options import idle_latency_options, latency_settings, measured_elsewhere
 from se_nas.study.packing import Packing, capacities
 from se_nas.study.progress import Progress
-from se_nas.study.ray_cluster import actors_of, check_answers, describe, idle_per_gpu
+from se_nas.study.ray_address import check_answers
+from se_nas.study.ray_cluster import actors_of, describe, idle_per_gpu
 from se_nas.study.sampler_choice import check_sampler
 from se_nas.study.schedule import (
     division,

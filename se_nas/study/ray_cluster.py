@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 
 from se_nas.errors import ConfigError
 from se_nas.study.amounts import parse_resources
 from se_nas.study.config import SearchConfig
+from se_nas.study.ray_address import WRONG_TOKEN, check_answers, given_address
 from se_nas.wording import counted
 
-CONNECT_SECONDS = 5.0
 GROW_SECONDS, JOIN_SECONDS, LOOK_SECONDS = 600.0, 15.0, 1.0
 """How long a cluster without room is waited for: one that its autoscaler may enlarge, and one that has none, of which
 nodes may still be joining; and the time between two looks at its nodes."""
@@ -29,33 +26,13 @@ _PRIVATE = ("node:", "accelerator_type:", "memory", "object_store_memory")
 """Beginnings of the names of resources that Ray gives to every node, which no message needs to list."""
 
 
-def check_answers(config: SearchConfig) -> ModuleType:
-    """Return ``ray``, neither connected nor started.
-
-    Raises:
-        ConfigError: it is not installed, or nothing answers at the address that is given.
-    """
-    # Read when Ray is imported or started. Neither reports of usage nor a remark on devices are wanted.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError(
-            f"executor is {config.executor!r}, which is not installed: pip install 'se-nas[ray]'."
-        ) from None
-    if not ray.is_initialized():
-        _refuse_silence(_address(config) or os.environ.get("RAY_ADDRESS", ""))
-    return ray
-
-
 def join(config: SearchConfig) -> ModuleType:
     """Connect this process to the configured cluster and return ``ray``; a connection that it has is kept.
 
     Raises:
         ConfigError: Ray is not installed, does not answer, or has another version there.
     """
-    ray, address = check_answers(config), _address(config)
+    ray, address = check_answers(config), given_address(config)
     if ray.is_initialized():
         return ray
     try:
@@ -228,33 +205,10 @@ def _refusal(error: Exception) -> str:
         causes.append(cause)
     # The cause is this error, or one in whose text is its traceback.
     if any("AuthenticationError" in f"{type(cause).__name__}: {cause}" for cause in causes):
-        return (
-            "the cluster wants a token, and that of this process is missing or another one: set RAY_AUTH_MODE=token,"
-            " and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token."
-        )
+        return WRONG_TOKEN
     return in_one_line(error)
-
-
-def _address(config: SearchConfig) -> str | None:
-    """That of the cluster; None for the one of the environment or of this machine."""
-    return None if config.executor == "ray" else config.executor
 
 
 def _of_its_own(address: str | None) -> dict[str, Any]:
     """What a cluster that may be started here is started with."""
     return {} if address else {"include_dashboard": False}
-
-
-def _refuse_silence(address: str) -> None:
-    """Ray itself tries for a minute to reach an address at which nothing listens."""
-    found = urlsplit(address if "//" in address else f"//{address}")
-    try:
-        where = (found.hostname, found.port)
-    except ValueError as error:
-        raise ConfigError(f"the address {address!r} of Ray is not HOST:PORT: {error}.") from None
-    if where[0] is None or where[1] is None:
-        return
-    try:
-        socket.create_connection((where[0], where[1]), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        raise ConfigError(f"nothing answers at {address!r}, where Ray should be: {error}.") from None

@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from small_cases import SEARCH
@@ -10,6 +11,7 @@ from small_cases import SEARCH
 from se_nas import SearchConfig
 from se_nas.errors import ConfigError
 from se_nas.study import plan, ray_cluster
+from se_nas.study.ray_address import check_answers
 from se_nas.study.ray_cluster import actor_needs, as_options, fits, in_one_line, in_words, join
 
 
@@ -106,6 +108,31 @@ def test_a_plan_without_measurements_neither_joins_nor_starts_a_cluster(monkeypa
     )
     with pytest.raises(ConfigError, match=r"nothing answers at 'ray://127\.0\.0\.1:9'"):
         plan.resolve(config(executor="ray://127.0.0.1:9"), measure=False)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_wrong_token_is_refused_before_ray_tries(monkeypatch, scheme):
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("ray")
+
+    class Guard(grpc.GenericRpcHandler):
+        def service(self, _):
+            def refuse(_, context):
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Guard()])
+    address = f"{scheme}127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    try:
+        with pytest.raises(
+            ConfigError, match=r"Ray at '.*': the cluster wants a token, .* RAY_AUTH_MODE=token"
+        ):
+            check_answers(config(executor=address if scheme else "ray"))
+    finally:
+        server.stop(None)
 
 
 def test_an_address_without_a_port(monkeypatch):
