@@ -163,8 +163,8 @@ def worker(
     """
     from se_nas.cli.progress import command_progress, failures_as_events
     from se_nas.errors import ConfigError
+    from se_nas.study.address import check_address, check_study
     from se_nas.study.amounts import parse_duration
-    from se_nas.study.session import work
 
     paths = {"data": data, "val_data": val_data, "test_data": test_data, "checkpoint": checkpoint}
     with failures_as_events(json):
@@ -172,9 +172,14 @@ def worker(
             seconds = 0.0 if wait is None else parse_duration(wait)
         except ValueError as error:
             raise ConfigError(f"wait is {wait!r}: {error}.") from None
+        check_address(storage)
+        check_study(study)
         if latency_only:
             _measure_latency(storage, study, device, seconds, json)
             return
+        # After what can be refused at once: this takes seconds.
+        from se_nas.study.session import work
+
         found = work(
             storage,
             study,
@@ -190,14 +195,13 @@ def worker(
 def _measure_latency(storage: str, study: str, device: str, wait: float, json: bool) -> None:
     from se_nas.cli.events import emit
     from se_nas.cli.progress import command_progress
-    from se_nas.study.address import check_address
     from se_nas.study.interrupts import Interrupts
     from se_nas.study.latency_worker import measure_for
 
     progress = command_progress(json=json)
     with Interrupts(progress.message) as interrupts:
         count = measure_for(
-            check_address(storage),
+            storage,
             study,
             device=device,
             wait=wait,

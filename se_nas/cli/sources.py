@@ -37,10 +37,10 @@ def with_weights(run: Path | None, storage: str | None, study: str | None, runs:
 
 def _checked(run: Path | None, storage: str | None, study: str | None) -> tuple[str, str]:
     from se_nas.errors import ConfigError
-    from se_nas.study.address import check_address
+    from se_nas.study.address import check_address, check_study
 
     if run is not None and storage is None and study is None:
         return "", ""
     if run is not None or storage is None or study is None:
         raise ConfigError("give either a run folder, or both --storage and --study.")
-    return check_address(storage), study
+    return check_address(storage), check_study(study)

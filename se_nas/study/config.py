@@ -13,7 +13,6 @@ from se_nas.arguments import checked
 from se_nas.documents import MAX_WRITTEN_BYTES, parse_yaml, read_text
 from se_nas.errors import ConfigError, nearest
 from se_nas.objectives import COSTS, OBJECTIVES
-from se_nas.study.address import check_address
 from se_nas.study.amounts import parse_duration, parse_resources
 from se_nas.study.config_errors import explain, unknown
 from se_nas.study.config_fields import DEFAULT_BUDGET, LIMIT, NO_STOPPING, ConfigFields
@@ -94,12 +93,6 @@ class SearchConfig(ConfigFields):
             if value not in RULES:
                 raise ValueError(unknown(value, (NO_STOPPING, *RULES)))
         return value
-
-    @field_validator("storage")
-    @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
-        # Its error is no ValueError, of which the message would repeat the value.
-        return None if value is None else check_address(value)
 
     @field_validator("budget", "candidate_timeout")
     @classmethod

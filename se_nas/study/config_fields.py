@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from se_nas.objectives import COSTS, Objective
-from se_nas.study.address import EXAMPLE
+from se_nas.study.address import EXAMPLE, check_address, check_study
 
 DEFAULT_BUDGET = "8m"
 NO_STOPPING = "off"
@@ -193,12 +193,12 @@ class ConfigFields(_LimitedTask):
         description="An earlier run, repeatable, of which readings made under the same conditions are reused;"
         " others tell the sampler where SE may pay.",
     )
-    storage: str | None = Field(
+    storage: Annotated[str, AfterValidator(check_address)] | None = Field(
         None,
         description=f"Database in which several workers share the study: {EXAMPLE}; by default a file in the run"
         " folder.",
     )
-    study: str | None = Field(
+    study: Annotated[str, AfterValidator(check_study)] | None = Field(
         None, description="Name of the study in that database; by default that of the run folder."
     )
     name: str | None = Field(

@@ -9,6 +9,7 @@ what was written, and so have the study's attributes; what other programs write 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -233,8 +234,10 @@ def find_study(
     """
     found = storage.get_current_version()
     if found != SCHEMA:
+        older = _numbers(found) < _numbers(SCHEMA)
+        remedy = "Optuna's command storage upgrade brings it up to date" if older else "Upgrade se-nas"
         raise RunError(
-            f"{name} has Optuna's schema {found}; this version of se-nas writes {SCHEMA}. Upgrade se-nas."
+            f"{name} has Optuna's schema {found}; this version of se-nas writes {SCHEMA}. {remedy}."
         )
     try:
         return storage.get_study_id_from_name(study)
@@ -247,6 +250,10 @@ def find_study(
 USER_ATTRIBUTES: Table = StudyUserAttributeModel.__table__
 SYSTEM_ATTRIBUTES: Table = StudySystemAttributeModel.__table__
 """Tables of the study's attributes, for `Database.save`."""
+
+
+def _numbers(schema: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", schema)]
 
 
 def _address(table: Table, key: str) -> str:

@@ -42,6 +42,8 @@ def explained(name: str) -> Iterator[None]:
         sqlalchemy.exc.OperationalError,
         sqlalchemy.exc.InterfaceError,
         sqlalchemy.exc.ProgrammingError,
+        # PostgreSQL's for what a read-only user or server refuses.
+        sqlalchemy.exc.InternalError,
         StorageInternalError,
         sqlite3.OperationalError,
     ) as error:

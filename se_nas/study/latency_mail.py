@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from se_nas.architecture import Architecture
 from se_nas.study.database_errors import explained
 from se_nas.study.patience import Patience
-from se_nas.study.server import LOCKS, connect_options
+from se_nas.study.server_access import LOCKS, connect_options
 
 BEGIN = ""
 """Key of the first question; those about networks have the keys of these."""

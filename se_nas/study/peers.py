@@ -5,6 +5,7 @@ No worker is special: any may come or go at any time, and the last one closes th
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -23,6 +24,7 @@ from se_nas.study.plan import Plan
 from se_nas.study.provenance import versions
 from se_nas.study.run_storage import directions_of, quiet_optuna
 from se_nas.study.server import CLOCK, SharedDatabase
+from se_nas.study.server_access import check_writable
 from se_nas.study.shared_storage import SharedStore
 from se_nas.study.shared_trials import SharedTrials
 
@@ -111,16 +113,23 @@ def check_free(config: SearchConfig) -> None:
     assert config.study is not None
     if _read(config.storage, config.study) is not None:
         raise RunError(_exists(config))
+    check_writable(config.storage)
 
 
 def read(
-    storage: str, study: str, *, wait: float = 0.0, say: Callable[[str], object] = lambda text: None
+    storage: str,
+    study: str,
+    *,
+    writes: bool = False,
+    wait: float = 0.0,
+    say: Callable[[str], object] = lambda text: None,
 ) -> tuple[dict[str, Any], Manifest]:
     """Configuration and manifest of a study.
 
     Args:
         storage: the address of the database.
         study: the study's name.
+        writes: whether it is refused if it may only be read.
         wait: seconds to wait for whoever makes it, and for a server that does not answer.
         say: is given a line if the server does not answer.
 
@@ -131,6 +140,8 @@ def read(
     while True:
         try:
             found = _read(storage, study)
+            if writes and found is not None:
+                check_writable(storage)
         except UnavailableError as error:
             if time.monotonic() >= until:
                 raise
@@ -306,7 +317,7 @@ def _read(storage: str, study: str) -> dict[str, Any] | None:
 def _exists(config: SearchConfig) -> str:
     return (
         f"study {config.study!r} already exists. Choose another --study, or take part in it: "
-        f" se-nas worker --storage {config.storage} --study {config.study}"
+        f" se-nas worker --storage {config.storage} --study {shlex.quote(str(config.study))}"
     )
 
 

@@ -18,49 +18,28 @@ from typing import Any, TypeVar
 import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import (
-    BaseModel,
     TrialHeartbeatModel,
     TrialModel,
     TrialSystemAttributeModel,
-    VersionInfoModel,
 )
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Table, func
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.pool import NullPool
 
 from se_nas.errors import RunError
 from se_nas.study.database import USER_ATTRIBUTES, Database, find_study
-from se_nas.study.database_errors import NoStudyError, TakenOverError, explained
+from se_nas.study.database_errors import TakenOverError, explained
 from se_nas.study.patience import Patience
+from se_nas.study.server_access import GRACE, LOCKS, open_storage
 
 T = TypeVar("T")
 WORKER = "se_nas:worker"
 """System attribute of a trial: the worker that it belongs to, or that finished it."""
 CLOCK = "se_nas:clock"
 """User attribute of the study: the seconds that it has used, and the server's time when that was counted."""
-GRACE = 300.0
-"""Seconds without a sign of life after which a worker's trials are anyone's."""
-LOCKS = 0x5E7A5
-"""First key of the advisory locks; the second is the study, or 0 for whoever makes tables."""
 _Stamp = tuple[TrialState, bool, str]
 """What tells that a trial was written: its state, whether a worker has it, and the transaction that wrote it last."""
-_OPTIONS = {
-    # The server ends a session whose machine or network is gone, or which is frozen in its turn: nobody else has one.
-    "tcp_keepalives_idle": 30,
-    "tcp_keepalives_interval": 10,
-    "tcp_keepalives_count": 3,
-    "idle_in_transaction_session_timeout": int(1000 * GRACE),
-}
-_CONNECT = {
-    "connect_timeout": 10,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,
-    "options": " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items()),
-}
 
 
 class SharedDatabase(Database):
@@ -104,7 +83,7 @@ class SharedDatabase(Database):
             RunError: the server refuses, there is no study, or Optuna's schema is not the one known here.
         """
         with explained(url):
-            storage = _storage(url, study, create=directions is not None)
+            storage = open_storage(url, study, create=directions is not None)
             try:
                 study_id = find_study(storage, study, directions, url)
                 return cls(storage, study_id, f"study {study!r} on {url}")
@@ -350,37 +329,6 @@ class SharedDatabase(Database):
             )
         else:
             connection.execute(signs.delete().where(signs.c.trial_id == own))
-
-
-def _storage(url: str, study: str, *, create: bool) -> RDBStorage:
-    """Optuna's access to a database; with ``create``, its tables are made."""
-    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_CONNECT)
-    with engine.connect() as connection:
-        # Several searches may make the tables at the same time.
-        connection.execute(sqlalchemy.select(func.pg_advisory_lock(LOCKS, 0)))
-        connection.commit()
-        if create:
-            BaseModel.metadata.create_all(connection)
-            connection.commit()
-        elif not sqlalchemy.inspect(connection).has_table(VersionInfoModel.__tablename__):
-            raise NoStudyError(f"{url} has no study {study!r}: the search never started.")
-        return RDBStorage(
-            url,
-            # One connection a worker; a second for a moment, when a sign of life falls into a turn.
-            engine_kwargs={
-                "pool_size": 1,
-                "max_overflow": 1,
-                "pool_pre_ping": True,
-                "connect_args": _CONNECT,
-            },
-            skip_compatibility_check=True,
-            skip_table_creation=True,
-        )
-
-
-def connect_options() -> dict[str, Any]:
-    """How workers connect to the server, for SQLAlchemy's ``connect_args``."""
-    return dict(_CONNECT)
 
 
 def _now() -> Any:

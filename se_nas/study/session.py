@@ -15,7 +15,7 @@ from se_nas.errors import DiskError, RunError, SeNasError
 from se_nas.report.run import Run
 from se_nas.run import CHECKPOINTS, CONFIG, FINAL, SEARCH, Manifest, RunFolder, write_json
 from se_nas.study import peers
-from se_nas.study.address import check_address
+from se_nas.study.address import check_address, check_study
 from se_nas.study.analysis import what_mattered
 from se_nas.study.attributes import BASELINE
 from se_nas.study.claim import claimed
@@ -108,7 +108,9 @@ def work(
     """
     refuse_unguarded()
     progress = progress_of(progress)
-    values, manifest = peers.read(check_address(storage), study, wait=wait, say=progress.message)
+    values, manifest = peers.read(
+        check_address(storage), check_study(study), writes=True, wait=wait, say=progress.message
+    )
     peers.check_versions(manifest)
     config = SearchConfig(**{**values, "storage": storage, **own})
     peers.check_device(manifest, config.device)

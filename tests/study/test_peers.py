@@ -12,7 +12,7 @@ from se_nas.cli import app
 from se_nas.errors import ConfigError, RunError
 from se_nas.run import CONFIG, MANIFEST
 from se_nas.study import peers
-from se_nas.study.address import check_address
+from se_nas.study.address import check_address, check_study
 from se_nas.study.provenance import versions
 
 URL = "postgresql+psycopg://me@db.example:5433/nas?sslmode=require"
@@ -43,6 +43,8 @@ def test_an_address_is_that_of_a_postgresql_database():
         ("postgresql+psycopg:///nas", "is not the address of a PostgreSQL database"),
         ("postgresql+psycopg://me@db:port/nas", "is not an address"),
         ("postgresql+psycopg://[me@db/nas", "is not an address"),
+        ("postgresql+psycopg://me@db/nas\n", "is not an address"),
+        ("postgresql+psycopg://me@db/\udcff", "is not an address"),
     ):
         with pytest.raises(ConfigError, match=reason) as caught:
             check_address(url)
@@ -51,7 +53,13 @@ def test_an_address_is_that_of_a_postgresql_database():
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql+psycopg://me:pass-word@db/nas", "postgresql+psycopg://me@db/nas?password=pass-word"],
+    [
+        "postgresql+psycopg://me:pass-word@db/nas",
+        "postgresql+psycopg://me:12/pass-word@db/nas",
+        "postgresql+psycopg://me@db/nas?password=pass-word",
+        "postgresql+psycopg://me@db/nas?sslmode=require&sslPassword=pass-word",
+        "postgresql+psycopg://me@db/nas?oauth_client_secret=pass-word",
+    ],
 )
 @pytest.mark.parametrize(
     "command", ["search --backbone resnet18", "worker --study one", "show --study one", "report --study one"]
@@ -65,6 +73,18 @@ def test_a_password_in_an_address_is_refused_and_never_repeated(url, command, tm
     assert "PGPASSWORD" in str(result.exception)
     assert "pass-word" not in str(result.exception) + result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("study", ["a\x1b[31mb", "two\nlines", "\udcff", "x" * 513])
+def test_the_name_of_a_study_fits_a_terminal_and_the_database(study):
+    assert check_study("näme of 512 / " + "x" * 498).startswith("näme")
+    own = ["--storage", URL, "--study", study]
+    for words in (["search", "--backbone", "resnet18"], ["worker"], ["worker", "--latency-only"], ["show"]):
+        result = CliRunner().invoke(app, [*words, *own])
+        assert isinstance(result.exception, ConfigError)
+        assert str(result.exception) == (
+            f"study is {study[:512]!r}: its name is up to 512 printable characters."
+        )
 
 
 def test_a_driver_that_is_not_installed_is_named(monkeypatch):
