@@ -20,7 +20,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,15 @@ def verdict(
 ) -> None:
     from se_nas.study import peers
 
-    rows = peers.fetch(url, "faults", scratch / "read").rows()
+    print(
+        f"\n{kills} workers killed ({removed} times two with their node and its folder), server restarted {restarts}"
+        f" times, in {seconds:.0f} s; exit codes {dict(codes)}"
+    )
+    check(peers.fetch(url, "faults", scratch / "read").rows(), options.trials)
+
+
+def check(rows: Sequence[Any], trials: int) -> None:
+    """Every candidate was evaluated exactly once, with the reading of an undisturbed run."""
     searched = [row for row in rows if row.phase == "search"]
     states = collections.Counter(row.state for row in rows)
     twice = len(rows) - len({(row.key, row.seed) for row in rows})
@@ -199,12 +207,10 @@ def verdict(
         if row.accuracy != accuracy_of(row.key, row.seed, sum(width != 0 for width in row.widths))
     ]
     print(
-        f"\n{kills} workers killed ({removed} times two with their node and its folder), server restarted {restarts}"
-        f" times, in {seconds:.0f} s\n"
         f"{len(searched)} candidates and {len(rows) - len(searched)} final trainings: {dict(states)};"
-        f" evaluated twice: {twice}; other readings than undisturbed: {len(wrong)}; exit codes {dict(codes)}"
+        f" evaluated twice: {twice}; other readings than undisturbed: {len(wrong)}"
     )
-    assert len(searched) == options.trials, len(searched)
+    assert len(searched) == trials, len(searched)
     assert set(states) == {"complete"}, states
     assert not twice
     assert not wrong, wrong
