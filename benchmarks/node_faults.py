@@ -3,7 +3,7 @@
     python benchmarks/node_faults.py [--removals 5] [--trials 80] [--seconds 5] [--sampler pareto]
 
 The cluster has four nodes with two actors each, and a head without any. Whenever a sixth part of the trials has ended,
-a node is killed with all its processes, and another one joins. Trainings are simulated, and everything else is real.
+a node joins, and another one is killed with all its processes. Trainings are simulated, and everything else is real.
 In the end every candidate has to be evaluated exactly once, with the reading of an undisturbed run.
 """
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 class Breaking(Progress):
-    """Kills a node and brings another one after every so many trials.
+    """Brings a node after every so many trials, and kills another one.
 
     Attributes:
         removed: how many were killed.
@@ -61,16 +61,14 @@ class Breaking(Progress):
         self._ended += 1
         if self._ended % self._every == 0 and self.removed < self._removals:
             self.removed += 1
-            # In the midst of the trainings that begin now; this thread drives them.
-            threading.Timer(1.0, self._replace).start()
+            nodes = sorted(self._cluster.worker_nodes, key=lambda node: node.node_id)
+            # Only this thread can bring a node. It drives the trainings too, in whose midst one shall go.
+            self._cluster.add_node(num_cpus=PER_NODE, object_store_memory=MEMORY)
+            away = (self._rng.choice(nodes), False)
+            threading.Timer(1.0, self._cluster.remove_node, away).start()
 
     def message(self, text: str) -> None:
         self.lost += "was lost; trial" in text
-
-    def _replace(self) -> None:
-        node = self._rng.choice(sorted(self._cluster.worker_nodes, key=lambda node: node.node_id))
-        self._cluster.remove_node(node, allow_graceful=False)
-        self._cluster.add_node(num_cpus=PER_NODE, object_store_memory=MEMORY)
 
 
 def break_nodes(options: argparse.Namespace) -> None:
