@@ -28,6 +28,7 @@ class Actor:
     Attributes:
         handle: Ray's.
         events: the call that returns what has happened.
+        nodes: those of the cluster when it was made.
         tasks: its candidates.
         node, host: where it is; None until it is ready.
         shared: whether it sees the run's folder.
@@ -37,6 +38,7 @@ class Actor:
     """
 
     handle: Any
+    nodes: set[str]
     events: Any = None
     tasks: list[Task] = field(default_factory=list)
     node: str | None = None
@@ -123,7 +125,7 @@ class Actors:
 
     def start(self) -> Actor:
         """An actor, which begins when Ray has found it a place."""
-        return Actor(self._class.remote(*self._given))
+        return Actor(self._class.remote(*self._given), nodes=self._nodes())
 
     def end(self, actor: Actor) -> None:
         """End an actor at once."""
@@ -135,10 +137,13 @@ class Actors:
         self._most_at = -ROOM_SECONDS
 
     def is_lost(self, actor: Actor) -> bool:
-        """Whether the node of an actor that died is gone."""
+        """Whether the node of an actor that died is gone; of one that was not ready, any that it could be on."""
         self._most_at = -ROOM_SECONDS
-        alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
-        return actor.node is not None and actor.node not in alive
+        return not ({actor.node} if actor.ready else actor.nodes) <= self._nodes()
+
+    def _nodes(self) -> set[str]:
+        """Those that are alive, by Ray's names."""
+        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def close(self) -> None:
         """The connection to the cluster stays, as is Ray's custom."""

@@ -237,14 +237,15 @@ class RayExecutor:
         """Let the candidates of an actor that is gone go on in others."""
         if getattr(error, "actor_init_failed", False):
             raise RunError(f"no Ray actor can start: {in_one_line(error)}")
-        if not member.ready:
+        gone = self._actors.is_lost(member)
+        if not member.ready and not gone:
             self._stillborn += 1
             if self._stillborn == MOST_DEATHS:
                 raise RunError(
                     f"{MOST_DEATHS} Ray actors died before they could start, the last with: {in_one_line(error)}"
                 )
         overdue = member.deadline is not None and time.monotonic() >= member.deadline
-        lost = self._actors.is_lost(member) or isinstance(error, ConnectionError)
+        lost = gone or isinstance(error, ConnectionError)
         self._dismiss(member)
         for task in member.tasks:
             if self._stopping:

@@ -11,11 +11,12 @@ from least_manifest import empty_run
 from small_cases import SEARCH, search_script, table
 
 import se_nas
-from se_nas.errors import ConfigError
+from se_nas.errors import ConfigError, RunError
 from se_nas.run import ROW_FIELDS, RunFolder
 from se_nas.study import ray_cluster, resume, search, session
 from se_nas.study.executors import Inline, Task, make_executor
 from se_nas.study.executors._actors import Actors
+from se_nas.study.executors.process_pool import MOST_DEATHS
 from se_nas.study.executors.ray import RayExecutor
 from se_nas.study.executors.worker import HANGS
 from se_nas.study.packing import Packing, capacities
@@ -214,6 +215,26 @@ def test_a_node_that_is_drained_is_left(executor, cluster, tmp_path):
     assert not [member for member in executor._members if member.node in gone and member.tasks]
     for number, name in enumerate(names):
         assert curve_of(listener.ended[number]) == curve_of(alone(executor.plan, tmp_path / name, name))
+
+
+def test_only_actors_that_no_node_took_along_count_as_unable_to_start(executor, cluster):
+    def bury(actor):
+        executor._members.append(actor)
+        executor._bury(actor, RuntimeError("it died"), Listener())
+
+    starting = executor._actors.start()
+    assert not executor._actors.is_lost(starting)
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    end = time.monotonic() + 60
+    while not executor._actors.is_lost(starting):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    for _ in range(MOST_DEATHS):
+        bury(starting)
+    for _ in range(MOST_DEATHS - 1):
+        bury(executor._actors.start())
+    with pytest.raises(RunError, match=f"{MOST_DEATHS} Ray actors died before they could start, .*it died"):
+        bury(executor._actors.start())
 
 
 def test_nodes_that_join_are_used(executor, cluster):
