@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import queue
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,6 +18,7 @@ import torch
 
 from se_nas.errors import DiskError
 from se_nas.study.executors._mirror import Mirror
+from se_nas.study.executors._scratch import Scratch
 from se_nas.study.executors._travel import Work, check_versions, setup_of
 from se_nas.study.executors.packed import Packed
 from se_nas.study.executors.task import Curve, Task, failure
@@ -118,7 +117,8 @@ class Remote:
         check_versions(work.versions)
         shared = work.probe.exists()
         setup = setup_of(work, images)
-        self._mirror = None if shared else Mirror(Path(tempfile.mkdtemp(prefix="se-nas-")))
+        self._scratch = None if shared else Scratch()
+        self._mirror = None if self._scratch is None else Mirror(self._scratch.folder)
         if self._mirror is not None:
             setup = self._mirror.within(setup)
         self._setup, self._looked = setup, 0.0

@@ -1,6 +1,7 @@
 """What a Ray actor is, in this process and without Ray."""
 
 import os
+import tempfile
 import threading
 
 import numpy as np
@@ -13,6 +14,7 @@ import se_nas
 from se_nas.errors import RunError
 from se_nas.study.executors import Inline, Packed, Task, _deadline, packed, remote, worker
 from se_nas.study.executors._mirror import Mirror, files_of, write_files
+from se_nas.study.executors._scratch import Scratch
 from se_nas.study.executors._travel import Work, check_versions, elsewhere, from_arrays, to_arrays, versions
 from se_nas.study.executors.remote import FILES, READY, Remote
 from se_nas.study.executors.worker import (
@@ -217,3 +219,20 @@ def test_a_mirror_names_what_changes(tmp_path):
     write_files(tmp_path, {"checkpoints/a.state": b"four", "logs/b": None})
     assert (tmp_path / "checkpoints" / "a.state").read_bytes() == b"four"
     assert not (tmp_path / "logs" / "b").exists()
+
+
+def test_what_a_killed_process_left_in_the_temporary_folder_is_deleted_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, alive = Scratch(), Scratch()
+    for scratch in (killed, alive):
+        (scratch.folder / "weights").write_text("large")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("someone's")
+    (tmp_path / "se-nas-actor-link.lock").symlink_to(elsewhere)
+    # As when its process ends.
+    killed._lock.release()
+    Scratch()
+    assert not killed.folder.exists()
+    assert (alive.folder / "weights").read_text() == "large"
+    assert elsewhere.read_text() == "someone's"
+    assert len(list(tmp_path.glob("se-nas-actor-*.lock"))) == 3
