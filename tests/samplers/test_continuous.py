@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
+from scipy import optimize
 
-from se_nas.samplers import _likelihood
 from se_nas.samplers._gp import Surrogate
 from se_nas.samplers._grid import Grid
 from se_nas.samplers._interval import LEVELS, Interval
@@ -83,13 +83,13 @@ def test_the_gradient_of_the_fit_holds_for_continuous_parameters(monkeypatch: py
     )
     index[:3, 0] = LEVELS
     seen: list[Any] = []
-    minimise = _likelihood.minimize
+    minimise = optimize.minimize
 
     def spy(function: Any, start: Any, **options: Any) -> Any:
         seen.append((function, start))
         return minimise(function, start, **options)
 
-    monkeypatch.setattr(_likelihood, "minimize", spy)
+    monkeypatch.setattr(optimize, "minimize", spy)
     points = Points(index=index, features=rng.standard_normal((20, 1)))
     values = np.sin(index[:, 2] / LEVELS * 3) + 0.3 * index[:, 1] + 0.1 * rng.standard_normal(20)
     positions = [Line(LEVELS, absent=True), np.array([0.0, 0.3, 0.6, 1.0]), Line(LEVELS)]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from scipy import optimize
 
 from se_nas.errors import ConfigError
-from se_nas.samplers import _likelihood
 from se_nas.samplers._gp import Surrogate
 from se_nas.samplers._likelihood import Points
 from se_nas.samplers._paired_gp import PairedSurrogate
@@ -94,13 +94,13 @@ def test_the_gradient_by_the_trust_in_estimates(paired: bool, monkeypatch: pytes
         index @ rng.standard_normal((4, 2)) + points.features[:, 2:4] + 0.1 * rng.standard_normal((20, 2))
     )
     seen = []
-    minimise = _likelihood.minimize
+    minimise = optimize.minimize
 
     def spy(function: Any, start: Any, **options: Any) -> Any:
         seen.append((function, start))
         return minimise(function, start, **options)
 
-    monkeypatch.setattr(_likelihood, "minimize", spy)
+    monkeypatch.setattr(optimize, "minimize", spy)
     positions = [np.linspace(0, 1, 3)] * 4
     model = (
         PairedSurrogate(positions, points, values) if paired else Surrogate(positions, points, values[:, 0])
