@@ -33,9 +33,11 @@ def show(run: MaybeRunPath = None, storage: Storage = None, study: Study = None,
     Example:  se-nas show runs/resnet50-digits-1
     """
     from se_nas.cli import tables
+    from se_nas.documents import without_collections
 
-    report = load_report(run, storage, study)
-    tables.print_json(report.to_dict()) if json else tables.print_front(report)
+    with without_collections():
+        report = load_report(run, storage, study)
+        tables.print_json(report.to_dict()) if json else tables.print_front(report)
 
 
 @app.command(cls=DescribedCommand)
