@@ -280,9 +280,8 @@ class ParetoReport:
             else replace(candidate, accuracy=level)
             for candidate in self._grouped
         ]
-        known = [(candidate, self._values(candidate)) for candidate in levels]
-        standing = [candidate for candidate, row in known if row is not None]
-        values = np.array([row for _, row in known if row is not None]).reshape(-1, len(self.objectives))
+        standing = [candidate for candidate in levels if self.can_stand(candidate)]
+        values = self.values(standing)
         keys = [candidate.key for candidate in standing]
         on_front = dict(zip(keys, non_dominated(values, self.directions).tolist(), strict=True))
         probability = {}

@@ -13,7 +13,7 @@ import re
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +30,7 @@ from se_nas.errors import RunError
 from se_nas.run import refuses_mapped_writes
 from se_nas.run.files import sha256
 from se_nas.run.study_file import SEALS, check_seal, check_structure
-from se_nas.study.database_errors import NoStudyError, explained
+from se_nas.study.database_errors import NoStudyError, closed_if_refused, explained
 from se_nas.study.trial_tables import read_trials, write_trial
 
 STUDY_NAME = "se-nas"
@@ -86,10 +86,9 @@ class Database:
         def connect() -> Any:
             return _connect(path, read_only)
 
-        with explained(str(path)), ExitStack() as refused:
-            pool = QueuePool(connect)
-            # Whoever closes a file last removes the log at its path, which may be that of a file put in its place.
-            refused.callback(pool.dispose)
+        pool = QueuePool(connect)
+        # Whoever closes a file last removes the log at its path, which may be that of a file put in its place.
+        with explained(str(path)), closed_if_refused(pool.dispose):
             storage = RDBStorage(
                 f"sqlite:///{path}",
                 engine_kwargs={"pool": pool},
@@ -98,9 +97,7 @@ class Database:
             )
             with closing(_connect(path, read_only=True)) as connection:
                 check_structure(connection)
-            database = cls(storage, find_study(storage, STUDY_NAME, directions, str(path)), str(path))
-            refused.pop_all()
-            return database
+            return cls(storage, find_study(storage, STUDY_NAME, directions, str(path)), str(path))
 
     def attributes(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The study's user and system attributes.
@@ -267,8 +264,7 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
     )
     if read_only:
         return connection
-    with ExitStack() as refused:
-        refused.callback(connection.close)
+    with closed_if_refused(connection.close):
         # With a write-ahead log readers never wait for the writer, nor it for them, but what is in the log is found
         # through memory. A file system that cannot do this keeps the default.
         mode = "TRUNCATE" if refuses_mapped_writes(path) else "WAL"
@@ -276,5 +272,4 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
         # Every commit reaches the disk: a trial has two or three, so what it costs is nothing beside a training,
         # and a power cut loses none of them. (With NORMAL it loses those of the last half minute.)
         connection.execute("PRAGMA synchronous = FULL")
-        refused.pop_all()
     return connection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import sqlalchemy
@@ -31,6 +31,16 @@ class TakenOverError(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(f"trial {number} belongs to another worker now")
         self.number = number
+
+
+@contextmanager
+def closed_if_refused(close: Callable[[], object]) -> Iterator[None]:
+    """Close what has just been opened if an error ends what is done inside of this."""
+    try:
+        yield
+    except BaseException:
+        close()
+        raise
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import optuna
 from optuna.study import StudyDirection
@@ -13,6 +13,7 @@ from se_nas.errors import RunError
 from se_nas.objectives import OBJECTIVES
 from se_nas.run import STUDY, RunFolder
 from se_nas.study.database import Database
+from se_nas.study.database_errors import closed_if_refused
 from se_nas.study.journal import copy_journal
 from se_nas.study.whole_trials import STUDY_ID, WholeTrials
 
@@ -35,13 +36,11 @@ def open_storage(folder: RunFolder, objectives: Sequence[str] | None = None) -> 
             folder.check_study(())
         directions = None if objectives is None else directions_of(objectives)
         database = Database.open(path, directions)
-        with ExitStack() as refused:
-            refused.callback(database.close)
+        with closed_if_refused(database.close):
             if directions is not None and database.directions != directions:
                 raise RunError(f"{path} is damaged: its study has other objectives than the run.")
             storage = WholeTrials(database)
             folder.check_study(range(storage.get_n_trials(STUDY_ID)))
-            refused.pop_all()
             return storage
 
 

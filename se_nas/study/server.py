@@ -29,7 +29,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from se_nas.errors import RunError
 from se_nas.study.database import USER_ATTRIBUTES, Database, find_study
-from se_nas.study.database_errors import TakenOverError, explained
+from se_nas.study.database_errors import TakenOverError, closed_if_refused, explained
 from se_nas.study.patience import Patience
 from se_nas.study.server_access import GRACE, LOCKS, open_storage
 
@@ -84,12 +84,9 @@ class SharedDatabase(Database):
         """
         with explained(url):
             storage = open_storage(url, study, create=directions is not None)
-            try:
+            with closed_if_refused(storage.engine.dispose):
                 study_id = find_study(storage, study, directions, url)
                 return cls(storage, study_id, f"study {study!r} on {url}")
-            except BaseException:
-                storage.engine.dispose()
-                raise
 
     @contextmanager
     def turn(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +20,7 @@ from se_nas.samplers.pareto_sampler import MODEL
 from se_nas.study.attributes import FIXED, IMPORTED, ROW
 from se_nas.study.checking import ENDED, SPENT, check_study
 from se_nas.study.database import STUDY_NAME
-from se_nas.study.database_errors import UnavailableError
+from se_nas.study.database_errors import UnavailableError, closed_if_refused
 from se_nas.study.readings import Readings
 from se_nas.study.run_storage import open_storage, quiet_optuna
 from se_nas.study.whole_trials import STUDY_ID, News, WholeTrials
@@ -54,15 +54,13 @@ class StudyStore:
         self._storage = storage
         self._written = -float("inf")
         self._writing = 0.0
-        with ExitStack() as refused:
-            refused.callback(storage.close)
+        with closed_if_refused(storage.close):
             with quiet_optuna():
                 self.study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
             objectives = len(storage.get_study_directions(STUDY_ID))
             with without_collections():
                 check_study(self.trials(), objectives, self.attributes, str(folder.path / STUDY))
                 self._follow(News(whole=True, changed=self.trials()))
-            refused.pop_all()
 
     @classmethod
     def create(cls, folder: RunFolder, objectives: Sequence[str]) -> StudyStore:
